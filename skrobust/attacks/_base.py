@@ -1,0 +1,308 @@
+"""What all attacks share: the target, the outcome, and the loop over restarts."""
+
+import warnings
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+
+from skrobust._ball import Ball
+from skrobust._validation import check_choice, check_instance
+from skrobust.exceptions import AttackWarning
+from skrobust.logics import Atom
+from skrobust.networks import as_network
+from skrobust.properties import RobustnessProperty
+
+__all__ = ["Attack", "GradientAttack", "Outcome", "Target", "Tracker", "evaluation_mode"]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an attack found, for each of n samples.
+
+    Attributes
+    ----------
+    points : Tensor of shape (n, n_features)
+        The point of lowest margin among those compared.
+    margins : Tensor of shape (n,)
+        Smallest row of the property at that point.
+    broken : bool Tensor of shape (n,)
+        Whether the property is broken there.
+    """
+
+    points: torch.Tensor
+    margins: torch.Tensor
+    broken: torch.Tensor
+
+    def merge(self, index, other):
+        """Return this outcome with the samples `index` replaced where `other` is worse."""
+        worse = (other.broken & ~self.broken[index]) | (other.margins < self.margins[index])
+        points, margins, broken = self.points.clone(), self.margins.clone(), self.broken.clone()
+        index = index[worse]
+        points[index], margins[index] = other.points[worse], other.margins[worse]
+        broken[index] = other.broken[worse]
+        return Outcome(points, margins, broken)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What an attack aims at: a network, and a property around given reference points.
+
+    Parameters
+    ----------
+    network : callable
+        From rows to logits, in evaluation mode.
+    property : RobustnessProperty
+    x : Tensor of shape (n, n_features)
+        Reference points.
+    labels : Tensor of shape (n,) or None
+        True class indices.
+    """
+
+    network: object
+    property: RobustnessProperty
+    x: torch.Tensor
+    labels: torch.Tensor | None = None
+
+    # Computed only when asked for: training with cross-entropy needs no reference outputs.
+    @cached_property
+    def ball(self):
+        """The `~skrobust._ball.Ball` around each reference point."""
+        return self.property.ball(self.x)
+
+    @cached_property
+    def reference_logits(self):
+        """Outputs at the reference points, without gradient."""
+        with torch.no_grad():
+            return self.network(self.x)
+
+    @cached_property
+    def conclusion(self):
+        """The `~skrobust.properties.Conclusion` around the reference points."""
+        labels = self.property.reference_labels(self.reference_logits, self.labels)
+        return self.property.conclusion(self.reference_logits, labels)
+
+    @cached_property
+    def classes(self):
+        """Class index of each sample for the cross-entropy: its label, else the prediction."""
+        if self.labels is not None and self.property.reference == "label":
+            return self.labels
+        return self.reference_logits.argmax(dim=1)
+
+    @property
+    def movable(self):
+        """Whether the ball of each sample holds more than the reference point, (n,)."""
+        return (self.ball.upper > self.ball.lower).any(dim=1)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        labels = None if self.labels is None else self.labels[index]
+        part = Target(self.network, self.property, self.x[index], labels)
+        # Hand on what is known already (cached properties live in __dict__).
+        for name in ("ball", "reference_logits", "conclusion", "classes"):
+            if name in self.__dict__:
+                part.__dict__[name] = self.__dict__[name][index]
+        return part
+
+    def assess(self, x, logits):
+        """Return the `Outcome` of the points `x`, whose logits are known.
+
+        Points have shape (n, n_features); or (n, r, n_features) for r points around each
+        reference, and all results accordingly.
+        """
+        with torch.no_grad():
+            if self.conclusion.uses_distance:
+                # The network's rounding depends on the batch: at the reference itself, where
+                # rows may hold with equality, take the very outputs that they refer to.
+                known = self.reference_logits.view(len(x), *[1] * (x.ndim - 2), -1)
+                logits = torch.where(self._distance(x).unsqueeze(-1) == 0, known, logits)
+            values = self.conclusion.values(logits, self._distance(x))
+            holds = Atom(values, self.conclusion.strict).holds()
+            return Outcome(x, values.min(dim=-1).values, ~holds)
+
+    def _distance(self, x):
+        return self.ball.distance(x) if self.conclusion.uses_distance else None
+
+    def gradient(self, x, objective):
+        """Return the gradient of what an attack minimises, the logits, and the value.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, n_features)
+        objective : {"margin", "cross-entropy"}
+            The property's smallest row, or minus the cross-entropy of the label.
+
+        Returns
+        -------
+        gradient : Tensor of shape (n, n_features)
+            Rows that are not finite are set to zero, with an `AttackWarning`.
+        logits : Tensor of shape (n, n_classes)
+        value : Tensor of shape (n,)
+            What is minimised.
+        """
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self.network(x)
+            if objective == "margin":
+                value = self.conclusion.margin(logits, self._distance(x))
+            else:
+                value = -torch.nn.functional.cross_entropy(logits, self.classes, reduction="none")
+            (gradient,) = torch.autograd.grad(value.sum(), x)
+        # One number tells whether every entry is finite.
+        if not torch.isfinite(gradient.sum()):
+            failed = ~torch.isfinite(gradient).all(dim=1)
+            if failed.any():
+                warnings.warn(
+                    f"The gradient is not finite at {int(failed.sum())} of {len(x)} points; the "
+                    "attack stands still there, so robustness may be overestimated.",
+                    AttackWarning,
+                    stacklevel=2,
+                )
+                gradient[failed] = 0
+        return gradient, logits.detach(), value.detach()
+
+
+class Attack(BaseEstimator, ABC):
+    """Base class: a search in the ball of each sample for a point that breaks the property."""
+
+    n_restarts = 1
+
+    @abstractmethod
+    def check(self):
+        """Validate the parameters; return self."""
+
+    @abstractmethod
+    def _search(self, target, stop_when_broken, generator):
+        """Return the `Outcome` of one run against a `Target`."""
+
+    def run(
+        self, network, property, x, labels=None, *, stop_when_broken=True, generator=None
+    ):
+        """Attack a batch of rows.
+
+        Parameters
+        ----------
+        network : Network or torch.nn.Module
+            From rows to logits, in evaluation mode.
+        property : RobustnessProperty
+        x : Tensor of shape (n, n_features)
+            Reference points.
+        labels : Tensor of shape (n,), default=None
+            True class indices, where the property needs them.
+        stop_when_broken : bool, default=True
+            Whether a sample leaves the batch as soon as its property is broken, also by the
+            reference point itself. Otherwise every sample takes all steps, as in training.
+        generator : torch.Generator, default=None
+            Source of randomness; torch's own one if None.
+
+        Returns
+        -------
+        Outcome
+        """
+        target = Target(network, property, x, labels)
+        if not stop_when_broken and self.n_restarts == 1:
+            return self._search(target, False, generator)
+        outcome = target.assess(x, target.reference_logits)
+        if not stop_when_broken:
+            # The reference point takes no part in the comparison of restarts.
+            outcome = replace(outcome, margins=torch.full_like(outcome.margins, torch.inf))
+        for _ in range(self.n_restarts):
+            left = target.movable & ~outcome.broken if stop_when_broken else target.movable
+            index = left.nonzero().squeeze(1)
+            if len(index) == 0:
+                break
+            found = self._search(target[index], stop_when_broken, generator)
+            outcome = outcome.merge(index, found)
+        return outcome
+
+    def perturb(self, estimator, X, y=None, *, property, random_state=None):
+        """Return, for each sample, the point of the ball with the lowest margin found.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier, of a kind that `skrobust.networks.as_network` supports.
+        X : array-like of shape (n_samples, n_features)
+            Reference points, in the raw input space of the estimator.
+        y : array-like of shape (n_samples,), default=None
+            True labels, where the property needs them.
+        property : RobustnessProperty
+            What to break.
+        random_state : int, RandomState instance or None, default=None
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        self.check()
+        network = as_network(estimator, input_shape=np.shape(X)[1:])
+        rows = network.rows(X)
+        check_instance("property", property, RobustnessProperty, "ClassificationRobustness()")
+        property.check(rows.cpu().numpy())
+        labels = None if y is None else network.encode(y)
+        seed = check_random_state(random_state).randint(2**31 - 1)
+        generator = torch.Generator(network.device).manual_seed(seed)
+        outcome = self.run(network, property, rows, labels, generator=generator)
+        return outcome.points.cpu().numpy()
+
+
+class GradientAttack(Attack):
+    """Base class of attacks that follow the gradient of an objective."""
+
+    def check(self):
+        check_choice("objective", self.objective, ("margin", "cross-entropy"))
+        return self
+
+
+class Tracker:
+    """Book-keeping of one run: what was found, and which samples are still in the batch."""
+
+    def __init__(self, target):
+        self.target = target
+        n = len(target)
+        self.index = torch.arange(n, device=target.x.device)
+        self.points = target.x.clone()
+        self.margins = target.x.new_full((n,), torch.inf)
+        self.broken = torch.zeros(n, dtype=torch.bool, device=target.x.device)
+
+    def keep(self, x, logits):
+        """Record the broken samples among `x`; return a mask of the others, or None for all."""
+        seen = self.target.assess(x, logits)
+        if not seen.broken.any():
+            return None
+        self._record(seen, seen.broken)
+        kept = ~seen.broken
+        self.index, self.target = self.index[kept], self.target[kept]
+        return kept
+
+    def finish(self, x):
+        """Record the samples that are left at their last points; return the `Outcome`."""
+        if len(x):
+            with torch.no_grad():
+                seen = self.target.assess(x, self.target.network(x))
+            self._record(seen, torch.ones_like(seen.broken))
+        return Outcome(self.points, self.margins, self.broken)
+
+    def _record(self, seen, mask):
+        index = self.index[mask]
+        self.points[index] = seen.points[mask]
+        self.margins[index] = seen.margins[mask]
+        self.broken[index] = seen.broken[mask]
+
+
+@contextmanager
+def evaluation_mode(module):
+    """Put a torch module in evaluation mode for a while."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield module
+    finally:
+        module.train(was_training)

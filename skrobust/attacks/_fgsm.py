@@ -1,0 +1,33 @@
+"""The fast gradient sign method."""
+
+import torch
+
+from skrobust.attacks._base import GradientAttack
+
+__all__ = ["FGSM"]
+
+
+class FGSM(GradientAttack):
+    """Fast gradient sign method: one step of full length from the reference point.
+
+    For the L2 norm the step follows the normalised gradient.
+
+    Parameters
+    ----------
+    objective : {"margin", "cross-entropy"}, default="margin"
+        What the step goes against: the property's smallest row, or (minus) the cross-entropy
+        of the label.
+
+    References
+    ----------
+    Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015.
+    """
+
+    def __init__(self, objective="margin"):
+        self.objective = objective
+
+    def _search(self, target, stop_when_broken, generator):
+        gradient, _, _ = target.gradient(target.x, self.objective)
+        x = target.ball.step(target.x, -gradient, 1.0)
+        with torch.no_grad():
+            return target.assess(x, target.network(x))

@@ -1,0 +1,68 @@
+"""Random sampling in the ball."""
+
+import torch
+
+from skrobust._validation import check_integer
+from skrobust.attacks._base import Attack, Outcome
+
+__all__ = ["UniformSampling"]
+
+
+class UniformSampling(Attack):
+    """Points drawn uniformly in the ball; the one of lowest margin is kept.
+
+    For the L-infinity norm the points are uniform in the part of the ball that lies inside the
+    bounds. For the L2 norm they are uniform in the ball, and then clipped to the bounds.
+
+    Parameters
+    ----------
+    n_samples : int, default=100
+        Points for each sample.
+    batch_size : int, default=8192
+        Points that the network sees at a time.
+    """
+
+    def __init__(self, n_samples=100, *, batch_size=8192):
+        self.n_samples = n_samples
+        self.batch_size = batch_size
+
+    def check(self):
+        check_integer("n_samples", self.n_samples, low=1)
+        check_integer("batch_size", self.batch_size, low=1)
+        return self
+
+    def sample(self, target, generator=None):
+        """Draw and assess the points of a `Target`, a block at a time.
+
+        Yields
+        ------
+        index : slice
+            Samples of this block, k of them.
+        outcome : Outcome
+            Of r points of each: points (k, r, n_features), margins and broken (k, r). A block
+            may hold fewer than `n_samples` points of a sample; further blocks bring the rest.
+        """
+        n_rows = max(self.batch_size // self.n_samples, 1)
+        n_points = min(self.n_samples, self.batch_size)
+        for start in range(0, len(target), n_rows):
+            index = slice(start, start + n_rows)
+            block = target[index]
+            for done in range(0, self.n_samples, n_points):
+                r = min(n_points, self.n_samples - done)
+                x = block.ball.sample(r, generator)
+                with torch.no_grad():
+                    logits = block.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+                yield index, block.assess(x, logits)
+
+    def _search(self, target, stop_when_broken, generator):
+        points = target.x.clone()
+        margins = target.x.new_full((len(target),), torch.inf)
+        broken = torch.zeros(len(target), dtype=torch.bool, device=target.x.device)
+        for index, outcome in self.sample(target, generator):
+            lowest, worst = outcome.margins.min(dim=1)
+            better = lowest < margins[index]
+            candidates = outcome.points[torch.arange(len(worst)), worst]
+            points[index] = torch.where(better.unsqueeze(1), candidates, points[index])
+            margins[index] = torch.where(better, lowest, margins[index])
+            broken[index] |= outcome.broken.any(dim=1)
+        return Outcome(points, margins, broken)

@@ -1,0 +1,488 @@
+"""Classifiers: one that is trained under a robustness property, and one that is given."""
+
+import copy
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from skorch import NeuralNetClassifier
+from skorch.dataset import unpack_data
+from skorch.utils import to_tensor
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+
+from skrobust._validation import (
+    check_bounds,
+    check_device,
+    check_instance,
+    check_integer,
+    check_real,
+    check_within_bounds,
+    expected,
+)
+from skrobust.exceptions import DivergedTrainingError
+from skrobust.networks import Network, as_network
+from skrobust.properties import RobustnessProperty
+from skrobust.training import StandardTraining, TrainingRegime, TrainingStep
+
+__all__ = ["RobustClassifier", "TorchClassifier"]
+
+
+class _LogitsClassifier(ClassifierMixin, BaseEstimator):
+    """Prediction from `_logits(X)`."""
+
+    def decision_function(self, X):
+        """Return the logits; for two classes, that of the second minus that of the first.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def predict_proba(self, X):
+        """Return the softmax of the logits, of shape (n_samples, n_classes)."""
+        return torch.softmax(torch.as_tensor(self._logits(X)), dim=1).numpy()
+
+    def predict(self, X):
+        """Return the class of the largest logit, of shape (n_samples,)."""
+        logits = self._logits(X)
+        return self.classes_[logits.argmax(axis=1)]
+
+
+class _RegimeNet(NeuralNetClassifier):
+    """A skorch classifier whose training step is a regime's."""
+
+    def __init__(self, *args, regime, property, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.regime = regime
+        self.property = property
+
+    def train_step_single(self, batch, **fit_params):
+        self._set_training(True)
+        x, labels = (to_tensor(part, device=self.device) for part in unpack_data(batch))
+        epoch = len(self.history) - 1
+        step = TrainingStep(self.module_, self.criterion_, x, labels, self.property, epoch)
+        loss, logits = self.regime.loss(step)
+        if not torch.isfinite(loss):
+            n_batches = len(self.history[-1]["batches"])
+            raise DivergedTrainingError(
+                f"The training loss became {loss.item()} in epoch {epoch + 1}, batch {n_batches}. "
+                "Try a smaller lr, scaled inputs, or a smaller weight of the property's loss."
+            )
+        loss.backward()
+        return {"loss": loss, "y_pred": logits.detach()}
+
+
+def _iterate_batches(dataset, *, batch_size, shuffle=False, **kwargs):
+    """Return a DataLoader that asks the data set for whole batches, not for single samples."""
+    sampler = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+    batches = BatchSampler(sampler, batch_size=batch_size, drop_last=False)
+    return DataLoader(dataset, sampler=batches, batch_size=None, **kwargs)
+
+
+def _perceptron(n_inputs, hidden_layer_sizes, n_outputs):
+    sizes = [n_inputs, *hidden_layer_sizes]
+    layers = []
+    for before, after in zip(sizes, sizes[1:], strict=False):
+        layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], n_outputs))
+
+
+class RobustClassifier(_LogitsClassifier):
+    """Neural network classifier that is trained under a robustness property.
+
+    The property and the training regime are hyperparameters: a search can sweep over them
+    (``training=[StandardTraining(), AdversarialTraining()]``) and into them
+    (``property__epsilon=[0.05, 0.1]``). A skorch classifier does the training.
+
+    Parameters
+    ----------
+    module : None, torch.nn.Module, or callable that returns one, default=None
+        Network from inputs to logits. None builds a ReLU perceptron from the data's shape. A
+        module's own weights are the starting point of `fit`, which works on a copy of it.
+    hidden_layer_sizes : int or sequence of int, default=(100,)
+        Hidden units of the perceptron, for ``module=None``.
+    property : RobustnessProperty or None, default=None
+        What the regime trains for. It lives in the space of the `X` that `fit` is given.
+    training : TrainingRegime or None, default=None
+        How to train; None is StandardTraining.
+    clamp : pair of floats or None, default=None
+        Cut the logits to this range, as Casadio et al. do with (-100, 100).
+    input_shape : tuple of int or None, default=None
+        Shape to give each row of `X` before the module sees it, such as (1, 28, 28).
+    max_epochs : int, default=50
+        Passes over the data.
+    batch_size : int, default=128
+        Samples of a step.
+    lr : float, default=0.005
+        Learning rate.
+    optimizer : type, default=torch.optim.Adam
+        Optimiser class.
+    criterion : type, default=torch.nn.CrossEntropyLoss
+        Loss of the task, a class whose instances take logits and class indices.
+    module_params, optimizer_params : dict or None, default=None
+        Arguments for `module` (where it is a callable) and `optimizer`. In `set_params`, and
+        so in a search, write ``module__width=64`` or ``optimizer__weight_decay=1e-4``.
+    callbacks : list or None, default=None
+        Further skorch callbacks.
+    train_split : callable or None, default=None
+        skorch's split for a validation set, such as ``skorch.dataset.ValidSplit(5)``.
+    device : str, default="cpu"
+        Torch device.
+    random_state : int, RandomState instance or None, default=None
+        Makes `fit` repeatable. The global state of torch is left as it was.
+    verbose : int, default=0
+        Whether skorch prints each epoch.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only where `X` has string column names.
+    net_ : skorch.NeuralNetClassifier
+        The trained net; its module takes rows and returns logits.
+    history_ : skorch.history.History
+        What each epoch and batch recorded.
+
+    Examples
+    --------
+    >>> from skrobust import RobustClassifier
+    >>> from skrobust.datasets import load_digits
+    >>> from skrobust.properties import ClassificationRobustness
+    >>> from skrobust.training import AdversarialTraining
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = RobustClassifier(
+    ...     property=ClassificationRobustness(epsilon=0.1),
+    ...     training=AdversarialTraining(),
+    ...     max_epochs=5,
+    ...     random_state=0,
+    ... ).fit(X[:1000], y[:1000])
+    >>> model.score(X[1000:], y[1000:]) > 0.7
+    True
+    """
+
+    def __init__(
+        self,
+        module=None,
+        *,
+        hidden_layer_sizes=(100,),
+        property=None,
+        training=None,
+        clamp=None,
+        input_shape=None,
+        max_epochs=50,
+        batch_size=128,
+        lr=0.005,
+        optimizer=torch.optim.Adam,
+        criterion=torch.nn.CrossEntropyLoss,
+        module_params=None,
+        optimizer_params=None,
+        callbacks=None,
+        train_split=None,
+        device="cpu",
+        random_state=None,
+        verbose=0,
+    ):
+        self.module = module
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.property = property
+        self.training = training
+        self.clamp = clamp
+        self.input_shape = input_shape
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.optimizer = optimizer
+        self.criterion = criterion
+        self.module_params = module_params
+        self.optimizer_params = optimizer_params
+        self.callbacks = callbacks
+        self.train_split = train_split
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def set_params(self, **params):
+        """Set parameters, also ``module__...`` and ``optimizer__...``; return self."""
+        for part in ("module", "optimizer"):
+            start = f"{part}__"
+            given = {name: params.pop(name) for name in list(params) if name.startswith(start)}
+            if given:
+                name = f"{part}_params"
+                old = params.get(name, getattr(self, name)) or {}
+                params[name] = old | {key.removeprefix(start): given[key] for key in given}
+        return super().set_params(**params)
+
+    def fit(self, X, y):
+        """Train from the start.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter, the property or the data is not valid; the message names it.
+        DivergedTrainingError
+            If the loss becomes NaN or infinite.
+        """
+        X, y = self._validated(X, y, reset=True)
+        self._start(X, np.unique(y))
+        return self._train(X, y, self.max_epochs)
+
+    def partial_fit(self, X, y, classes=None):
+        """Train for one pass over the data, from where the last call stopped.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        classes : array-like of shape (n_classes,), default=None
+            All classes, in the first call; those of `y` if None.
+
+        Returns
+        -------
+        self
+        """
+        first = not hasattr(self, "net_")
+        X, y = self._validated(X, y, reset=first)
+        if first:
+            self._start(X, np.unique(y if classes is None else classes))
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            known = f"{self.classes_.tolist()}, as in the first call"
+            raise ValueError(expected("classes", classes, known))
+        return self._train(X, y, 1)
+
+    @property
+    def history_(self):
+        """What each epoch and batch recorded (skorch's history)."""
+        check_is_fitted(self)
+        return self.net_.history
+
+    def save_params(self, **files):
+        """Write the state of the net, as skorch does: ``save_params(f_params="model.pt")``."""
+        check_is_fitted(self)
+        self.net_.save_params(**files)
+
+    def load_params(self, **files):
+        """Read what `save_params` wrote for a net of the same shape; return self."""
+        check_is_fitted(self)
+        self.net_.load_params(**files)
+        return self
+
+    def _validated(self, X, y, reset):
+        X, y = validate_data(self, X, y, dtype=np.float32, reset=reset)
+        check_classification_targets(y)
+        check_integer("max_epochs", self.max_epochs, low=1)
+        check_integer("batch_size", self.batch_size, low=1)
+        check_real("lr", self.lr, low=0, closed="neither")
+        check_device(self.device)
+        if self.clamp is not None:
+            check_bounds(self.clamp)
+        if self.property is not None:
+            example = "ClassificationRobustness(epsilon=0.1)"
+            check_instance("property", self.property, RobustnessProperty, example).check(X)
+        check_instance("training", self._regime(), TrainingRegime, "AdversarialTraining()")
+        self._regime().check(self.property, X)
+        return X, y
+
+    def _regime(self):
+        return StandardTraining() if self.training is None else self.training
+
+    def _start(self, X, classes):
+        """Build the net, with weights drawn by `random_state`."""
+        if len(classes) < 2:
+            raise ValueError(
+                f"Got y with the one class {classes.tolist()}, but expected at least two classes."
+            )
+        self.classes_ = classes
+        self._rng = check_random_state(self.random_state)
+        optimizer = {f"optimizer__{k}": v for k, v in (self.optimizer_params or {}).items()}
+        with self._seeded():
+            module = self._module(X.shape[1], len(classes))
+            self._check_outputs(module, X, len(classes))
+            self.net_ = _RegimeNet(
+                module,
+                regime=self._regime(),
+                property=self.property,
+                criterion=self.criterion,
+                optimizer=self.optimizer,
+                lr=self.lr,
+                batch_size=self.batch_size,
+                iterator_train=_iterate_batches,
+                iterator_train__shuffle=True,
+                iterator_valid=_iterate_batches,
+                train_split=self.train_split,
+                callbacks=self.callbacks,
+                classes=np.arange(len(classes)),
+                device=self.device,
+                verbose=self.verbose,
+                **optimizer,
+            ).initialize()
+
+    def _train(self, X, y, epochs):
+        labels = self._network().encode(y).cpu().numpy()
+        with self._seeded():
+            self.net_.partial_fit(X, labels, epochs=epochs)
+        return self
+
+    def _seeded(self):
+        return _SeededTorch(self._rng.randint(2**31 - 1), self.device)
+
+    def _module(self, n_features, n_classes):
+        if self.module is None:
+            module = _perceptron(n_features, self._hidden_layer_sizes(), n_classes)
+        elif isinstance(self.module, torch.nn.Module):
+            module = copy.deepcopy(self.module)
+        else:
+            module = self.module(**(self.module_params or {}))
+        layers = [module]
+        if self.input_shape is not None and self.module is not None:
+            layers.insert(0, torch.nn.Unflatten(1, self._input_shape(n_features)))
+        if self.clamp is not None:
+            layers.append(torch.nn.Hardtanh(*self.clamp))
+        return torch.nn.Sequential(*layers)
+
+    def _hidden_layer_sizes(self):
+        sizes = self.hidden_layer_sizes
+        for size in np.atleast_1d(sizes):
+            if not (isinstance(size, np.integer) and size > 0):
+                expectation = "a positive integer or a sequence of positive integers"
+                raise ValueError(expected("hidden_layer_sizes", sizes, expectation))
+        return [int(size) for size in np.atleast_1d(sizes)]
+
+    def _input_shape(self, n_features):
+        shape = tuple(np.atleast_1d(self.input_shape).tolist())
+        if np.prod(shape) != n_features:
+            expectation = f"a shape of {n_features} entries, the number of features of X"
+            raise ValueError(expected("input_shape", self.input_shape, expectation))
+        return shape
+
+    def _check_outputs(self, module, X, n_classes):
+        """Refuse a module that does not return one logit for each class, before training."""
+        module.eval()
+        with torch.no_grad():
+            shape = tuple(module.to(self.device)(torch.tensor(X[:2], device=self.device)).shape)
+        if shape != (len(X[:2]), n_classes):
+            raise ValueError(
+                f"Got a module with outputs of shape {shape} for {len(X[:2])} rows, but expected "
+                f"({len(X[:2])}, {n_classes}): one logit for each class in y."
+            )
+
+    def _network(self):
+        return Network(self.net_.module_, self.classes_, self.n_features_in_)
+
+    def _logits(self, X):
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        return self.net_.forward(X, device="cpu").numpy()
+
+
+class _SeededTorch:
+    """Seed torch for a while, and put its state back afterwards."""
+
+    def __init__(self, seed, device):
+        self.seed = seed
+        self.fork = torch.random.fork_rng(
+            devices=[torch.device(device)] if torch.device(device).type == "cuda" else []
+        )
+
+    def __enter__(self):
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *error):
+        return self.fork.__exit__(*error)
+
+
+class TorchClassifier(_LogitsClassifier):
+    """A given torch module as a fitted, frozen classifier, so that every scorer works on it.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From inputs to logits. It is put in evaluation mode.
+    classes : array-like of shape (n_classes,) or int
+        Label of each output; a number n means 0, ..., n - 1.
+    bounds : pair of floats or of array-likes, or None, default=None
+        Valid domain of the inputs; predicting outside is an error.
+    input_shape : tuple of int or None, default=None
+        Shape of one sample, such as (1, 28, 28), where the module does not take rows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skrobust import TorchClassifier
+    >>> module = torch.nn.Linear(2, 2)
+    >>> _ = torch.nn.init.eye_(module.weight), torch.nn.init.zeros_(module.bias)
+    >>> TorchClassifier(module, ["a", "b"]).predict([[1.0, 0.0], [0.0, 1.0]])
+    array(['a', 'b'], dtype='<U1')
+    """
+
+    def __init__(self, module, classes, *, bounds=None, input_shape=None):
+        self.module = module
+        self.classes = classes
+        self.bounds = bounds
+        self.input_shape = input_shape
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    @property
+    def classes_(self):
+        """Labels, of shape (n_classes,)."""
+        if isinstance(self.classes, int | np.integer):
+            return np.arange(self.classes)
+        return np.asarray(self.classes)
+
+    def fit(self, X, y):
+        """Do nothing: the module is given. Returns self."""
+        return self
+
+    def _network(self, input_shape=None):
+        check_instance("module", self.module, torch.nn.Module, "torch.nn.Linear(784, 10)")
+        shape = self.input_shape if self.input_shape is not None else input_shape
+        if shape is None or len(shape) == 1:
+            return Network(self.module, self.classes_)
+        shaped = torch.nn.Sequential(torch.nn.Unflatten(1, tuple(shape)), self.module)
+        return Network(shaped, self.classes_, int(np.prod(shape)))
+
+    def _logits(self, X):
+        X = check_array(X, dtype=np.float32, allow_nd=True)
+        network = self._network(X.shape[1:])
+        check_within_bounds(X.reshape(len(X), -1), check_bounds(self.bounds))
+        rows = network.rows(X)
+        with torch.no_grad():
+            logits = torch.cat([network(part) for part in rows.split(1024)])
+        if logits.shape != (len(X), len(self.classes_)):
+            raise ValueError(
+                f"Got a module with outputs of shape {tuple(logits.shape)}, but expected "
+                f"({len(X)}, {len(self.classes_)}): one logit for each of classes."
+            )
+        return logits.cpu().numpy()
+
+
+@as_network.register(RobustClassifier)
+def _(model, *, input_shape=None):
+    check_is_fitted(model)
+    return model._network()
+
+
+@as_network.register(TorchClassifier)
+def _(model, *, input_shape=None):
+    return model._network(input_shape)

@@ -1,0 +1,24 @@
+"""Errors and warnings of skrobust."""
+
+__all__ = [
+    "AttackWarning",
+    "DivergedTrainingError",
+    "UnsupportedModelError",
+    "UnsupportedPropertyError",
+]
+
+
+class UnsupportedModelError(TypeError):
+    """The estimator, or one part of it, is not of a kind that the method can treat."""
+
+
+class UnsupportedPropertyError(ValueError):
+    """The property has no reading of the kind that the method needs."""
+
+
+class DivergedTrainingError(FloatingPointError):
+    """The training loss became NaN or infinite."""
+
+
+class AttackWarning(RuntimeWarning):
+    """An attack could not take a step, so robustness may be overestimated."""

@@ -1,0 +1,7 @@
+"""Any supported estimator as one torch network, from raw input rows to class logits."""
+
+from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (register themselves)
+from skrobust.networks._base import Network, as_network
+from skrobust.networks._black_box import BlackBox, as_predictor
+
+__all__ = ["BlackBox", "Network", "as_network", "as_predictor"]

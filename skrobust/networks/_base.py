@@ -1,0 +1,146 @@
+"""What a network is to the rest of the library, and how an estimator becomes one."""
+
+from functools import singledispatch
+
+import numpy as np
+import torch
+
+from skrobust.exceptions import UnsupportedModelError
+
+__all__ = ["Network", "as_network", "check_rows", "linear_layer"]
+
+
+class Network:
+    """A fitted classifier as a torch network in evaluation mode.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From raw input rows, of shape (n, n_features), to logits of shape (n, n_classes).
+    classes : array-like of shape (n_classes,)
+        Label of each output.
+    n_features : int or None
+        Number of features of a row; None if not known before the first row comes.
+    replay : callable or None, default=None
+        ``replay(X) -> logits`` computes the outputs as the estimator itself does, step by
+        step, where that differs from `module`. Counterexamples are confirmed by it.
+
+    Attributes
+    ----------
+    dtype : torch.dtype
+    device : torch.device
+    """
+
+    def __init__(self, module, classes, n_features=None, replay=None):
+        self.module = module.eval()
+        self.classes = np.asarray(classes)
+        self.n_features = n_features
+        first = next(module.parameters(), torch.empty(0))
+        self.dtype, self.device = first.dtype, first.device
+        self._replay = replay
+
+    def __call__(self, x):
+        """Return the logits of a tensor of rows, of shape (n, n_classes)."""
+        return self.module(x)
+
+    def rows(self, X):
+        """Return the samples `X`, of shape (n, n_features) or (n, *shape), as a tensor of rows.
+
+        Raises
+        ------
+        ValueError
+            If `X` holds NaN or infinity, or has another number of features.
+        """
+        return torch.as_tensor(check_rows(X, self.n_features), dtype=self.dtype).to(self.device)
+
+    def encode(self, y):
+        """Return the class index of each label in `y`, as a tensor.
+
+        Raises
+        ------
+        ValueError
+            If `y` holds labels that are not among `classes`.
+        """
+        y = np.asarray(y)
+        order = np.argsort(self.classes)
+        position = np.searchsorted(self.classes, y, sorter=order).clip(max=len(order) - 1)
+        index = order[position]
+        unseen = np.unique(y[self.classes[index] != y])
+        if len(unseen):
+            raise ValueError(
+                f"Got y with labels {unseen.tolist()}, but expected labels among the "
+                f"estimator's classes {self.classes.tolist()}."
+            )
+        return torch.as_tensor(index, device=self.device)
+
+    def replay(self, x):
+        """Return the logits at rows `x` as the estimator itself computes them."""
+        with torch.no_grad():
+            if self._replay is None:
+                return self(x)
+            return self._replay(x.cpu().numpy()).to(x.device)
+
+
+def check_rows(X, n_features=None):
+    """Return `X` as a finite array of rows, of shape (n_samples, n_features)."""
+    if hasattr(X, "toarray"):
+        raise TypeError("Got a sparse X, but expected a dense array. Use X.toarray().")
+    X = np.asarray(X)
+    if X.ndim < 2 or len(X) == 0:
+        raise ValueError(
+            f"Got X of shape {X.shape}, but expected (n_samples, n_features) or "
+            "(n_samples, *input_shape) with at least one sample."
+        )
+    X = X.reshape(len(X), -1)
+    if n_features is not None and X.shape[1] != n_features:
+        raise ValueError(
+            f"Got X with {X.shape[1]} features, but expected {n_features}, as at fit."
+        )
+    if not np.issubdtype(X.dtype, np.number):
+        raise TypeError(f"Got X of dtype {X.dtype}, but expected numbers.")
+    n_bad = int((~np.isfinite(X)).any(axis=1).sum())
+    if n_bad:
+        raise ValueError(f"Got X with NaN or infinity in {n_bad} rows, but expected finite values.")
+    return X
+
+
+def linear_layer(weight, bias):
+    """Return a frozen layer of the arrays weight (outputs, inputs) and bias, in their dtype."""
+    weight = torch.tensor(np.array(weight))
+    bias = torch.tensor(np.broadcast_to(bias, len(weight)).copy(), dtype=weight.dtype)
+    layer = torch.nn.Linear(*weight.shape[::-1], dtype=weight.dtype)
+    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+    layer.bias = torch.nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
+@singledispatch
+def as_network(estimator, *, input_shape=None):
+    """Return a fitted estimator as a `Network` in its raw input space.
+
+    Supported are RobustClassifier, skorch classifiers, scikit-learn's linear classifiers and
+    MLPClassifier, searches over these, and pipelines whose other steps are affine. For more,
+    register a function with ``as_network.register(YourClassifier)``.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted classifier.
+    input_shape : tuple of int, default=None
+        Shape of one sample, where samples are not plain rows (skorch's convolutional nets).
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the estimator, or a step of a pipeline, is of another kind.
+    """
+    raise UnsupportedModelError(
+        f"Got a {type(estimator).__name__}, but expected a classifier that can be read as a "
+        "network: RobustClassifier, a skorch classifier, a linear classifier or MLPClassifier "
+        "of scikit-learn, or a Pipeline of affine steps that ends in one of these. Sampling "
+        "(ConstraintAccuracy) works with any classifier."
+    )

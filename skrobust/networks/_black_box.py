@@ -1,0 +1,80 @@
+"""Any classifier, seen only through `predict` and `predict_proba`."""
+
+import numpy as np
+import torch
+
+from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
+from skrobust.networks._base import Network, as_network
+
+__all__ = ["BlackBox", "as_predictor"]
+
+
+class BlackBox(Network):
+    """A classifier without gradients.
+
+    Its logits are the logarithms of the probabilities, or, where only labels are needed, 1
+    for the predicted class and 0 for the others.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted classifier with `predict`, and `classes_`.
+    output : {"labels", "probabilities"}, default="labels"
+        What to read.
+    """
+
+    def __init__(self, estimator, output="labels"):
+        self.estimator = estimator
+        self.output = output
+        self.classes = np.asarray(estimator.classes_)
+        self.n_features = getattr(estimator, "n_features_in_", None)
+        self.dtype, self.device = torch.float64, torch.device("cpu")
+        self._replay = None
+
+    def __call__(self, x):
+        X = x.numpy()
+        if self.output == "probabilities":
+            p = torch.as_tensor(np.asarray(self.estimator.predict_proba(X), dtype=np.float64))
+            return p.clamp(min=torch.finfo(p.dtype).tiny).log()
+        index = self.encode(self.estimator.predict(X))
+        return torch.nn.functional.one_hot(index, len(self.classes)).double()
+
+
+def as_predictor(estimator, output, *, input_shape=None):
+    """Return the estimator as a `Network` where it can be read as one, else as a `BlackBox`.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted classifier.
+    output : {"labels", "probabilities", "logits"}
+        What is needed of it.
+    input_shape : tuple of int, default=None
+        Shape of one sample.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the estimator is no classifier with `classes_`, or lacks `predict_proba` where that
+        is needed.
+    UnsupportedPropertyError
+        If logits are needed of an estimator that has none.
+    """
+    try:
+        return as_network(estimator, input_shape=input_shape)
+    except UnsupportedModelError:
+        name = type(estimator).__name__
+    if not (hasattr(estimator, "predict") and hasattr(estimator, "classes_")):
+        raise UnsupportedModelError(
+            f"Got a {name}, but expected a fitted classifier with predict and classes_."
+        )
+    if output == "logits":
+        raise UnsupportedPropertyError(
+            f"Got a property of logits, but {name} has none that skrobust can read. "
+            "Set output='probabilities' on the property."
+        )
+    if output == "probabilities" and not hasattr(estimator, "predict_proba"):
+        raise UnsupportedModelError(
+            f"Got a {name} without predict_proba, but the property speaks about probabilities."
+        )
+    return BlackBox(estimator, output)

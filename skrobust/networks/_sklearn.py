@@ -1,0 +1,75 @@
+"""scikit-learn's linear classifiers, perceptrons and searches as networks."""
+
+import numpy as np
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import (
+    LogisticRegression,
+    LogisticRegressionCV,
+    Perceptron,
+    RidgeClassifier,
+    RidgeClassifierCV,
+    SGDClassifier,
+)
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import LinearSVC
+from sklearn.utils.validation import check_is_fitted
+
+from skrobust.exceptions import UnsupportedModelError
+from skrobust.networks._base import Network, as_network, linear_layer
+
+__all__ = []
+
+_ACTIVATIONS = {
+    "identity": torch.nn.Identity,
+    "relu": torch.nn.ReLU,
+    "tanh": torch.nn.Tanh,
+    "logistic": torch.nn.Sigmoid,
+}
+
+
+def _two_logits(weight, bias):
+    """Read one score s of a binary classifier as the logits (0, s)."""
+    weight, bias = np.atleast_2d(weight), np.atleast_1d(bias)
+    if len(weight) == 1:
+        weight = np.vstack([np.zeros_like(weight), weight])
+        bias = np.concatenate([np.zeros_like(bias), bias])
+    return weight, bias
+
+
+@as_network.register(LogisticRegression)
+@as_network.register(LogisticRegressionCV)
+@as_network.register(SGDClassifier)
+@as_network.register(Perceptron)
+@as_network.register(RidgeClassifier)
+@as_network.register(RidgeClassifierCV)
+@as_network.register(LinearSVC)
+@as_network.register(LinearDiscriminantAnalysis)
+def _(model, *, input_shape=None):
+    check_is_fitted(model)
+    layer = linear_layer(*_two_logits(model.coef_, model.intercept_))
+    return Network(torch.nn.Sequential(layer), model.classes_, model.n_features_in_)
+
+
+@as_network.register
+def _(model: MLPClassifier, *, input_shape=None):
+    check_is_fitted(model)
+    if model.out_activation_ == "logistic" and model.n_outputs_ > 1:
+        raise UnsupportedModelError(
+            "Got an MLPClassifier fitted on several labels a sample, but expected one class."
+        )
+    weights = [weight.T for weight in model.coefs_]
+    biases = list(model.intercepts_)
+    weights[-1], biases[-1] = _two_logits(weights[-1], biases[-1])
+    layers = []
+    for weight, bias in zip(weights, biases, strict=True):
+        layers += [linear_layer(weight, bias), _ACTIVATIONS[model.activation]()]
+    return Network(torch.nn.Sequential(*layers[:-1]), model.classes_, model.n_features_in_)
+
+
+@as_network.register(GridSearchCV)
+@as_network.register(RandomizedSearchCV)
+def _(search, *, input_shape=None):
+    check_is_fitted(search, "best_estimator_")
+    return as_network(search.best_estimator_, input_shape=input_shape)

@@ -1,0 +1,16 @@
+"""Training regimes: what loss a classifier minimises on a batch."""
+
+from skrobust.training._adversarial import AdversarialTraining
+from skrobust.training._augmentation import DataAugmentation
+from skrobust.training._base import TrainingRegime, TrainingStep
+from skrobust.training._constraint import ConstraintTraining
+from skrobust.training._standard import StandardTraining
+
+__all__ = [
+    "AdversarialTraining",
+    "ConstraintTraining",
+    "DataAugmentation",
+    "StandardTraining",
+    "TrainingRegime",
+    "TrainingStep",
+]

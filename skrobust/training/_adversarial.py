@@ -1,0 +1,52 @@
+"""Training on adversarial points."""
+
+import torch
+
+from skrobust._validation import check_real
+from skrobust.attacks import PGD
+from skrobust.training._base import PropertyRegime
+
+__all__ = ["AdversarialTraining"]
+
+
+class AdversarialTraining(PropertyRegime):
+    """Minimise the loss of the task at the points that an attack finds.
+
+    Parameters
+    ----------
+    attack : Attack or None, default=None
+        Any attack of `skrobust.attacks`. None is PGD of 10 steps on the cross-entropy.
+    clean_weight : float, default=0.0
+        Weight, in [0, 1], of the loss at the inputs themselves; the adversarial points have
+        the rest.
+    property : RobustnessProperty or None, default=None
+        What the attack breaks; the classifier's own property if None.
+
+    References
+    ----------
+    Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018.
+    """
+
+    def __init__(self, attack=None, *, clean_weight=0.0, property=None):
+        self.attack = attack
+        self.clean_weight = clean_weight
+        self.property = property
+
+    def check(self, property, X):
+        check_real("clean_weight", self.clean_weight, low=0, high=1)
+        super().check(property, X)
+
+    def _attacks(self):
+        return (self._attack(),)
+
+    def _attack(self):
+        return PGD(10, objective="cross-entropy") if self.attack is None else self.attack
+
+    def loss(self, step):
+        x = step.attack(self._attack(), self._property(step.property))
+        if self.clean_weight == 0:
+            return step.task_loss(x, step.labels)
+        # One pass over both, so that batch statistics are shared.
+        clean, attacked = step.module(torch.cat([step.x, x])).chunk(2)
+        losses = step.criterion(clean, step.labels), step.criterion(attacked, step.labels)
+        return self.clean_weight * losses[0] + (1 - self.clean_weight) * losses[1], clean
