@@ -1,11 +1,32 @@
 """Random sampling in the ball."""
 
+from dataclasses import dataclass
+
 import torch
 
 from skrobust._validation import check_integer
 from skrobust.attacks._base import Attack, Outcome
 
-__all__ = ["UniformSampling"]
+__all__ = ["SamplingSummary", "UniformSampling"]
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingSummary:
+    """What a sample of points around each of n references showed.
+
+    Attributes
+    ----------
+    worst : Outcome
+        The point of lowest margin of each reference.
+    n_holding : int Tensor of shape (n,)
+        Points at which the property holds.
+    first_holds : bool Tensor of shape (n,)
+        Whether it holds at the first point.
+    """
+
+    worst: Outcome
+    n_holding: torch.Tensor
+    first_holds: torch.Tensor
 
 
 class UniformSampling(Attack):
@@ -54,15 +75,24 @@ class UniformSampling(Attack):
                     logits = block.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
                 yield index, block.assess(x, logits)
 
-    def _search(self, target, stop_when_broken, generator):
+    def summary(self, target, generator=None):
+        """Draw the points of a `Target` and return their `SamplingSummary`."""
+        n, device = len(target), target.x.device
         points = target.x.clone()
-        margins = target.x.new_full((len(target),), torch.inf)
-        broken = torch.zeros(len(target), dtype=torch.bool, device=target.x.device)
+        margins = target.x.new_full((n,), torch.inf)
+        n_holding = torch.zeros(n, dtype=torch.int64, device=device)
+        first_holds = torch.zeros(n, dtype=torch.bool, device=device)
         for index, outcome in self.sample(target, generator):
+            fresh = margins[index] == torch.inf
+            first_holds[index] |= fresh & ~outcome.broken[:, 0]
+            n_holding[index] += (~outcome.broken).sum(dim=1)
             lowest, worst = outcome.margins.min(dim=1)
             better = lowest < margins[index]
-            candidates = outcome.points[torch.arange(len(worst)), worst]
+            candidates = outcome.points[torch.arange(len(worst), device=device), worst]
             points[index] = torch.where(better.unsqueeze(1), candidates, points[index])
             margins[index] = torch.where(better, lowest, margins[index])
-            broken[index] |= outcome.broken.any(dim=1)
-        return Outcome(points, margins, broken)
+        worst = Outcome(points, margins, n_holding < self.n_samples)
+        return SamplingSummary(worst, n_holding, first_holds)
+
+    def _search(self, target, stop_when_broken, generator):
+        return self.summary(target, generator).worst

@@ -51,7 +51,17 @@ class Network:
         ValueError
             If `X` holds NaN or infinity, or has another number of features.
         """
-        return torch.as_tensor(check_rows(X, self.n_features), dtype=self.dtype).to(self.device)
+        rows = np.require(self.check_rows(X), requirements="W")  # torch warns of read-only arrays
+        return torch.as_tensor(rows, dtype=self.dtype).to(self.device)
+
+    def check_rows(self, X):
+        """Return `X` as an array of rows, as it is; raise as `rows` does."""
+        return check_rows(X, self.n_features)
+
+    def fingerprint(self):
+        """Return what tells this network from others, as arrays and plain values."""
+        weights = {name: v.cpu().numpy() for name, v in self.module.state_dict().items()}
+        return repr(self.module), weights, self.classes
 
     def encode(self, y):
         """Return the class index of each label in `y`, as a tensor.

@@ -31,6 +31,10 @@ class BlackBox(Network):
         self.dtype, self.device = torch.float64, torch.device("cpu")
         self._replay = None
 
+    def fingerprint(self):
+        """Return the estimator itself."""
+        return self.estimator, self.output
+
     def __call__(self, x):
         X = x.numpy()
         if self.output == "probabilities":

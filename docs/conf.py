@@ -1,0 +1,42 @@
+"""Configuration of the documentation."""
+
+from importlib.metadata import version as installed_version
+
+project = "skrobust"
+author = "skrobust developers"
+copyright = "2026, skrobust developers"
+release = installed_version("skrobust")
+version = release
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+
+exclude_patterns = ["_build"]
+# `name` in single backticks is a Python object.
+default_role = "py:obj"
+
+autosummary_generate = True
+autodoc_default_options = {"members": True, "inherited-members": False}
+# A class page lists the class's own methods; scikit-learn documents the inherited ones.
+numpydoc_show_inherited_class_members = False
+numpydoc_class_members_toctree = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["../examples"],
+    "gallery_dirs": ["auto_examples"],
+    "filename_pattern": r"/plot_",
+    # A script that fails, or warns, is a fault of the library or of the script.
+    "abort_on_example_error": True,
+    "remove_config_comments": True,
+    "show_memory": False,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skrobust"
+html_show_sourcelink = False
+html_theme_options = {"show_prev_next": False}

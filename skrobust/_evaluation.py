@@ -1,0 +1,74 @@
+"""The one driver of per-sample evaluations: chunks, jobs, memory, progress."""
+
+import joblib
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_memory
+
+__all__ = ["evaluate_in_chunks"]
+
+
+def evaluate_in_chunks(
+    measure,
+    model,
+    rows,
+    labels=None,
+    *,
+    fingerprint,
+    chunk_size=1024,
+    random_state=None,
+    n_jobs=None,
+    memory=None,
+    verbose=0,
+):
+    """Apply `measure` to chunks of samples, and join what it returns.
+
+    The chunks, and the random seed of each, do not depend on `n_jobs`; so neither do the
+    results.
+
+    Parameters
+    ----------
+    measure : callable
+        ``measure(model, rows, labels, seed)`` returns a dict of arrays, one entry for each
+        row. It must be picklable; its pickle is a part of the key in `memory`.
+    model : object
+        Handed to `measure`.
+    rows : ndarray of shape (n_samples, n_features)
+    labels : ndarray of shape (n_samples,) or None
+    fingerprint : object
+        Stands for `model` in the key in `memory`, as arrays and plain values.
+    chunk_size : int, default=1024
+    random_state : int, RandomState instance or None, default=None
+    n_jobs : int or None, default=None
+        As in `joblib.Parallel`; any joblib backend.
+    memory : None, str or joblib.Memory, default=None
+        Where the result of each chunk is kept, so that an evaluation that was killed goes on
+        where it stopped. Takes effect where `random_state` is an int.
+    verbose : int, default=0
+        Progress messages, as in `joblib.Parallel`.
+
+    Returns
+    -------
+    dict of str to ndarray
+    """
+    starts = range(0, len(rows), chunk_size)
+    seeds = check_random_state(random_state).randint(2**31 - 1, size=len(starts))
+    kept = check_memory(memory).cache(_measure, ignore=["model"])
+    key = joblib.hash(fingerprint)
+    parts = Parallel(n_jobs=n_jobs, verbose=verbose)(
+        delayed(kept)(
+            measure,
+            model,
+            rows[start : start + chunk_size],
+            None if labels is None else labels[start : start + chunk_size],
+            int(seed),
+            key,
+        )
+        for start, seed in zip(starts, seeds, strict=True)
+    )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _measure(measure, model, rows, labels, seed, key):
+    return measure(model, rows, labels, seed)

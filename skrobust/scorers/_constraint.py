@@ -1,0 +1,270 @@
+"""Constraint accuracy and constraint security (Casadio et al.)."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from skrobust._evaluation import evaluate_in_chunks
+from skrobust._validation import check_instance
+from skrobust.attacks import PGD, Attack, Target, UniformSampling
+from skrobust.networks import as_network, as_predictor
+from skrobust.scorers._base import PropertyScorer, ScoreResult
+from skrobust.statistics import Interval, clopper_pearson
+
+__all__ = [
+    "ConstraintAccuracy",
+    "ConstraintAccuracyResult",
+    "ConstraintSecurity",
+    "ConstraintSecurityResult",
+]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ConstraintSecurityResult(ScoreResult):
+    """What `ConstraintSecurity.evaluate` returns.
+
+    Attributes
+    ----------
+    score : float
+        Share of samples where the attack found no violation.
+    interval : Interval
+        Clopper-Pearson interval of the score.
+    holds : ndarray of bool, shape (n_samples,)
+        Whether the property withstood the attack.
+    margins : ndarray of shape (n_samples,)
+        Smallest row of the property at the point that the attack ended at.
+    counterexamples : ndarray of shape (n_samples, n_features)
+        Points that break the property, as the estimator itself computes; NaN where none.
+    """
+
+    holds: np.ndarray
+    margins: np.ndarray
+    counterexamples: np.ndarray
+
+
+class ConstraintSecurity(PropertyScorer):
+    """Share of samples around which an attack finds no violation of a property.
+
+    An upper estimate of the share for which the property truly holds.
+
+    Parameters
+    ----------
+    property : RobustnessProperty
+        In the raw input space of the estimator that is scored.
+    attack : Attack or None, default=None
+        Any attack of `skrobust.attacks`; None is ``PGD()``.
+    confidence : float, default=0.95
+        Of the interval.
+    chunk_size : int, default=1024
+        Samples attacked at a time.
+    random_state : int, RandomState instance or None, default=None
+        For attacks with random starts.
+    n_jobs : int or None, default=None
+        Chunks evaluated at a time, by joblib.
+    memory : None, str or joblib.Memory, default=None
+        Keeps the result of each chunk (with an int as `random_state`).
+    verbose : int, default=0
+        joblib's progress messages.
+
+    References
+    ----------
+    Casadio et al., CAV 2022, section 4.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skrobust.datasets import load_digits
+    >>> from skrobust.properties import ClassificationRobustness
+    >>> from skrobust.scorers import ConstraintSecurity
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LogisticRegression().fit(X[:1000], y[:1000])
+    >>> scorer = ConstraintSecurity(ClassificationRobustness(0.05), random_state=0)
+    >>> scorer(model, X[1000:], y[1000:]) < model.score(X[1000:], y[1000:])
+    True
+    """
+
+    def __init__(
+        self,
+        property,
+        attack=None,
+        *,
+        confidence=0.95,
+        chunk_size=1024,
+        random_state=None,
+        n_jobs=None,
+        memory=None,
+        verbose=0,
+    ):
+        self.property = property
+        self.attack = attack
+        self.confidence = confidence
+        self.chunk_size = chunk_size
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.memory = memory
+        self.verbose = verbose
+
+    def evaluate(self, estimator, X, y=None):
+        attack = PGD() if self.attack is None else self.attack
+        check_instance("attack", attack, Attack, "PGD()").check()
+        measure = partial(_attack, property=self.property, attack=attack)
+        found = self._evaluate_in_chunks(measure, partial(as_network, estimator), X, y)
+        holds = found["holds"]
+        interval = clopper_pearson(holds.sum(), len(holds), self.confidence)
+        return ConstraintSecurityResult(float(holds.mean()), interval, **found)
+
+
+def _attack(network, rows, labels, seed, *, property, attack):
+    x, labels, generator = _to_torch(network, rows, labels, seed)
+    outcome = attack.run(network, property, x, labels, generator=generator)
+    return _confirmed(Target(network, property, x, labels), outcome)
+
+
+def _confirmed(target, outcome):
+    """Keep as violations only those that the estimator itself shows."""
+    broken = outcome.broken.clone()
+    index = broken.nonzero().squeeze(1)
+    margins = outcome.margins.clone()
+    if len(index):
+        seen = target[index].replay(outcome.points[index])
+        broken[index] = seen.broken
+        margins[index] = seen.margins
+    points = torch.where(broken.unsqueeze(1), outcome.points, torch.nan)
+    return {
+        "holds": ~broken.cpu().numpy(),
+        "margins": margins.cpu().numpy(),
+        "counterexamples": points.cpu().numpy(),
+    }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ConstraintAccuracyResult(ScoreResult):
+    """What `ConstraintAccuracy.evaluate` returns.
+
+    Attributes
+    ----------
+    score : float
+        Mean of `shares`.
+    interval : Interval
+        Exact for the share of the whole distribution: Clopper-Pearson from one sampled point
+        around each input, since points around the same input are not independent trials.
+    sampling_interval : Interval
+        Clopper-Pearson from all sampled points: how far the score is known for these very
+        inputs (conservative, by Hoeffding 1956, since each input has its own share).
+    shares : ndarray of shape (n_samples,)
+        Share of the sampled points at which the property holds.
+    margins : ndarray of shape (n_samples,)
+        Smallest row of the property at the worst sampled point.
+    counterexamples : ndarray of shape (n_samples, n_features)
+        The worst sampled point where it breaks the property, else NaN.
+    """
+
+    sampling_interval: Interval
+    shares: np.ndarray
+    margins: np.ndarray
+    counterexamples: np.ndarray
+
+
+class ConstraintAccuracy(PropertyScorer):
+    """Share of random points of the ball at which a property holds, averaged over samples.
+
+    Works with any classifier that has `predict` (properties of probabilities need
+    `predict_proba`).
+
+    Parameters
+    ----------
+    property : RobustnessProperty
+        In the raw input space of the estimator that is scored.
+    n_samples : int, default=100
+        Points drawn around each sample.
+    batch_size : int, default=8192
+        Points that the estimator sees at a time; bounds the memory.
+    confidence : float, default=0.95
+        Of the intervals.
+    chunk_size : int, default=1024
+        Samples of one job.
+    random_state : int, RandomState instance or None, default=None
+        For the draws.
+    n_jobs : int or None, default=None
+        Chunks evaluated at a time, by joblib.
+    memory : None, str or joblib.Memory, default=None
+        Keeps the result of each chunk (with an int as `random_state`).
+    verbose : int, default=0
+        joblib's progress messages.
+
+    References
+    ----------
+    Casadio et al., CAV 2022, section 4.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from skrobust.datasets import load_digits
+    >>> from skrobust.properties import ClassificationRobustness
+    >>> from skrobust.scorers import ConstraintAccuracy
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = RandomForestClassifier(20, random_state=0).fit(X[:1000], y[:1000])
+    >>> scorer = ConstraintAccuracy(ClassificationRobustness(0.2), 20, random_state=0)
+    >>> result = scorer.evaluate(model, X[1000:1100], y[1000:1100])
+    >>> 0.5 < result.score <= 1
+    True
+    """
+
+    def __init__(
+        self,
+        property,
+        n_samples=100,
+        *,
+        batch_size=8192,
+        confidence=0.95,
+        chunk_size=1024,
+        random_state=None,
+        n_jobs=None,
+        memory=None,
+        verbose=0,
+    ):
+        self.property = property
+        self.n_samples = n_samples
+        self.batch_size = batch_size
+        self.confidence = confidence
+        self.chunk_size = chunk_size
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.memory = memory
+        self.verbose = verbose
+
+    def evaluate(self, estimator, X, y=None):
+        sampling = UniformSampling(self.n_samples, batch_size=self.batch_size).check()
+        measure = partial(_sample, property=self.property, sampling=sampling)
+        as_model = partial(as_predictor, estimator, self.property.needed_output)
+        found = self._evaluate_in_chunks(measure, as_model, X, y)
+        counts, first_holds = found.pop("counts"), found.pop("first_holds")
+        n_points = self.n_samples * len(counts)
+        return ConstraintAccuracyResult(
+            float(counts.sum() / n_points),
+            clopper_pearson(first_holds.sum(), len(counts), self.confidence),
+            clopper_pearson(counts.sum(), n_points, self.confidence),
+            counts / self.n_samples,
+            **found,
+        )
+
+
+def _sample(model, rows, labels, seed, *, property, sampling):
+    x, labels, generator = _to_torch(model, rows, labels, seed)
+    target = Target(model, property, x, labels)
+    found = sampling.summary(target, generator)
+    worst = _confirmed(target, found.worst)
+    return {
+        "counts": found.n_holding.cpu().numpy(),
+        "first_holds": found.first_holds.cpu().numpy(),
+        "margins": worst["margins"],
+        "counterexamples": worst["counterexamples"],
+    }
+
+
+def _to_torch(model, rows, labels, seed):
+    generator = torch.Generator(model.device).manual_seed(seed)
+    labels = None if labels is None else torch.as_tensor(labels, device=model.device)
+    return model.rows(rows), labels, generator
