@@ -25,6 +25,8 @@ autodoc_default_options = {"members": True, "inherited-members": False}
 # A class page lists the class's own methods; scikit-learn documents the inherited ones.
 numpydoc_show_inherited_class_members = False
 numpydoc_class_members_toctree = False
+# Methods inherited from scikit-learn refer to labels and terms of its own guide.
+suppress_warnings = ["ref.ref", "ref.term"]
 
 sphinx_gallery_conf = {
     "examples_dirs": ["../examples"],

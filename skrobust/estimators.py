@@ -1,14 +1,17 @@
 """Classifiers: one that is trained under a robustness property, and one that is given."""
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
 from skorch.dataset import unpack_data
 from skorch.utils import to_tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
@@ -91,17 +94,40 @@ def _iterate_batches(dataset, *, batch_size, shuffle=False, **kwargs):
 def _perceptron(n_inputs, hidden_layer_sizes, n_outputs):
     sizes = [n_inputs, *hidden_layer_sizes]
     layers = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in pairwise(sizes):
         layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], n_outputs))
 
 
-class RobustClassifier(_LogitsClassifier):
+class _EpochBridge(Callback):
+    """Tell scikit-learn's callbacks about skorch's epochs."""
+
+    def __init__(self, estimator, context, X, y):
+        # An epoch is described by what a usable copy of the estimator needs, net_ above all.
+        self.task = {
+            "estimator": estimator,
+            "X": X,
+            "y": y,
+            "reconstruction_attributes": {"net_": estimator.net_},
+        }
+        self.context = context
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.epoch = self.context.subcontext(task_name="epoch")
+        self.epoch.call_on_fit_task_begin(**self.task)
+
+    def on_epoch_end(self, net, **kwargs):
+        if self.epoch.call_on_fit_task_end(**self.task):
+            raise KeyboardInterrupt  # skorch's way to end training early
+
+
+class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
     """Neural network classifier that is trained under a robustness property.
 
     The property and the training regime are hyperparameters: a search can sweep over them
     (``training=[StandardTraining(), AdversarialTraining()]``) and into them
-    (``property__epsilon=[0.05, 0.1]``). A skorch classifier does the training.
+    (``property__epsilon=[0.05, 0.1]``). A skorch classifier does the training, and tells the
+    callbacks of both skorch (`callbacks`) and scikit-learn (`set_callbacks`) of each epoch.
 
     Parameters
     ----------
@@ -146,7 +172,7 @@ class RobustClassifier(_LogitsClassifier):
     ----------
     classes_ : ndarray of shape (n_classes,)
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only where `X` has string column names.
     net_ : skorch.NeuralNetClassifier
         The trained net; its module takes rows and returns logits.
@@ -222,6 +248,7 @@ class RobustClassifier(_LogitsClassifier):
                 params[name] = old | {key.removeprefix(start): given[key] for key in given}
         return super().set_params(**params)
 
+    @with_callbacks
     def fit(self, X, y):
         """Train from the start.
 
@@ -245,6 +272,7 @@ class RobustClassifier(_LogitsClassifier):
         self._start(X, np.unique(y))
         return self._train(X, y, self.max_epochs)
 
+    @with_callbacks
     def partial_fit(self, X, y, classes=None):
         """Train for one pass over the data, from where the last call stopped.
 
@@ -337,8 +365,16 @@ class RobustClassifier(_LogitsClassifier):
 
     def _train(self, X, y, epochs):
         labels = self._network().encode(y).cpu().numpy()
-        with self._seeded():
-            self.net_.partial_fit(X, labels, epochs=epochs)
+        task = {"estimator": self, "X": X, "y": y}
+        context = self._init_callback_context(max_subtasks=epochs)
+        context.call_on_fit_task_begin(**task)
+        self.net_.callbacks_.append(("scikit-learn", _EpochBridge(self, context, X, y)))
+        try:
+            with self._seeded():
+                self.net_.partial_fit(X, labels, epochs=epochs)
+        finally:
+            self.net_.callbacks_.pop()  # it holds the data
+        context.call_on_fit_task_end(**task, reconstruction_attributes={"net_": self.net_})
         return self
 
     def _seeded(self):

@@ -203,7 +203,8 @@ class _Both(Conclusion):
                 f"({left.output} and {right.output}), so they have no rows in common."
             )
         joined = [
-            torch.cat([getattr(left, name), getattr(right, name)], dim=1) for name in ("A", "c", "b")
+            torch.cat([getattr(left, name), getattr(right, name)], dim=1)
+            for name in ("A", "c", "b")
         ]
         return LinearRows(*joined, self.strict, left.output, self.uses_distance)
 
@@ -667,7 +668,9 @@ class LinearRobustness(RobustnessProperty):
         return LinearRows(A, c, b, strict, self.output, uses_distance=bool((c != 0).any()))
 
     def _constant_rows(self):
-        expectation = "a callable, or arrays (A, b) or (A, c, b) of shapes (m, n_classes), (m,), (m,)"
+        expectation = (
+            "a callable, or arrays (A, b) or (A, c, b) of shapes (m, n_classes), (m,), (m,)"
+        )
         try:
             rows = [np.asarray(row, dtype=np.float64) for row in self.rows]
         except (TypeError, ValueError):

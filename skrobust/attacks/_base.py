@@ -11,7 +11,6 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from skrobust._ball import Ball
 from skrobust._validation import check_choice, check_instance
 from skrobust.exceptions import AttackWarning
 from skrobust.logics import Atom
@@ -187,9 +186,7 @@ class Attack(BaseEstimator, ABC):
     def _search(self, target, stop_when_broken, generator):
         """Return the `Outcome` of one run against a `Target`."""
 
-    def run(
-        self, network, property, x, labels=None, *, stop_when_broken=True, generator=None
-    ):
+    def run(self, network, property, x, labels=None, *, stop_when_broken=True, generator=None):
         """Attack a batch of rows.
 
         Parameters

@@ -110,7 +110,9 @@ def check_rows(X, n_features=None):
         raise TypeError(f"Got X of dtype {X.dtype}, but expected numbers.")
     n_bad = int((~np.isfinite(X)).any(axis=1).sum())
     if n_bad:
-        raise ValueError(f"Got X with NaN or infinity in {n_bad} rows, but expected finite values.")
+        raise ValueError(
+            f"Got X with NaN or infinity in {n_bad} rows, but expected finite values."
+        )
     return X
 
 

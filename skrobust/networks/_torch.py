@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import torch
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from skrobust.networks._base import Network, as_network
 

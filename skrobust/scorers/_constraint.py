@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import torch
 
-from skrobust._evaluation import evaluate_in_chunks
 from skrobust._validation import check_instance
 from skrobust.attacks import PGD, Attack, Target, UniformSampling
 from skrobust.networks import as_network, as_predictor

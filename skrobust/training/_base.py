@@ -57,7 +57,7 @@ class TrainingStep:
 class TrainingRegime(BaseEstimator, ABC):
     """Base class: a regime turns each batch into a loss."""
 
-    def check(self, property, X):  # noqa: B027
+    def check(self, property, X):
         """Validate the parameters, before training.
 
         Parameters

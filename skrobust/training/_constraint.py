@@ -98,9 +98,7 @@ class ConstraintTraining(PropertyRegime):
         parameters = [p for p in module.parameters() if p.requires_grad]
         lengths = []
         for loss in (task, constraint):
-            gradients = torch.autograd.grad(
-                loss, parameters, retain_graph=True, allow_unused=True
-            )
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             parts = [g.norm() for g in gradients if g is not None]
             lengths.append(torch.stack(parts).norm() if parts else loss.new_zeros(()))
         ratio = lengths[0] / lengths[1].clamp(min=1e-30)

@@ -1,0 +1,139 @@
+"""
+Accuracy against robustness, in one search
+==========================================
+
+The robustness property and the training regime are hyperparameters; constraint security is a
+score beside accuracy. One search tries the combinations, and one picture shows the trade-off.
+
+Run as a script, it takes ``--data`` (digits, mnist, fashion_mnist, cifar10 or gtsrb),
+``--samples`` and ``--output``.
+"""
+
+# %%
+# The data, and what robustness shall mean: no pixel change of at most 0.1 alters the label.
+
+import argparse
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from sklearn.callback import ProgressBar
+from sklearn.model_selection import GridSearchCV, train_test_split
+
+from skrobust import RobustClassifier, datasets
+from skrobust.attacks import PGD
+from skrobust.displays import (
+    AdversarialExamplesDisplay,
+    RobustnessCurveDisplay,
+    TradeOffDisplay,
+)
+from skrobust.properties import ClassificationRobustness, StandardRobustness
+from skrobust.scorers import ConstraintAccuracy, ConstraintSecurity
+from skrobust.training import (
+    AdversarialTraining,
+    ConstraintTraining,
+    DataAugmentation,
+    StandardTraining,
+)
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+parser.add_argument("--data", default="digits", help="digits, mnist, fashion_mnist, ...")
+parser.add_argument("--samples", type=int, default=None, help="use only so many samples")
+parser.add_argument("--epochs", type=int, default=None, help="training epochs of a candidate")
+parser.add_argument("--output", type=Path, default=Path("output"), help="folder for pictures")
+arguments, _ = parser.parse_known_args()
+
+if arguments.data == "digits":
+    data = datasets.load_digits()
+else:
+    data = getattr(datasets, f"fetch_{arguments.data}")(subset="all")
+n_samples = arguments.samples or len(data.data)
+X_train, X_test, y_train, y_test = train_test_split(
+    data.data[:n_samples], data.target[:n_samples], test_size=0.25, random_state=0
+)
+epochs = arguments.epochs or (30 if arguments.data == "digits" else 5)
+property = ClassificationRobustness(epsilon=0.1)
+
+# %%
+# Every scorer draws its own random numbers from its seed, so all candidates meet the same test.
+
+scoring = {
+    "accuracy": "accuracy",
+    "constraint accuracy": ConstraintAccuracy(property, n_samples=50, random_state=0),
+    "security": ConstraintSecurity(property, attack=PGD(40), random_state=0),
+}
+model = RobustClassifier(hidden_layer_sizes=(100,), max_epochs=epochs, random_state=0)
+small, large = ClassificationRobustness(epsilon=0.05), ClassificationRobustness(epsilon=0.1)
+grid = [
+    {"training": [StandardTraining()]},
+    {
+        "property": [small, large],
+        "training": [
+            DataAugmentation(),
+            DataAugmentation(sampling="fgsm"),
+            AdversarialTraining(),
+            AdversarialTraining(clean_weight=0.5),
+            ConstraintTraining(beta=0.2),
+            ConstraintTraining(beta=1.0),
+        ],
+    },
+    {
+        "property": [StandardRobustness(epsilon=0.1, delta=delta) for delta in (1.0, 4.0)],
+        "training": [ConstraintTraining(beta=0.2)],
+    },
+]
+search = GridSearchCV(model, grid, scoring=scoring, refit="security", cv=3, n_jobs=2)
+search.set_callbacks(ProgressBar())
+start = time.perf_counter()
+search.fit(X_train, y_train)
+seconds = time.perf_counter() - start
+
+# %%
+# The ranked table.
+
+table = pd.DataFrame(search.cv_results_).sort_values("rank_test_security")
+columns = {"param_property": "trained for", "param_training": "training"}
+columns |= {f"mean_test_{name}": name for name in scoring}
+table = table[list(columns)].rename(columns=columns)
+for name in ("trained for", "training"):
+    table[name] = [" ".join(str(value).split()) for value in table[name]]
+print(table.fillna("-").to_string(index=False, float_format="{:.3f}".format))
+print(f"\n{len(table)} candidates, 3 folds, {len(X_train)} samples: {seconds:.0f} s")
+
+# %%
+# The trade-off. Candidates on the Pareto front are circled.
+
+display = TradeOffDisplay.from_estimator(search, robustness="security", group_by="training")
+display.figure_.set_size_inches(7.5, 5)
+arguments.output.mkdir(parents=True, exist_ok=True)
+display.figure_.savefig(arguments.output / "tradeoff.png", dpi=110)
+
+# %%
+# How the winner fares as the ball grows, against the plainly trained network.
+
+plain = RobustClassifier(hidden_layer_sizes=(100,), max_epochs=epochs, random_state=0)
+plain.fit(X_train, y_train)
+display = RobustnessCurveDisplay.from_estimator(
+    {"standard training": plain, "winner of the search": search.best_estimator_},
+    X_test,
+    y_test,
+    scorer=scoring["security"],
+    epsilons=[0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2],
+)
+display.figure_.savefig(arguments.output / "curve.png", dpi=110)
+
+# %%
+# Images that the plain network gets right, and the changes that make it fail.
+
+display = AdversarialExamplesDisplay.from_estimator(
+    plain, X_test, y_test, scorer=scoring["security"], image_shape=data.input_shape
+)
+display.figure_.savefig(arguments.output / "counterexamples.png", dpi=110)
+plt.show()
+
+result = scoring["security"].evaluate(search.best_estimator_, X_test, y_test)
+print(f"Winner on {len(y_test)} test samples: accuracy ", end="")
+print(f"{search.best_estimator_.score(X_test, y_test):.3f}, security {result.score:.3f}, ", end="")
+print(f"95% interval [{result.interval.low:.3f}, {result.interval.high:.3f}]")
+print(f"Pictures: {arguments.output.resolve()}")

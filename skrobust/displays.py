@@ -1,0 +1,410 @@
+"""Pictures: robustness curves, the trade-off of a search, adversarial examples.
+
+A display stores arrays. `plot` draws them, sets `ax_` (or `axes_`) and `figure_`, and returns
+the display. The pictures need matplotlib (extra "plots").
+"""
+
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from skrobust._validation import check_instance, check_integer, expected
+from skrobust.networks import as_predictor
+from skrobust.scorers import RobustnessScorer
+
+__all__ = ["AdversarialExamplesDisplay", "RobustnessCurveDisplay", "TradeOffDisplay"]
+
+
+def _pyplot():
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "The displays need matplotlib. Install it by: pip install 'skrobust[plots]'."
+        ) from error
+    return plt
+
+
+def _axes(ax):
+    return _pyplot().subplots(layout="constrained")[1] if ax is None else ax
+
+
+class RobustnessCurveDisplay:
+    """Score against epsilon, for one or several estimators.
+
+    Parameters
+    ----------
+    epsilons : ndarray of shape (n_epsilons,)
+    scores : dict of str to ndarray of shape (n_epsilons,)
+        For each name of an estimator.
+    intervals : dict of str to ndarray of shape (n_epsilons, 2), default=None
+        Lower and upper ends of confidence intervals.
+    score_name : str, default="score"
+        Label of the vertical axis.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    lines_ : list of matplotlib Line2D
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skrobust.datasets import load_digits
+    >>> from skrobust.displays import RobustnessCurveDisplay
+    >>> from skrobust.properties import ClassificationRobustness
+    >>> from skrobust.scorers import ConstraintSecurity
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LogisticRegression().fit(X[:1000], y[:1000])
+    >>> scorer = ConstraintSecurity(ClassificationRobustness(), random_state=0)
+    >>> display = RobustnessCurveDisplay.from_estimator(
+    ...     model, X[1000:], y[1000:], scorer=scorer, epsilons=[0, 0.05, 0.1]
+    ... )
+    >>> [bool(step <= 0) for step in np.diff(display.scores["LogisticRegression"])]
+    [True, True]
+    """
+
+    def __init__(self, epsilons, scores, *, intervals=None, score_name="score"):
+        self.epsilons = epsilons
+        self.scores = scores
+        self.intervals = intervals
+        self.score_name = score_name
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y=None, *, scorer, epsilons, ax=None, **kwargs):
+        """Score the estimators at each epsilon, and draw the curves.
+
+        Parameters
+        ----------
+        estimator : object, list of objects, or dict of str to object
+            Fitted classifiers.
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+        scorer : RobustnessScorer with a `property`
+            Its property is used with every one of `epsilons` in turn.
+        epsilons : array-like of shape (n_epsilons,)
+        ax : matplotlib Axes, default=None
+        **kwargs : dict
+            For matplotlib's `plot`.
+
+        Returns
+        -------
+        RobustnessCurveDisplay
+        """
+        check_instance("scorer", scorer, RobustnessScorer, "ConstraintSecurity(...)")
+        epsilons = np.asarray(epsilons, dtype=float)
+        scores, intervals = {}, {}
+        for name, model in _named(estimator).items():
+            at_epsilon = (
+                clone(scorer).set_params(property=scorer.property.with_epsilon(float(epsilon)))
+                for epsilon in epsilons
+            )
+            results = [one.evaluate(model, X, y) for one in at_epsilon]
+            scores[name] = np.array([result.score for result in results])
+            intervals[name] = np.array([[r.interval.low, r.interval.high] for r in results])
+        display = cls(epsilons, scores, intervals=intervals, score_name=type(scorer).__name__)
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax=None, **kwargs):
+        """Draw one line an estimator, with its confidence band; return self."""
+        self.ax_ = _axes(ax)
+        self.figure_ = self.ax_.figure
+        self.lines_ = []
+        for name, scores in self.scores.items():
+            style = {"marker": "o", "label": name} | kwargs
+            (line,) = self.ax_.plot(self.epsilons, scores, **style)
+            self.lines_.append(line)
+            if self.intervals is not None:
+                low, high = np.transpose(self.intervals[name])
+                self.ax_.fill_between(self.epsilons, low, high, color=line.get_color(), alpha=0.15)
+        self.ax_.set(xlabel="epsilon", ylabel=self.score_name, ylim=(-0.02, 1.02))
+        self.ax_.legend()
+        return self
+
+
+def _named(estimators):
+    """Return a dict of names to estimators; equal class names are numbered."""
+    if isinstance(estimators, dict):
+        return estimators
+    if not isinstance(estimators, list | tuple):
+        estimators = [estimators]
+    names = [type(estimator).__name__ for estimator in estimators]
+    if len(set(names)) < len(names):
+        names = [f"{name} {i}" for i, name in enumerate(names)]
+    return dict(zip(names, estimators, strict=True))
+
+
+class TradeOffDisplay:
+    """Accuracy against robustness of the candidates of a search.
+
+    Parameters
+    ----------
+    accuracy, robustness : ndarray of shape (n_candidates,)
+        Mean test scores. Candidates with NaN (failed fits) are left out and counted.
+    groups : array-like of shape (n_candidates,), default=None
+        Colour the candidates by this.
+    accuracy_name, robustness_name : str
+        Labels of the axes.
+
+    Attributes
+    ----------
+    pareto_front_ : ndarray of bool, shape (n_candidates,)
+        Candidates that no other one beats in one score and equals or beats in the other.
+    correlation_ : float
+        Spearman's rank correlation; NaN for fewer than three candidates, or constant scores.
+    n_failed_ : int
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    """
+
+    def __init__(
+        self,
+        accuracy,
+        robustness,
+        *,
+        groups=None,
+        accuracy_name="accuracy",
+        robustness_name="robustness",
+    ):
+        self.accuracy = np.asarray(accuracy, dtype=float)
+        self.robustness = np.asarray(robustness, dtype=float)
+        self.groups = groups
+        self.accuracy_name = accuracy_name
+        self.robustness_name = robustness_name
+        failed = np.isnan(self.accuracy) | np.isnan(self.robustness)
+        self.n_failed_ = int(failed.sum())
+        self.pareto_front_ = _pareto_front(self.accuracy, self.robustness)
+        self.correlation_ = _correlation(self.accuracy[~failed], self.robustness[~failed])
+
+    @classmethod
+    def from_estimator(
+        cls,
+        search,
+        *,
+        accuracy="accuracy",
+        robustness="security",
+        group_by=None,
+        ax=None,
+        **kwargs,
+    ):
+        """Draw the candidates of a fitted multi-metric search.
+
+        Parameters
+        ----------
+        search : GridSearchCV, RandomizedSearchCV or similar
+            Fitted.
+        accuracy, robustness : str
+            Names of the two scores in the search's `scoring`.
+        group_by : str, default=None
+            Name of a parameter of the search; candidates are coloured by its value.
+        ax : matplotlib Axes, default=None
+        **kwargs : dict
+            For matplotlib's `scatter`.
+
+        Returns
+        -------
+        TradeOffDisplay
+        """
+        check_is_fitted(search, "cv_results_")
+        results = search.cv_results_
+        scored = [name.removeprefix("mean_test_") for name in results if "mean_test_" in name]
+        for argument, name in (("accuracy", accuracy), ("robustness", robustness)):
+            if name not in scored:
+                raise ValueError(expected(argument, name, f"one of the search's scores {scored}"))
+        groups = None
+        if group_by is not None:
+            if f"param_{group_by}" not in results:
+                known = [name.removeprefix("param_") for name in results if "param_" in name]
+                raise ValueError(expected("group_by", group_by, f"one of {known}"))
+            groups = [_short(value) for value in results[f"param_{group_by}"]]
+        scores = (results[f"mean_test_{name}"] for name in (accuracy, robustness))
+        names = {"accuracy_name": accuracy, "robustness_name": robustness}
+        return cls(*scores, groups=groups, **names).plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax=None, **kwargs):
+        """Draw the candidates and the Pareto front; return self."""
+        self.ax_ = _axes(ax)
+        self.figure_ = self.ax_.figure
+        groups = np.array([""] * len(self.accuracy) if self.groups is None else self.groups)
+        for group in dict.fromkeys(groups):
+            chosen = groups == group
+            style = {"label": group or None, "alpha": 0.85} | kwargs
+            self.ax_.scatter(self.accuracy[chosen], self.robustness[chosen], **style)
+        front = np.flatnonzero(self.pareto_front_)
+        front = front[np.argsort(self.accuracy[front])]
+        self.ax_.plot(
+            self.accuracy[front],
+            self.robustness[front],
+            color="black",
+            linewidth=1,
+            marker="o",
+            markersize=11,
+            markerfacecolor="none",
+            zorder=0,
+            label="Pareto front",
+        )
+        self.ax_.set(xlabel=self.accuracy_name, ylabel=self.robustness_name)
+        self.ax_.set_title(f"Spearman correlation {self.correlation_:+.2f}")
+        self.ax_.legend()
+        return self
+
+
+def _pareto_front(first, second):
+    """Return the candidates that are not dominated; NaN never is on the front."""
+    at_least = (first[None] >= first[:, None]) & (second[None] >= second[:, None])
+    above = (first[None] > first[:, None]) | (second[None] > second[:, None])
+    return ~(at_least & above).any(axis=1) & ~np.isnan(first) & ~np.isnan(second)
+
+
+def _correlation(first, second):
+    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return np.nan
+    return float(spearmanr(first, second).statistic)
+
+
+def _short(value):
+    """Name a parameter's value: the class for objects without parameters of their own."""
+    text = " ".join(str(value).split())
+    return text.removesuffix("()")
+
+
+class AdversarialExamplesDisplay:
+    """Original, perturbed and difference images, one column an example.
+
+    Parameters
+    ----------
+    originals, perturbed : ndarray of shape (n_examples, n_features)
+    labels_before, labels_after : array-like of shape (n_examples,)
+        What the estimator says of each.
+    image_shape : tuple of int
+        (height, width), (channels, height, width) with 1 or 3 channels, or
+        (height, width, 3).
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes, shape (3, n_examples)
+    figure_ : matplotlib Figure
+    """
+
+    def __init__(self, originals, perturbed, labels_before, labels_after, *, image_shape):
+        self.originals = originals
+        self.perturbed = perturbed
+        self.labels_before = labels_before
+        self.labels_after = labels_after
+        self.image_shape = image_shape
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, y=None, *, scorer, image_shape=None, n_examples=8, figure=None
+    ):
+        """Find counterexamples by a scorer, and draw the first ones.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier.
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+        scorer : RobustnessScorer
+            One whose result has `counterexamples`, such as ConstraintSecurity.
+        image_shape : tuple of int, default=None
+            A square, if None.
+        n_examples : int, default=8
+            At most so many. Samples that are misclassified as they are come last.
+        figure : matplotlib Figure, default=None
+
+        Returns
+        -------
+        AdversarialExamplesDisplay
+        """
+        check_instance("scorer", scorer, RobustnessScorer, "ConstraintSecurity(...)")
+        X = np.asarray(X)
+        rows = X.reshape(len(X), -1)
+        found = scorer.evaluate(estimator, X, y).counterexamples
+        predictor = as_predictor(estimator, "labels", input_shape=X.shape[1:])
+        index = np.flatnonzero(~np.isnan(found).any(axis=1))
+        moved = np.abs(found[index] - rows[index]).max(axis=1, initial=0) > 0
+        index = index[np.argsort(~moved, kind="stable")]
+        return cls.from_predictions(
+            rows[index],
+            found[index],
+            _labels(predictor, rows[index]),
+            _labels(predictor, found[index]),
+            image_shape=image_shape,
+            n_examples=n_examples,
+            figure=figure,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        originals,
+        perturbed,
+        labels_before,
+        labels_after,
+        *,
+        image_shape=None,
+        n_examples=8,
+        figure=None,
+    ):
+        """Draw the first `n_examples` of given pairs; see the class for the parameters."""
+        check_integer("n_examples", n_examples, low=1)
+        n_features = originals.shape[1]
+        side = int(np.sqrt(n_features))
+        shape = (side, side) if image_shape is None else tuple(image_shape)
+        if np.prod(shape) != n_features:
+            expectation = f"a shape of {n_features} entries, the number of features"
+            raise ValueError(expected("image_shape", image_shape, expectation))
+        parts = (originals, perturbed, labels_before, labels_after)
+        parts = (part[:n_examples] for part in parts)
+        return cls(*parts, image_shape=shape).plot(figure=figure)
+
+    def plot(self, *, figure=None):
+        """Draw the images; return self."""
+        n = len(self.originals)
+        if figure is None:
+            size = (max(1.3 * n, 3), 4.2)
+            figure = _pyplot().figure(figsize=size, layout="constrained")
+        self.figure_ = figure
+        if n == 0:
+            figure.suptitle("No counterexample was found.")
+            self.axes_ = np.empty((3, 0), dtype=object)
+            return self
+        self.axes_ = figure.subplots(3, n, squeeze=False)
+        difference = self.perturbed - self.originals
+        reach = np.abs(difference).max() or 1.0
+        low = min(self.originals.min(), self.perturbed.min())
+        high = max(self.originals.max(), self.perturbed.max())
+        for j, column in enumerate(self.axes_.T):
+            for ax, row in zip(column, (self.originals, self.perturbed), strict=False):
+                ax.imshow(self._image(row[j], low, high), cmap="gray", vmin=low, vmax=high)
+            change = self._image(difference[j], -reach, reach)
+            column[2].imshow(change, cmap="RdBu", vmin=-reach, vmax=reach)
+            column[0].set_title(str(self.labels_before[j]))
+            column[1].set_title(str(self.labels_after[j]), color="tab:red")
+        for ax in self.axes_.flat:
+            ax.set(xticks=[], yticks=[])
+        names = ("original", "perturbed", f"difference\n(at most {reach:.3g})")
+        for ax, name in zip(self.axes_[:, 0], names, strict=True):
+            ax.set_ylabel(name)
+        return self
+
+    def _image(self, row, low, high):
+        """Return what `imshow` takes: (height, width), or RGB in [0, 1]."""
+        image = np.reshape(row, self.image_shape)
+        if image.ndim == 2:
+            return image
+        if image.shape[0] in (1, 3):
+            image = np.moveaxis(image, 0, -1)
+        return image[..., 0] if image.shape[-1] == 1 else (image - low) / (high - low)
+
+
+def _labels(predictor, rows):
+    if len(rows) == 0:
+        return np.array([])
+    index = predictor.replay(predictor.rows(rows)).argmax(dim=1)
+    return predictor.classes[index.cpu().numpy()]
