@@ -84,7 +84,7 @@ grid = [
     },
 ]
 search = GridSearchCV(model, grid, scoring=scoring, refit="security", cv=3, n_jobs=2)
-search.set_callbacks(ProgressBar())
+search.set_callbacks(ProgressBar(max_propagation_depth=0))
 start = time.perf_counter()
 search.fit(X_train, y_train)
 seconds = time.perf_counter() - start
@@ -97,8 +97,8 @@ columns = {"param_property": "trained for", "param_training": "training"}
 columns |= {f"mean_test_{name}": name for name in scoring}
 table = table[list(columns)].rename(columns=columns)
 for name in ("trained for", "training"):
-    table[name] = [" ".join(str(value).split()) for value in table[name]]
-print(table.fillna("-").to_string(index=False, float_format="{:.3f}".format))
+    table[name] = [" ".join(str(value).split()) for value in table[name].fillna("-")]
+print(table.to_string(index=False, float_format="{:.3f}".format))
 print(f"\n{len(table)} candidates, 3 folds, {len(X_train)} samples: {seconds:.0f} s")
 
 # %%

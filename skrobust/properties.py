@@ -202,10 +202,8 @@ class _Both(Conclusion):
                 "The two parts of the conjunction speak about different outputs "
                 f"({left.output} and {right.output}), so they have no rows in common."
             )
-        joined = [
-            torch.cat([getattr(left, name), getattr(right, name)], dim=1)
-            for name in ("A", "c", "b")
-        ]
+        pairs = ((left.A, right.A), (left.c, right.c), (left.b, right.b))
+        joined = (torch.cat(pair, dim=1) for pair in pairs)
         return LinearRows(*joined, self.strict, left.output, self.uses_distance)
 
 

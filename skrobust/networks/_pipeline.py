@@ -52,11 +52,9 @@ def _affine_layer(step):
 
 @_affine_layer.register
 def _(step: StandardScaler):
-    scale = 1.0 if step.scale_ is None else step.scale_
-    mean = (
-        np.zeros(step.n_features_in_) if step.mean_ is None or not step.with_mean else step.mean_
-    )
-    return _scale(1 / np.broadcast_to(scale, mean.shape), -mean / scale)
+    mean = step.mean_ if step.with_mean else np.zeros(step.n_features_in_)
+    scale = step.scale_ if step.with_std else np.ones(step.n_features_in_)
+    return _scale(1 / scale, -mean / scale)
 
 
 @_affine_layer.register
