@@ -9,11 +9,25 @@ __all__ = ["Ball"]
 _LATTICE = 2**15  # noise is drawn as int16, so in steps of the half-width / _LATTICE
 
 
-def _rounded(value, toward, like):
-    """Cast float64 `value` to the dtype of `like`, never past `value` as seen from `toward`."""
-    cast = value.to(like.dtype)
-    passed = torch.where(value > toward, cast > value, cast < value)
-    return torch.where(passed, torch.nextafter(cast, like), cast)
+def _rounded_down(value, dtype):
+    """Cast the float64 tensor `value` to `dtype`, never above it."""
+    cast = value.to(dtype)
+    return torch.where(
+        cast > value, torch.nextafter(cast, torch.full_like(cast, -torch.inf)), cast
+    )
+
+
+def _upper(x, epsilon, high):
+    """Return at most x + epsilon and `high`, by rounding; but at least x.
+
+    The rounding of the sum is at most half an ulp, so to take off one ulp more is enough.
+    """
+    upper = x + epsilon
+    upper = torch.add(upper, upper.abs(), alpha=-torch.finfo(x.dtype).eps)
+    if high is not None:
+        upper = torch.minimum(upper, high)
+    # A centre can leave the domain by the rounding of the data to float32, no more.
+    return torch.maximum(upper, x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +44,8 @@ class Ball:
     epsilon : Tensor of shape () or (n_features,)
     norm : {"linf", "l2"}
     lower, upper : Tensor of shape (n, n_features)
-        In the dtype of `center`, rounded inwards: no point of the box lies outside the exact
-        one.
+        In the dtype of `center`, rounded inwards by up to two units in the last place: no
+        point of the box lies outside the exact one.
     """
 
     center: torch.Tensor
@@ -43,21 +57,14 @@ class Ball:
     @classmethod
     def around(cls, center, epsilon, norm, bounds):
         """Build the ball around each row of `center`, inside `bounds` (a pair or None)."""
-        exact = center.double()
-        radius = torch.as_tensor(epsilon, dtype=torch.float64, device=center.device)
-        lower, upper = exact - radius, exact + radius
+        exact = {"dtype": torch.float64, "device": center.device}
+        radius = _rounded_down(torch.as_tensor(epsilon, **exact), center.dtype)
+        low = high = None
         if bounds is not None:
-            low, high = (torch.as_tensor(b, dtype=torch.float64).to(center.device) for b in bounds)
-            # A centre can leave the domain by the rounding of the data to float32, no more.
-            lower = torch.minimum(torch.maximum(lower, low), exact)
-            upper = torch.maximum(torch.minimum(upper, high), exact)
-        return cls(
-            center,
-            radius.to(center.dtype),
-            norm,
-            _rounded(lower, exact, center),
-            _rounded(upper, exact, center),
-        )
+            low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
+            low, high = (_rounded_down(bound, center.dtype) for bound in (-low, high))
+        upper = _upper(center, radius, high)
+        return cls(center, radius, norm, -_upper(-center, radius, low), upper)
 
     def __getitem__(self, index):
         return Ball(
@@ -86,9 +93,14 @@ class Ball:
     def step(self, x, direction, size):
         """Move by `size`, relative to epsilon, along a gradient, and project.
 
-        `size` is a float or a tensor of shape (n, 1). The step is the steepest one of the
-        norm: the sign for L-infinity, the normalised gradient for L2.
+        `size` is a float (below 0 to go against the gradient) or a tensor of shape (n, 1). The
+        step is the steepest one of the norm: the sign for L-infinity, the normalised gradient
+        for L2.
         """
+        if self.norm == "linf" and self.epsilon.ndim == 0 and isinstance(size, float):
+            # Half the passes over memory of the general form below.
+            x = torch.add(x, direction.sign(), alpha=size * self.epsilon.item())
+            return torch.clamp_(x, self.lower, self.upper)
         return self.project(x + self.steepest(direction) * size)
 
     def unit(self, direction):
@@ -107,26 +119,39 @@ class Ball:
         length = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
         return scaled * self.epsilon / torch.where(length > 0, length, 1.0)
 
-    def sample(self, n_samples, generator=None):
+    def noise(self, n_samples, generator=None):
+        """Draw what `sample` can share between balls; None for L2, which shares nothing."""
+        if self.norm == "l2":
+            return None
+        return _random_int16((n_samples, self.center.shape[1]), generator, self.center.device)
+
+    def sample(self, n_samples, generator=None, noise=None):
         """Draw points uniformly; for L2, uniformly in the ball and then clipped to the box.
+
+        Parameters
+        ----------
+        n_samples : int
+        generator : torch.Generator, default=None
+        noise : Tensor, default=None
+            From `noise`, for as many samples; drawn anew if None.
 
         Returns
         -------
         Tensor of shape (n, n_samples, n_features)
             The samples of one row are independent, and so are those of different rows with
-            the same index. For L-infinity all rows share one array of noise on a lattice of
-            65,536 values a feature, each with its own random shift (Cranley and Patterson
-            1976): this halves the cost of a forward pass over fresh noise.
+            the same index. For L-infinity all rows share one array of noise, on a lattice of
+            65,536 values a feature, and each has its own random shift (Cranley and Patterson
+            1976): fresh noise would cost as much as the network's forward pass.
         """
         if self.norm == "l2":
             return self._sample_l2(n_samples, generator)
-        n, n_features = self.center.shape
-        noise = _random_int16((n_samples, n_features), generator, self.center.device)
-        shift = _random_int16((n, 1, n_features), generator, self.center.device)
+        if noise is None:
+            noise = self.noise(n_samples, generator)
+        shift = _random_int16((len(self.center), 1, noise.shape[1]), generator, noise.device)
         step = (self.upper - self.lower) / (2 * _LATTICE)
         first = (self.lower / 2 + self.upper / 2) + step / 2
-        noise = (noise + shift).to(self.center.dtype)
-        samples = torch.addcmul(first.unsqueeze(1), noise, step.unsqueeze(1))
+        samples = (noise + shift).to(self.center.dtype)
+        torch.addcmul(first.unsqueeze(1), samples, step.unsqueeze(1), out=samples)
         return torch.clamp_(samples, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
 
     def _sample_l2(self, n_samples, generator):

@@ -14,7 +14,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from skorch.dataset import unpack_data
 from skorch.utils import to_tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler
 
 from skrobust._validation import (
     check_bounds,
@@ -84,10 +84,25 @@ class _RegimeNet(NeuralNetClassifier):
         return {"loss": loss, "y_pred": logits.detach()}
 
 
+class _Batches(Sampler):
+    """Indices of one batch after the other, as arrays: torch's own sampler counts in Python."""
+
+    def __init__(self, n_samples, batch_size, shuffle):
+        self.n_samples = n_samples
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+
+    def __iter__(self):
+        index = torch.randperm(self.n_samples) if self.shuffle else torch.arange(self.n_samples)
+        return iter([part.numpy() for part in index.split(self.batch_size)])
+
+    def __len__(self):
+        return -(-self.n_samples // self.batch_size)
+
+
 def _iterate_batches(dataset, *, batch_size, shuffle=False, **kwargs):
     """Return a DataLoader that asks the data set for whole batches, not for single samples."""
-    sampler = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
-    batches = BatchSampler(sampler, batch_size=batch_size, drop_last=False)
+    batches = _Batches(len(dataset), batch_size, shuffle)
     return DataLoader(dataset, sampler=batches, batch_size=None, **kwargs)
 
 

@@ -96,7 +96,12 @@ class Atom(Formula):
 
 @dataclass(frozen=True, eq=False)
 class Not(Formula):
-    """The negation of a formula."""
+    """The negation of a formula.
+
+    Parameters
+    ----------
+    operand : Formula
+    """
 
     operand: Formula
 
@@ -111,21 +116,36 @@ class _Binary(Formula):
 
 
 class And(_Binary):
-    """Both formulas."""
+    """Both formulas.
+
+    Parameters
+    ----------
+    left, right : Formula
+    """
 
     def holds(self):
         return self.left.holds() & self.right.holds()
 
 
 class Or(_Binary):
-    """At least one of two formulas."""
+    """At least one of two formulas.
+
+    Parameters
+    ----------
+    left, right : Formula
+    """
 
     def holds(self):
         return self.left.holds() | self.right.holds()
 
 
 class Implies(_Binary):
-    """The second formula, wherever the first is true."""
+    """The second formula, wherever the first is true.
+
+    Parameters
+    ----------
+    left, right : Formula
+    """
 
     def holds(self):
         return ~self.left.holds() | self.right.holds()
@@ -255,7 +275,7 @@ class STL(Logic):
     --------
     >>> import torch
     >>> STL().loss(Atom(torch.tensor([[0.5, 2.0], [-0.5, 1.0]])))
-    tensor([0.0000, 0.0273])
+    tensor([0.0000, 0.4775])
     """
 
     def __init__(self, sharpness=1.0):

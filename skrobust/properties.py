@@ -236,6 +236,17 @@ class RobustnessProperty(BaseEstimator, ABC):
     """Base class: a ball, and a conclusion about the outputs in it.
 
     Subclasses define `conclusion`. The constructor stores; `check` validates.
+
+    Parameters
+    ----------
+    epsilon : float or array-like of shape (n_features,), default=0.1
+        Radius in units of the input; 0 marks a feature that cannot change.
+    norm : {"linf", "l2"}, default="linf"
+        Norm of the ball.
+    bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
+        Lowest and highest valid value of the features.
+    reference : {"label", "prediction"}, default="label"
+        Whether the property refers to the true label, or to the network's own one.
     """
 
     def __init__(self, epsilon=0.1, *, norm="linf", bounds=(0.0, 1.0), reference="label"):
@@ -289,7 +300,8 @@ class RobustnessProperty(BaseEstimator, ABC):
 
     def ball(self, x):
         """Return the `~skrobust._ball.Ball` around each row of the tensor `x`."""
-        return Ball.around(x, check_epsilon(self.epsilon), self.norm, check_bounds(self.bounds))
+        epsilon, bounds = check_epsilon(self.epsilon), check_bounds(self.bounds)
+        return Ball.around(x, epsilon, self.norm, bounds)
 
     def reference_labels(self, reference_logits, labels=None):
         """Return the class index that each reference point should have, of shape (n,)."""

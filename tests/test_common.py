@@ -12,9 +12,9 @@ _PROPERTY = ClassificationRobustness(epsilon=0.01, bounds=None)
 @parametrize_with_checks(
     [
         RobustClassifier(),
-        RobustClassifier(property=_PROPERTY, training=AdversarialTraining()),
-        RobustClassifier(property=_PROPERTY, training=ConstraintTraining()),
-        RobustClassifier(property=_PROPERTY, training=DataAugmentation(), hidden_layer_sizes=20),
+        RobustClassifier(property=_PROPERTY, training=AdversarialTraining(), max_epochs=20),
+        RobustClassifier(property=_PROPERTY, training=ConstraintTraining(), max_epochs=20),
+        RobustClassifier(property=_PROPERTY, training=DataAugmentation(), max_epochs=20),
     ]
 )
 def test_scikit_learn_checks(estimator, check):

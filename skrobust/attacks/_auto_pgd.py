@@ -3,7 +3,7 @@
 import torch
 
 from skrobust._validation import check_integer, check_real
-from skrobust.attacks._base import GradientAttack, Tracker
+from skrobust.attacks._base import GradientAttack
 
 __all__ = ["AutoPGD"]
 
@@ -46,36 +46,26 @@ class AutoPGD(GradientAttack):
         check_real("progress", self.progress, low=0, high=1)
         return super().check()
 
-    def _search(self, target, stop_when_broken, generator):
-        tracker = Tracker(target)
+    def _walk(self, target, tracker, generator):
         checkpoints = set(_checkpoints(self.n_steps))
         state = None
         x = target.ball.sample(1, generator)[:, 0]
-        for step in range(self.n_steps):
-            gradient, logits, value = tracker.target.gradient(x, self.objective)
-            kept = tracker.keep(x, logits) if stop_when_broken else None
+        for step in range(self.n_steps + 1):
+            gradient, logits, value = target.gradient(x, self.objective)
+            kept = None if tracker is None else tracker.keep(x, logits)
             if kept is not None:
-                if not kept.any():
-                    return tracker.finish(x[kept])
-                x, gradient, value = x[kept], gradient[kept], value[kept]
+                x, gradient, value, target = x[kept], gradient[kept], value[kept], tracker.target
+                if len(x) == 0:
+                    return x
                 state = None if state is None else state.select(kept)
             if state is None:
                 state = _State(x, value, gradient)
             state.observe(x, value, gradient)
             if step in checkpoints:
                 x, gradient = state.checkpoint(x, gradient, self.progress)
-            x = state.move(tracker.target.ball, x, gradient, self.momentum if step else 1.0)
-        if stop_when_broken:
-            return tracker.finish(x)
-        # The last point was not observed: compare it with the best one.
-        last = tracker.target.assess(x, _logits(target, x))
-        best = tracker.target.assess(state.best_x, _logits(target, state.best_x))
-        return best.merge(torch.arange(len(x), device=x.device), last)
-
-
-def _logits(target, x):
-    with torch.no_grad():
-        return target.network(x)
+            if step < self.n_steps:
+                x = state.move(target.ball, x, gradient, self.momentum if step else 1.0)
+        return state.best_x
 
 
 def _checkpoints(n_steps):
@@ -134,7 +124,7 @@ class _State:
         )
 
     def move(self, ball, x, gradient, momentum):
-        step = ball.step(x, -gradient, self.size)
+        step = ball.step(x, gradient, -self.size)
         moved = x + momentum * (step - x) + (1 - momentum) * (x - self.previous_x)
         self.previous_x = x
         return ball.project(moved)

@@ -1,5 +1,6 @@
 """What all attacks share: the target, the outcome, and the loop over restarts."""
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ __all__ = ["Attack", "GradientAttack", "Outcome", "Target", "Tracker", "evaluati
 class Outcome:
     """What an attack found, for each of n samples.
 
-    Attributes
+    Parameters
     ----------
     points : Tensor of shape (n, n_features)
         The point of lowest margin among those compared.
@@ -102,12 +103,13 @@ class Target:
         return len(self.x)
 
     def __getitem__(self, index):
-        labels = None if self.labels is None else self.labels[index]
-        part = Target(self.network, self.property, self.x[index], labels)
         # Hand on what is known already (cached properties live in __dict__).
-        for name in ("ball", "reference_logits", "conclusion", "classes"):
-            if name in self.__dict__:
-                part.__dict__[name] = self.__dict__[name][index]
+        known = ("ball", "reference_logits", "conclusion", "classes")
+        known = {name: self.__dict__[name][index] for name in known if name in self.__dict__}
+        x = known["ball"].center if "ball" in known else self.x[index]
+        labels = None if self.labels is None else self.labels[index]
+        part = Target(self.network, self.property, x, labels)
+        part.__dict__.update(known)
         return part
 
     def assess(self, x, logits):
@@ -160,7 +162,7 @@ class Target:
                 value = -torch.nn.functional.cross_entropy(logits, self.classes, reduction="none")
             (gradient,) = torch.autograd.grad(value.sum(), x)
         # One number tells whether every entry is finite.
-        if not torch.isfinite(gradient.sum()):
+        if not math.isfinite(gradient.sum().item()):
             failed = ~torch.isfinite(gradient).all(dim=1)
             if failed.any():
                 warnings.warn(
@@ -209,20 +211,32 @@ class Attack(BaseEstimator, ABC):
         Outcome
         """
         target = Target(network, property, x, labels)
-        if not stop_when_broken and self.n_restarts == 1:
-            return self._search(target, False, generator)
         outcome = target.assess(x, target.reference_logits)
-        if not stop_when_broken:
+        left = target.movable
+        if stop_when_broken:
+            left = left & ~outcome.broken
+        else:
             # The reference point takes no part in the comparison of restarts.
             outcome = replace(outcome, margins=torch.full_like(outcome.margins, torch.inf))
         for _ in range(self.n_restarts):
-            left = target.movable & ~outcome.broken if stop_when_broken else target.movable
             index = left.nonzero().squeeze(1)
             if len(index) == 0:
                 break
             found = self._search(target[index], stop_when_broken, generator)
             outcome = outcome.merge(index, found)
+            if stop_when_broken:
+                left = left & ~outcome.broken
         return outcome
+
+    def points(self, network, property, x, labels=None, *, generator=None):
+        """Return the points that a run with all steps ends at; the parameters are those of `run`.
+
+        For training: nothing is said of the points.
+        """
+        outcome = self.run(
+            network, property, x, labels, stop_when_broken=False, generator=generator
+        )
+        return outcome.points
 
     def perturb(self, estimator, X, y=None, *, property, random_state=None):
         """Return, for each sample, the point of the ball with the lowest margin found.
@@ -262,6 +276,26 @@ class GradientAttack(Attack):
         check_choice("objective", self.objective, ("margin", "cross-entropy"))
         return self
 
+    @abstractmethod
+    def _walk(self, target, tracker, generator):
+        """Return the last points of one run, of the samples that did not leave the batch.
+
+        Samples leave by ``tracker.keep``; none does where `tracker` is None.
+        """
+
+    def _search(self, target, stop_when_broken, generator):
+        tracker = Tracker(target)
+        return tracker.finish(self._walk(target, tracker if stop_when_broken else None, generator))
+
+    def points(self, network, property, x, labels=None, *, generator=None):
+        if self.n_restarts > 1:
+            return super().points(network, property, x, labels, generator=generator)
+        # One run needs no comparison, and so no assessment of its points.
+        return self._walk(Target(network, property, x, labels), None, generator)
+
+
+_WORTH_LEAVING = 0.8  # share of the batch that may stay without a copy
+
 
 class Tracker:
     """Book-keeping of one run: what was found, and which samples are still in the batch."""
@@ -277,10 +311,11 @@ class Tracker:
     def keep(self, x, logits):
         """Record the broken samples among `x`; return a mask of the others, or None for all."""
         seen = self.target.assess(x, logits)
-        if not seen.broken.any():
+        self._record(seen, seen.broken & ~self.broken[self.index])
+        kept = ~self.broken[self.index]
+        # Leaving copies what is left, which pays only when enough samples do.
+        if kept.sum() > _WORTH_LEAVING * len(kept):
             return None
-        self._record(seen, seen.broken)
-        kept = ~seen.broken
         self.index, self.target = self.index[kept], self.target[kept]
         return kept
 
@@ -289,7 +324,7 @@ class Tracker:
         if len(x):
             with torch.no_grad():
                 seen = self.target.assess(x, self.target.network(x))
-            self._record(seen, torch.ones_like(seen.broken))
+            self._record(seen, ~self.broken[self.index])
         return Outcome(self.points, self.margins, self.broken)
 
     def _record(self, seen, mask):

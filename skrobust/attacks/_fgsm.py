@@ -1,7 +1,5 @@
 """The fast gradient sign method."""
 
-import torch
-
 from skrobust.attacks._base import GradientAttack
 
 __all__ = ["FGSM"]
@@ -26,8 +24,6 @@ class FGSM(GradientAttack):
     def __init__(self, objective="margin"):
         self.objective = objective
 
-    def _search(self, target, stop_when_broken, generator):
+    def _walk(self, target, tracker, generator):
         gradient, _, _ = target.gradient(target.x, self.objective)
-        x = target.ball.step(target.x, -gradient, 1.0)
-        with torch.no_grad():
-            return target.assess(x, target.network(x))
+        return target.ball.step(target.x, gradient, -1.0)

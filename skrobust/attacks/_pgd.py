@@ -3,7 +3,7 @@
 import math
 
 from skrobust._validation import check_choice, check_integer, check_real
-from skrobust.attacks._base import GradientAttack, Tracker
+from skrobust.attacks._base import GradientAttack
 
 __all__ = ["PGD"]
 
@@ -18,14 +18,15 @@ class PGD(GradientAttack):
     n_steps : int, default=40
         Steps of a run.
     step_size : float or None, default=None
-        Length of a step, in units of the input. None is 2.5 epsilon / `n_steps`, the choice
-        of Madry et al., for each feature its own where epsilon is an array.
+        Length of the first step, in units of the input. None is epsilon / 2, or 2.5 epsilon /
+        `n_steps` where that is more; for each feature its own where epsilon is an array.
     n_restarts : int, default=1
         Runs for each sample, until one breaks the property.
     random_start : bool, default=True
         Whether a run starts at a random point of the ball, rather than at its centre.
-    schedule : {"constant", "linear", "cosine"}, default="constant"
-        How the step shrinks, to zero after the last step.
+    schedule : {"linear", "cosine", "constant"}, default="linear"
+        How the step shrinks, to zero after the last one. Long first steps break most samples
+        early, which saves time; short last ones find the rest.
     objective : {"margin", "cross-entropy"}, default="margin"
         What the steps go against.
 
@@ -52,7 +53,7 @@ class PGD(GradientAttack):
         step_size=None,
         n_restarts=1,
         random_start=True,
-        schedule="constant",
+        schedule="linear",
         objective="margin",
     ):
         self.n_steps = n_steps
@@ -65,28 +66,27 @@ class PGD(GradientAttack):
     def check(self):
         check_integer("n_steps", self.n_steps, low=1)
         check_integer("n_restarts", self.n_restarts, low=1)
-        check_choice("schedule", self.schedule, ("constant", "linear", "cosine"))
+        check_choice("schedule", self.schedule, ("linear", "cosine", "constant"))
         if self.step_size is not None:
             check_real("step_size", self.step_size, low=0, closed="neither")
         return super().check()
 
-    def _search(self, target, stop_when_broken, generator):
-        tracker = Tracker(target)
+    def _walk(self, target, tracker, generator):
         x = target.ball.sample(1, generator)[:, 0] if self.random_start else target.x
         for step in range(self.n_steps):
-            gradient, logits, _ = tracker.target.gradient(x, self.objective)
-            kept = tracker.keep(x, logits) if stop_when_broken else None
+            gradient, logits, _ = target.gradient(x, self.objective)
+            kept = None if tracker is None else tracker.keep(x, logits)
             if kept is not None:
-                x, gradient = x[kept], gradient[kept]
+                x, gradient, target = x[kept], gradient[kept], tracker.target
                 if len(x) == 0:
                     break
-            x = self._move(tracker.target.ball, x, -gradient, self._shrunk(step))
-        return tracker.finish(x)
+            x = self._move(target.ball, x, gradient, self._shrunk(step))
+        return x
 
-    def _move(self, ball, x, direction, factor):
+    def _move(self, ball, x, gradient, factor):
         if self.step_size is None:
-            return ball.step(x, direction, 2.5 * factor / self.n_steps)
-        return ball.project(x + ball.unit(direction) * (factor * self.step_size))
+            return ball.step(x, gradient, -factor * max(0.5, 2.5 / self.n_steps))
+        return ball.project(x - ball.unit(gradient) * (factor * self.step_size))
 
     def _shrunk(self, step):
         if self.schedule == "linear":

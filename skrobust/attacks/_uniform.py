@@ -39,11 +39,11 @@ class UniformSampling(Attack):
     ----------
     n_samples : int, default=100
         Points for each sample.
-    batch_size : int, default=8192
+    batch_size : int, default=2048
         Points that the network sees at a time.
     """
 
-    def __init__(self, n_samples=100, *, batch_size=8192):
+    def __init__(self, n_samples=100, *, batch_size=2048):
         self.n_samples = n_samples
         self.batch_size = batch_size
 
@@ -64,13 +64,13 @@ class UniformSampling(Attack):
             may hold fewer than `n_samples` points of a sample; further blocks bring the rest.
         """
         n_rows = max(self.batch_size // self.n_samples, 1)
-        n_points = min(self.n_samples, self.batch_size)
-        for start in range(0, len(target), n_rows):
-            index = slice(start, start + n_rows)
-            block = target[index]
-            for done in range(0, self.n_samples, n_points):
-                r = min(n_points, self.n_samples - done)
-                x = block.ball.sample(r, generator)
+        for done in range(0, self.n_samples, self.batch_size):
+            r = min(self.batch_size, self.n_samples - done)
+            noise = target.ball.noise(r, generator)
+            for start in range(0, len(target), n_rows):
+                index = slice(start, start + n_rows)
+                block = target[index]
+                x = block.ball.sample(r, generator, noise)
                 with torch.no_grad():
                     logits = block.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
                 yield index, block.assess(x, logits)

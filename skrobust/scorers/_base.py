@@ -18,7 +18,7 @@ __all__ = ["PropertyScorer", "RobustnessScorer", "ScoreResult"]
 class ScoreResult:
     """Base class of results: arrays with one entry for each sample, and the score.
 
-    Attributes
+    Parameters
     ----------
     score : float
         Larger is better.

@@ -24,7 +24,7 @@ __all__ = [
 class ConstraintSecurityResult(ScoreResult):
     """What `ConstraintSecurity.evaluate` returns.
 
-    Attributes
+    Parameters
     ----------
     score : float
         Share of samples where the attack found no violation.
@@ -142,7 +142,7 @@ def _confirmed(target, outcome):
 class ConstraintAccuracyResult(ScoreResult):
     """What `ConstraintAccuracy.evaluate` returns.
 
-    Attributes
+    Parameters
     ----------
     score : float
         Mean of `shares`.
@@ -178,7 +178,7 @@ class ConstraintAccuracy(PropertyScorer):
         In the raw input space of the estimator that is scored.
     n_samples : int, default=100
         Points drawn around each sample.
-    batch_size : int, default=8192
+    batch_size : int, default=2048
         Points that the estimator sees at a time; bounds the memory.
     confidence : float, default=0.95
         Of the intervals.
@@ -216,7 +216,7 @@ class ConstraintAccuracy(PropertyScorer):
         property,
         n_samples=100,
         *,
-        batch_size=8192,
+        batch_size=2048,
         confidence=0.95,
         chunk_size=1024,
         random_state=None,

@@ -48,10 +48,7 @@ class TrainingStep:
     def attack(self, attack, property):
         """Return the points that `attack` reaches in evaluation mode, one for each row."""
         with evaluation_mode(self.module):
-            outcome = attack.run(
-                self.module, property, self.x, self.labels, stop_when_broken=False
-            )
-        return outcome.points.detach()
+            return attack.points(self.module, property, self.x, self.labels).detach()
 
 
 class TrainingRegime(BaseEstimator, ABC):

@@ -1,0 +1,54 @@
+"""The networks of the papers, as torch modules."""
+
+from torch import nn
+
+__all__ = ["lenet", "network_in_network", "perceptron"]
+
+
+def perceptron(*sizes):
+    """Return a ReLU perceptron, such as ``perceptron(784, 100, 10)``."""
+    layers = []
+    for before, after in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def lenet(n_classes=10):
+    """Return the LeNet of Bastani et al., for images of shape (1, 28, 28)."""
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, n_classes),
+    )
+
+
+def network_in_network(width=96, n_classes=10):
+    """Return a network in network (Lin et al. 2014), for images of shape (3, 32, 32)."""
+
+    def block(before, after, kernel, padding):
+        return [
+            nn.Conv2d(before, after, kernel, padding=padding),
+            nn.ReLU(),
+            nn.Conv2d(after, after, 1),
+            nn.ReLU(),
+            nn.Conv2d(after, after, 1),
+            nn.ReLU(),
+        ]
+
+    return nn.Sequential(
+        *block(3, width, 5, 2),
+        nn.MaxPool2d(2),
+        *block(width, width, 5, 2),
+        nn.AvgPool2d(2),
+        *block(width, width, 3, 1)[:-2],
+        nn.Conv2d(width, n_classes, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )

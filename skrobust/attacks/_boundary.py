@@ -1,0 +1,196 @@
+"""The closest point that breaks a property, rather than any in the ball."""
+
+import math
+import warnings
+from dataclasses import replace
+
+import torch
+
+from skrobust._validation import check_integer
+from skrobust.attacks._base import Target
+from skrobust.exceptions import AttackWarning
+
+__all__ = [
+    "closer",
+    "closest_of_target",
+    "closest_points",
+    "finite_or_zero",
+    "pull_to_boundary",
+    "rounding",
+]
+
+_ULPS = 16  # by which outputs may differ when a point is computed within another batch
+
+
+def closest_points(attack, network, property, x, labels=None, *, generator=None):
+    """Return the closest points found that break a property within its ball.
+
+    Any attack can be asked. What it finds is pulled to the boundary of the property by
+    bisection on the segment from the reference point, in every restart; the closest point,
+    in the norm of the ball, is kept. Only attacks made for it (`LinearBoundary`, `LBFGS`)
+    look for a direction in which the boundary is close.
+
+    Parameters
+    ----------
+    attack : Attack
+    network : Network or torch.nn.Module
+        From rows to logits, in evaluation mode.
+    property : RobustnessProperty
+    x : Tensor of shape (n, n_features)
+        Reference points.
+    labels : Tensor of shape (n,), default=None
+        True class indices, where the property needs them.
+    generator : torch.Generator, default=None
+        Source of randomness; torch's own one if None.
+
+    Returns
+    -------
+    Outcome
+        Its points are the reference points themselves where these break the property, and
+        those of lowest margin found where nothing does. The margin of a point on the boundary
+        is just below zero.
+
+    Notes
+    -----
+    `LipschitzRobustness` has no closest violation in general: where the network is too steep
+    at the reference point itself, every distance will do, and the bisection ends where the
+    violation drowns in rounding.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skrobust.attacks import FGSM, closest_points
+    >>> from skrobust.properties import ClassificationRobustness
+    >>> network = torch.nn.Linear(1, 2)
+    >>> _ = network.load_state_dict(
+    ...     {"weight": torch.tensor([[1.0], [-1.0]]), "bias": torch.tensor([0.0, 1.0])}
+    ... )
+    >>> x, labels = torch.tensor([[0.7]]), torch.tensor([0])
+    >>> found = closest_points(FGSM(), network, ClassificationRobustness(0.5), x, labels)
+    >>> print(f"{found.points.item():.4f}")
+    0.5000
+    """
+    return closest_of_target(attack, Target(network, property, x, labels), generator)
+
+
+def closest_of_target(attack, target, generator):
+    """Return the closest points that `attack` finds against a `Target`; see `closest_points`."""
+    if hasattr(attack, "_closest"):
+        return attack._closest(target, generator)
+    outcome = target.assess(target.x, target.reference_logits)
+    index = (target.movable & ~outcome.broken).nonzero().squeeze(1)
+    if len(index) == 0:
+        return outcome
+    part, best = target[index], outcome_at(outcome, index)
+    for _ in range(attack.n_restarts):
+        found = pull_to_boundary(part, attack._search(part, True, generator))
+        best, _ = closer(part.ball, best, found)
+    return outcome.merge(index, best)
+
+
+def outcome_at(outcome, index):
+    """Return the part of an `Outcome` about a selection of the samples."""
+    return replace(
+        outcome,
+        points=outcome.points[index],
+        margins=outcome.margins[index],
+        broken=outcome.broken[index],
+    )
+
+
+def pull_to_boundary(target, outcome, n_steps=30):
+    """Move points that break a property towards their references, as far as they break it.
+
+    Bisection on the segment. The result always breaks the property where the given point
+    does. Where the segment crosses the boundary more than once, one of the crossings is found,
+    not always the first one.
+
+    Parameters
+    ----------
+    target : Target
+    outcome : Outcome
+        Points to move; samples that are not broken stay as they are.
+    n_steps : int, default=30
+        Halvings at most; they stop early where the dtype holds no point between the two ends.
+
+    Returns
+    -------
+    Outcome
+        The reference point itself where that breaks the property.
+    """
+    check_integer("n_steps", n_steps)
+    index = outcome.broken.nonzero().squeeze(1)
+    if len(index) == 0:
+        return outcome
+    part, pulled = target[index], outcome_at(outcome, index)
+    reference = part.assess(part.x, part.reference_logits)
+    pulled = _chosen(reference.broken, reference, pulled)
+    bisected = _bisected(part, pulled, n_steps)
+    points, margins = outcome.points.clone(), outcome.margins.clone()
+    points[index], margins[index] = bisected.points, bisected.margins
+    return replace(outcome, points=points, margins=margins)
+
+
+def _bisected(target, outcome, n_steps):
+    ball, end = target.ball, outcome.points
+    low, high = torch.zeros_like(outcome.margins), torch.ones_like(outcome.margins)
+    slack = rounding(target)
+    for _ in range(n_steps):
+        middle = (low + high) / 2
+        x = torch.lerp(target.x, end, middle.unsqueeze(1)).clamp(ball.lower, ball.upper)
+        if ((x == outcome.points) | (x == target.x)).all():
+            break
+        with torch.no_grad():
+            seen = target.assess(x, target.network(x))
+        # A violation within rounding could vanish when the point is looked at again.
+        accepted = seen.broken & (seen.margins <= -slack)
+        accepted &= ball.distance(x) <= ball.distance(outcome.points)
+        low, high = torch.where(accepted, low, middle), torch.where(accepted, middle, high)
+        outcome = _chosen(accepted, seen, outcome)
+    return outcome
+
+
+def closer(ball, first, second):
+    """Return the better of two outcomes for each sample, and where that is the second.
+
+    A broken point is better than one that is not, a closer one better than a farther one;
+    where neither is broken, the one of lower margin is.
+    """
+    nearer = ball.distance(second.points) < ball.distance(first.points)
+    both = first.broken & second.broken
+    neither = ~first.broken & ~second.broken
+    taken = (second.broken & ~first.broken) | (both & nearer)
+    taken |= neither & (second.margins < first.margins)
+    return _chosen(taken, second, first), taken
+
+
+def _chosen(mask, first, second):
+    return replace(
+        second,
+        points=torch.where(mask.unsqueeze(1), first.points, second.points),
+        margins=torch.where(mask, first.margins, second.margins),
+        broken=torch.where(mask, first.broken, second.broken),
+    )
+
+
+def rounding(target):
+    """Return by how much the rows of each sample of a `Target` may be wrong, (n,)."""
+    logits = target.reference_logits
+    return _ULPS * torch.finfo(logits.dtype).eps * logits.abs().amax(dim=1)
+
+
+def finite_or_zero(gradient):
+    """Return gradients of shape (n, n_features), zero (with a warning) where not finite."""
+    # One number tells whether every entry is finite.
+    if math.isfinite(gradient.sum().item()):
+        return gradient
+    failed = ~torch.isfinite(gradient).all(dim=1, keepdim=True)
+    if not failed.any():
+        return gradient
+    warnings.warn(
+        f"The gradient is not finite at {int(failed.sum())} of {len(gradient)} points; the "
+        "attack stands still there, so robustness may be overestimated.",
+        AttackWarning,
+        stacklevel=2,
+    )
+    return gradient.masked_fill(failed, 0.0)

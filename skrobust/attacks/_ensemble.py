@@ -1,0 +1,143 @@
+"""Several attacks as one."""
+
+from dataclasses import dataclass
+
+import torch
+
+from skrobust._validation import check_instance, expected
+from skrobust.attacks._base import Attack, Outcome
+from skrobust.attacks._boundary import closer, closest_of_target, closest_points
+from skrobust.attacks._fgsm import FGSM
+from skrobust.attacks._linear import LinearBoundary
+from skrobust.attacks._pgd import PGD
+
+__all__ = ["Ensemble", "EnsembleOutcome"]
+
+
+@dataclass(frozen=True, eq=False)
+class EnsembleOutcome(Outcome):
+    """What an ensemble found, for each of n samples, and which member found it.
+
+    Attributes
+    ----------
+    points : Tensor of shape (n, n_features)
+        The closest point that breaks the property; that of lowest margin where none does.
+    margins : Tensor of shape (n,)
+        Smallest row of the property at that point.
+    broken : bool Tensor of shape (n,)
+        Whether the property is broken there.
+    winners : int Tensor of shape (n,)
+        Position of the member that found the point, the first of equals; -1 where no member
+        found one, or where the reference point itself breaks the property.
+    """
+
+    winners: torch.Tensor
+
+
+class Ensemble(Attack):
+    """Several attacks; the closest point that any of them finds counts.
+
+    In `run` and `perturb` the members attack in turn, each only the samples that are left, and
+    the first success counts. `closest` (and `closest_points`) asks all members for all samples,
+    pulls what each finds to the boundary of the property, and keeps the closest point.
+
+    Parameters
+    ----------
+    attacks : list of (str, Attack) tuples or None, default=None
+        Members and their names. Their parameters are parameters of the ensemble, as
+        ``set_params(pgd__n_steps=10)``; a member is replaced by ``set_params(pgd=...)``. None
+        is FGSM, PGD and LinearBoundary, as "fgsm", "pgd" and "linear".
+
+    References
+    ----------
+    Tibo et al., "A general framework for defining and optimizing robustness", 2020, Table 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skrobust.attacks import Ensemble
+    >>> from skrobust.properties import ClassificationRobustness
+    >>> network = torch.nn.Linear(1, 2)
+    >>> _ = network.load_state_dict(
+    ...     {"weight": torch.tensor([[1.0], [-1.0]]), "bias": torch.tensor([0.0, 1.0])}
+    ... )
+    >>> x, labels = torch.tensor([[0.7], [0.4], [0.95]]), torch.tensor([0, 0, 0])
+    >>> attack = Ensemble().set_params(pgd__n_steps=10)
+    >>> found = attack.closest(network, ClassificationRobustness(0.3), x, labels)
+    >>> found.broken
+    tensor([ True,  True, False])
+    >>> found.winners.shape
+    torch.Size([3])
+    """
+
+    def __init__(self, attacks=None):
+        self.attacks = attacks
+
+    @property
+    def members(self):
+        """The list of (name, attack) that `attacks` stands for."""
+        if self.attacks is None:
+            return [("fgsm", FGSM()), ("pgd", PGD()), ("linear", LinearBoundary())]
+        return self.attacks
+
+    def check(self):
+        expectation = "None, or a list of (name, attack) with different names, without '__'"
+        wrong = ValueError(expected("attacks", self.attacks, expectation))
+        try:
+            names = [name for name, _ in self.members]
+        except (TypeError, ValueError):
+            raise wrong from None
+        valid = all(isinstance(n, str) and "__" not in n and n != "attacks" for n in names)
+        if not (names and valid) or len(set(names)) < len(names):
+            raise wrong
+        for name, attack in self.members:
+            check_instance(name, attack, Attack, "PGD()").check()
+        return self
+
+    def get_params(self, deep=True):
+        """Return the parameters; with `deep` also the members, and theirs as name__parameter."""
+        params = super().get_params(deep=False)
+        if deep and self.attacks is not None:
+            for name, attack in self.attacks:
+                params[name] = attack
+                params |= {f"{name}__{k}": v for k, v in attack.get_params().items()}
+        return params
+
+    def set_params(self, **params):
+        """Set `attacks`, members by name, and parameters of members as name__parameter."""
+        if "attacks" in params:
+            self.attacks = params.pop("attacks")
+        if params and self.attacks is None:
+            self.attacks = self.members
+        if params:
+            replaced = [(name, params.pop(name, attack)) for name, attack in self.attacks]
+            self.attacks = replaced
+        return super().set_params(**params)
+
+    def closest(self, network, property, x, labels=None, *, generator=None):
+        """Return the `EnsembleOutcome` of the closest points; see `closest_points`."""
+        return closest_points(self, network, property, x, labels, generator=generator)
+
+    def _closest(self, target, generator):
+        best = target.assess(target.x, target.reference_logits)
+        winners = torch.full((len(target),), -1, device=target.x.device)
+        index = (target.movable & ~best.broken).nonzero().squeeze(1)
+        for position, (_, attack) in enumerate(self.members if len(index) else ()):
+            found = closest_of_target(attack, target, generator)
+            best, taken = closer(target.ball, best, found)
+            winners[taken & best.broken] = position
+        return EnsembleOutcome(best.points, best.margins, best.broken, winners)
+
+    def _search(self, target, stop_when_broken, generator):
+        n = len(target)
+        nothing = torch.zeros(n, dtype=torch.bool, device=target.x.device)
+        outcome = Outcome(target.x, target.x.new_full((n,), torch.inf), nothing)
+        for _, attack in self.members:
+            for _ in range(attack.n_restarts):
+                left = ~outcome.broken if stop_when_broken else torch.ones_like(nothing)
+                index = left.nonzero().squeeze(1)
+                if len(index) == 0:
+                    return outcome
+                found = attack._search(target[index], stop_when_broken, generator)
+                outcome = outcome.merge(index, found)
+        return outcome

@@ -1,0 +1,72 @@
+"""The gallery scripts and the README run, and say what they should."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command, cwd):
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("plot_*.py"))
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "plot_tradeoff.py"])
+def test_gallery_script_runs(name, tmp_path):
+    assert run(ROOT / "examples" / name, cwd=tmp_path)
+
+
+def test_demo_ranks_candidates_and_writes_its_pictures(tmp_path):
+    flags = ["--samples", "400", "--epochs", "3", "--output", tmp_path]
+    printed = run(ROOT / "examples" / "plot_tradeoff.py", *flags, cwd=tmp_path)
+    table = printed[printed.index("trained for") :].splitlines()[1:16]
+    security = [float(line.split()[-1]) for line in table]
+    assert len(security) == 15
+    assert security == sorted(security, reverse=True)
+    for name in ("tradeoff", "curve", "counterexamples"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+def test_every_scorer_has_an_example():
+    text = "".join((ROOT / "examples" / name).read_text() for name in EXAMPLES)
+    from skrobust import scorers
+
+    names = [name for name in scorers.__all__ if not name.endswith(("Result", "Scorer"))]
+    assert names
+    missing = [name for name in names if f"import {name}" not in text and name not in text]
+    assert missing == []
+
+
+def test_readme_code_runs(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 2
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(blocks))
+    printed = run(script, cwd=tmp_path)
+    assert "best_params_" in script.read_text() and "training" in printed
+
+
+def test_readme_names_the_two_commands():
+    text = (ROOT / "README.md").read_text()
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in ("make demo", "make test"):
+        assert command in text
+        assert command.split()[1] in targets
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
