@@ -2,7 +2,7 @@
 
 from skrobust.attacks._auto_pgd import AutoPGD
 from skrobust.attacks._base import Attack, Outcome, Target
-from skrobust.attacks._boundary import closest_points, pull_to_boundary
+from skrobust.attacks._boundary import pull_to_boundary
 from skrobust.attacks._ensemble import Ensemble, EnsembleOutcome
 from skrobust.attacks._fgsm import FGSM
 from skrobust.attacks._lbfgs import LBFGS
@@ -22,6 +22,5 @@ __all__ = [
     "Outcome",
     "Target",
     "UniformSampling",
-    "closest_points",
     "pull_to_boundary",
 ]

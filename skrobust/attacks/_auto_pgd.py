@@ -73,9 +73,9 @@ def _checkpoints(n_steps):
     fractions = [0.0, 0.22]
     while fractions[-1] < 1:
         gap = max(fractions[-1] - fractions[-2] - 0.03, 0.06)
-        fractions.append(fractions[-1] + gap)
-    # Two decimals, as in the paper's schedule; ceil to whole steps.
-    return [-int(-(p * n_steps) // 1) for p in fractions[1:] if p < 1]
+        fractions.append(round(fractions[-1] + gap, 2))
+    # Rounded up to whole steps, of what is exact in hundredths.
+    return [-(-round(100 * p) * n_steps // 100) for p in fractions[1:] if p < 1]
 
 
 class _State:

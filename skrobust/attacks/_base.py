@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from skrobust._validation import check_choice, check_instance
+from skrobust.attacks._boundary import closer, outcome_at, pull_to_boundary
 from skrobust.exceptions import AttackWarning
 from skrobust.logics import Atom
 from skrobust.networks import as_network
@@ -237,6 +238,66 @@ class Attack(BaseEstimator, ABC):
             network, property, x, labels, stop_when_broken=False, generator=generator
         )
         return outcome.points
+
+    def closest(self, network, property, x, labels=None, *, generator=None):
+        """Find the closest points that break a property within its ball.
+
+        What a run finds is pulled to the boundary of the property by bisection on the segment
+        from the reference point, after every restart; the closest point, in the norm of the
+        ball, is kept. Only attacks made for it (`LinearBoundary`, `LBFGS`) look for a direction
+        in which the boundary is close.
+
+        Parameters
+        ----------
+        network : Network or torch.nn.Module
+            From rows to logits, in evaluation mode.
+        property : RobustnessProperty
+        x : Tensor of shape (n, n_features)
+            Reference points.
+        labels : Tensor of shape (n,), default=None
+            True class indices, where the property needs them.
+        generator : torch.Generator, default=None
+            Source of randomness; torch's own one if None.
+
+        Returns
+        -------
+        Outcome
+            Its points are the reference points themselves where these break the property, and
+            those of lowest margin found where nothing does. The margin of a point on the
+            boundary is just below zero.
+
+        Notes
+        -----
+        `LipschitzRobustness` has no closest violation in general: where the network is too
+        steep at the reference point itself, every distance will do, and the bisection ends
+        where the violation drowns in rounding.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from skrobust.attacks import FGSM
+        >>> from skrobust.properties import ClassificationRobustness
+        >>> network = torch.nn.Linear(1, 2)
+        >>> _ = network.load_state_dict(
+        ...     {"weight": torch.tensor([[1.0], [-1.0]]), "bias": torch.tensor([0.0, 1.0])}
+        ... )
+        >>> x, labels = torch.tensor([[0.7]]), torch.tensor([0])
+        >>> found = FGSM().closest(network, ClassificationRobustness(0.5), x, labels)
+        >>> print(f"{found.points.item():.4f}")
+        0.5000
+        """
+        return self._closest(Target(network, property, x, labels), generator)
+
+    def _closest(self, target, generator):
+        outcome = target.assess(target.x, target.reference_logits)
+        index = (target.movable & ~outcome.broken).nonzero().squeeze(1)
+        if len(index) == 0:
+            return outcome
+        part, best = target[index], outcome_at(outcome, index)
+        for _ in range(self.n_restarts):
+            found = pull_to_boundary(part, self._search(part, True, generator))
+            best, _ = closer(part.ball, best, found)
+        return outcome.merge(index, best)
 
     def perturb(self, estimator, X, y=None, *, property, random_state=None):
         """Return, for each sample, the point of the ball with the lowest margin found.

@@ -7,85 +7,17 @@ from dataclasses import replace
 import torch
 
 from skrobust._validation import check_integer
-from skrobust.attacks._base import Target
 from skrobust.exceptions import AttackWarning
 
 __all__ = [
     "closer",
-    "closest_of_target",
-    "closest_points",
     "finite_or_zero",
+    "outcome_at",
     "pull_to_boundary",
     "rounding",
 ]
 
 _ULPS = 16  # by which outputs may differ when a point is computed within another batch
-
-
-def closest_points(attack, network, property, x, labels=None, *, generator=None):
-    """Return the closest points found that break a property within its ball.
-
-    Any attack can be asked. What it finds is pulled to the boundary of the property by
-    bisection on the segment from the reference point, in every restart; the closest point,
-    in the norm of the ball, is kept. Only attacks made for it (`LinearBoundary`, `LBFGS`)
-    look for a direction in which the boundary is close.
-
-    Parameters
-    ----------
-    attack : Attack
-    network : Network or torch.nn.Module
-        From rows to logits, in evaluation mode.
-    property : RobustnessProperty
-    x : Tensor of shape (n, n_features)
-        Reference points.
-    labels : Tensor of shape (n,), default=None
-        True class indices, where the property needs them.
-    generator : torch.Generator, default=None
-        Source of randomness; torch's own one if None.
-
-    Returns
-    -------
-    Outcome
-        Its points are the reference points themselves where these break the property, and
-        those of lowest margin found where nothing does. The margin of a point on the boundary
-        is just below zero.
-
-    Notes
-    -----
-    `LipschitzRobustness` has no closest violation in general: where the network is too steep
-    at the reference point itself, every distance will do, and the bisection ends where the
-    violation drowns in rounding.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skrobust.attacks import FGSM, closest_points
-    >>> from skrobust.properties import ClassificationRobustness
-    >>> network = torch.nn.Linear(1, 2)
-    >>> _ = network.load_state_dict(
-    ...     {"weight": torch.tensor([[1.0], [-1.0]]), "bias": torch.tensor([0.0, 1.0])}
-    ... )
-    >>> x, labels = torch.tensor([[0.7]]), torch.tensor([0])
-    >>> found = closest_points(FGSM(), network, ClassificationRobustness(0.5), x, labels)
-    >>> print(f"{found.points.item():.4f}")
-    0.5000
-    """
-    return closest_of_target(attack, Target(network, property, x, labels), generator)
-
-
-def closest_of_target(attack, target, generator):
-    """Return the closest points that `attack` finds against a `Target`; see `closest_points`."""
-    if hasattr(attack, "_closest"):
-        return attack._closest(target, generator)
-    outcome = target.assess(target.x, target.reference_logits)
-    index = (target.movable & ~outcome.broken).nonzero().squeeze(1)
-    if len(index) == 0:
-        return outcome
-    part, best = target[index], outcome_at(outcome, index)
-    for _ in range(attack.n_restarts):
-        found = pull_to_boundary(part, attack._search(part, True, generator))
-        best, _ = closer(part.ball, best, found)
-    return outcome.merge(index, best)
 
 
 def outcome_at(outcome, index):

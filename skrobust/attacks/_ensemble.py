@@ -6,7 +6,7 @@ import torch
 
 from skrobust._validation import check_instance, expected
 from skrobust.attacks._base import Attack, Outcome
-from skrobust.attacks._boundary import closer, closest_of_target, closest_points
+from skrobust.attacks._boundary import closer
 from skrobust.attacks._fgsm import FGSM
 from skrobust.attacks._linear import LinearBoundary
 from skrobust.attacks._pgd import PGD
@@ -38,8 +38,8 @@ class Ensemble(Attack):
     """Several attacks; the closest point that any of them finds counts.
 
     In `run` and `perturb` the members attack in turn, each only the samples that are left, and
-    the first success counts. `closest` (and `closest_points`) asks all members for all samples,
-    pulls what each finds to the boundary of the property, and keeps the closest point.
+    the first success counts. `closest` asks all members for all samples, pulls what each finds
+    to the boundary of the property, and returns the closest point in an `EnsembleOutcome`.
 
     Parameters
     ----------
@@ -114,16 +114,12 @@ class Ensemble(Attack):
             self.attacks = replaced
         return super().set_params(**params)
 
-    def closest(self, network, property, x, labels=None, *, generator=None):
-        """Return the `EnsembleOutcome` of the closest points; see `closest_points`."""
-        return closest_points(self, network, property, x, labels, generator=generator)
-
     def _closest(self, target, generator):
         best = target.assess(target.x, target.reference_logits)
         winners = torch.full((len(target),), -1, device=target.x.device)
         index = (target.movable & ~best.broken).nonzero().squeeze(1)
         for position, (_, attack) in enumerate(self.members if len(index) else ()):
-            found = closest_of_target(attack, target, generator)
+            found = attack._closest(target, generator)
             best, taken = closer(target.ball, best, found)
             winners[taken & best.broken] = position
         return EnsembleOutcome(best.points, best.margins, best.broken, winners)

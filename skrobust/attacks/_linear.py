@@ -33,7 +33,7 @@ class LinearBoundary(Attack):
     overshoot : float, default=1e-3
         How far beyond zero a row is aimed at, relative to its value at the reference point, so
         that the network confirms the violation in its own precision. It triples with every
-        step until one breaks the property. `closest_points` takes this part back by bisection.
+        step until one breaks the property. `closest` takes this part back by bisection.
 
     Notes
     -----

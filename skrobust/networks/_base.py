@@ -44,7 +44,7 @@ class Network:
         return self.module(x)
 
     def rows(self, X):
-        """Return the samples `X`, of shape (n, n_features) or (n, *shape), as a tensor of rows.
+        """Return the samples `X`, of shape (n, n_features) or ``(n, *shape)``, as a tensor of rows.
 
         Raises
         ------

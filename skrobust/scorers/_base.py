@@ -53,7 +53,7 @@ class RobustnessScorer(BaseEstimator, ABC):
         ----------
         estimator : object
             Fitted classifier.
-        X : array-like of shape (n_samples, n_features) or (n_samples, *input_shape)
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
             In the raw input space of the estimator.
         y : array-like of shape (n_samples,), default=None
             True labels, where the property needs them.

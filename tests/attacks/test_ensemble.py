@@ -1,0 +1,253 @@
+"""The ensemble keeps the closest point, names the winner, and composes as scikit-learn does."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+
+from skrobust.attacks import (
+    FGSM,
+    LBFGS,
+    PGD,
+    Attack,
+    Ensemble,
+    EnsembleOutcome,
+    LinearBoundary,
+    Outcome,
+    Target,
+)
+from skrobust.properties import (
+    ClassificationRobustness,
+    LipschitzRobustness,
+    StandardRobustness,
+    StrongClassificationRobustness,
+)
+
+
+class _Jump(Attack):
+    """Moves by a fixed amount in one feature, and counts the samples that it is given."""
+
+    def __init__(self, feature=0, amount=0.5):
+        self.feature = feature
+        self.amount = amount
+
+    def check(self):
+        return self
+
+    def _search(self, target, stop_when_broken, generator):
+        self.seen_ = len(target)
+        x = target.x.clone()
+        x[:, self.feature] += self.amount
+        x = target.ball.project(x)
+        return target.assess(x, target.network(x))
+
+
+def _either(x):
+    """Class 1 where x1 > 0.5 or x2 > 0.7, else class 0."""
+    score = torch.maximum(x[:, :1] - 0.5, x[:, 1:2] - 0.7)
+    return torch.cat([torch.zeros_like(score), score], dim=1)
+
+
+_POINTS = torch.tensor([[0.4, 0.4], [0.1, 0.6], [0.0, 0.0], [0.9, 0.0]])
+_LABELS = torch.zeros(4, dtype=torch.int64)
+
+
+def _network(seed=0, n_features=6, n_classes=4):
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(
+        torch.nn.Linear(n_features, 20), torch.nn.ReLU(), torch.nn.Linear(20, n_classes)
+    ).requires_grad_(False)
+
+
+def test_winners_by_hand():
+    attack = Ensemble([("first", _Jump(0)), ("second", _Jump(1))])
+    found = attack.closest(_either, ClassificationRobustness(0.45), _POINTS, _LABELS)
+    assert isinstance(found, EnsembleOutcome)
+    # Distances 0.1 and 0.3; 0.4 and 0.1; out of reach; broken at the reference.
+    assert found.winners.tolist() == [0, 1, -1, -1]
+    assert found.broken.tolist() == [True, True, False, True]
+    expected = torch.tensor([[0.5, 0.4], [0.1, 0.7]])
+    torch.testing.assert_close(found.points[:2], expected)
+    assert torch.equal(found.points[3], _POINTS[3])
+
+
+def test_first_of_equals_wins():
+    attack = Ensemble([("first", _Jump(0)), ("again", _Jump(0))])
+    found = attack.closest(_either, ClassificationRobustness(0.45), _POINTS, _LABELS)
+    assert found.winners.tolist() == [0, 0, -1, -1]
+
+
+def test_run_asks_each_member_only_for_what_is_left():
+    first, second = _Jump(0), _Jump(1)
+    found = Ensemble([("a", first), ("b", second)]).run(
+        _either, ClassificationRobustness(0.2), _POINTS, _LABELS
+    )
+    # Broken at the start: one; by the first member: one; by the second: one more.
+    assert (first.seen_, second.seen_) == (3, 2)
+    assert found.broken.tolist() == [True, True, False, True]
+
+
+def test_run_without_stopping_asks_all_for_all_and_keeps_the_lowest_margin():
+    first, second = _Jump(0, 0.1), _Jump(1, 0.1)
+    found = Ensemble([("a", first), ("b", second)]).run(
+        _either, ClassificationRobustness(0.2), _POINTS, _LABELS, stop_when_broken=False
+    )
+    assert (first.seen_, second.seen_) == (4, 4)
+    expected = [[0.5, 0.4], [0.1, 0.7], [0.1, 0.0], [1.0, 0.0]]
+    torch.testing.assert_close(found.points, torch.tensor(expected))
+
+
+def test_restarts_of_members_are_taken():
+    class Counted(_Jump):
+        n_restarts = 3
+        calls = 0
+
+        def _search(self, target, stop_when_broken, generator):
+            Counted.calls += 1
+            return super()._search(target, stop_when_broken, generator)
+
+    Ensemble([("a", Counted(0, 0.0))]).run(
+        _either, ClassificationRobustness(0.2), _POINTS, _LABELS
+    )
+    assert Counted.calls == 3
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_never_farther_than_any_member(norm):
+    network, x = _network(), torch.rand((50, 6), generator=torch.Generator().manual_seed(0))
+    epsilon = [0.0, 0.5, 0.5, 0.5, 0.2, 0.9]
+    property = ClassificationRobustness(epsilon, norm=norm, reference="prediction")
+    ball = property.ball(x)
+    members = [
+        ("fgsm", FGSM()),
+        ("pgd", PGD(10, random_start=False)),
+        ("linear", LinearBoundary()),
+    ]
+    found = Ensemble(members).closest(network, property, x)
+    assert ((found.points >= ball.lower) & (found.points <= ball.upper)).all()
+    target = Target(network, property, x)
+    assert torch.equal(target.assess(found.points, network(found.points)).broken, found.broken)
+
+    def radius(outcome):
+        return torch.where(outcome.broken, ball.distance(outcome.points), torch.inf)
+
+    alone = torch.stack([radius(attack.closest(network, property, x)) for _, attack in members])
+    torch.testing.assert_close(radius(found), alone.min(dim=0).values, rtol=1e-4, atol=1e-6)
+    finite = found.broken & target.movable
+    assert finite.any()
+    chosen = alone.gather(0, found.winners.clamp(min=0)[None])[0]
+    torch.testing.assert_close(chosen[finite], radius(found)[finite], rtol=1e-4, atol=1e-6)
+    assert (found.winners[~found.broken] == -1).all()
+
+
+@pytest.mark.parametrize(
+    "property",
+    [
+        StandardRobustness(0.3, delta=0.05),
+        LipschitzRobustness(0.3, lipschitz=0.2),
+        StrongClassificationRobustness(0.3, eta=0.3, reference="prediction"),
+        ClassificationRobustness(0.3, reference="prediction") & StandardRobustness(0.3, delta=0.1),
+    ],
+    ids=["SR", "LR", "SCR", "CR & SR"],
+)
+def test_every_property_goes_through(property):
+    network, x = _network(), torch.rand((30, 6), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    found = Ensemble().closest(network, property, x, generator=generator)
+    assert found.broken.any()
+    target = Target(network, property, x)
+    seen = target.assess(found.points, network(found.points))
+    assert torch.equal(seen.broken, found.broken)
+    run = Ensemble().run(network, property, x, generator=generator)
+    assert torch.equal(run.broken, found.broken)
+
+
+def test_two_classes_of_an_estimator():
+    X, y = np.array([[0.2], [0.4], [0.6], [0.8]]), np.array(["no", "no", "yes", "yes"])
+    model = LogisticRegression(C=1e3).fit(X, y)
+    attack = Ensemble()
+    found = attack.perturb(model, X, y, property=ClassificationRobustness(0.25), random_state=0)
+    assert model.predict(found).tolist() == ["no", "yes", "no", "yes"]
+
+
+def test_ensembles_nest():
+    inner = Ensemble([("linear", LinearBoundary())])
+    found = Ensemble([("fgsm", FGSM()), ("inner", inner)]).closest(
+        _either, ClassificationRobustness(0.45), _POINTS, _LABELS
+    )
+    assert isinstance(found, EnsembleOutcome)
+    assert set(found.winners.tolist()) <= {-1, 0, 1}
+    assert found.broken.tolist() == [True, True, False, True]
+
+
+def test_parameters_reach_the_members():
+    attack = Ensemble([("pgd", PGD(5)), ("fgsm", FGSM())])
+    assert attack.get_params()["pgd__n_steps"] == 5
+    attack.set_params(pgd__n_steps=7, fgsm__objective="cross-entropy")
+    assert attack.attacks[0][1].n_steps == 7
+    assert attack.attacks[1][1].objective == "cross-entropy"
+    attack.set_params(fgsm=LBFGS(3), fgsm__n_steps=4)
+    assert [name for name, _ in attack.attacks] == ["pgd", "fgsm"]
+    assert attack.attacks[1][1].n_steps == 4
+    with pytest.raises(ValueError, match="Invalid parameter 'cw'"):
+        attack.set_params(cw__n_steps=1)
+
+
+def test_replacing_a_member_leaves_the_given_list_alone():
+    given = [("pgd", PGD(5))]
+    Ensemble(given).set_params(pgd=FGSM())
+    assert isinstance(given[0][1], PGD)
+
+
+def test_defaults_can_be_set_as_well():
+    attack = Ensemble()
+    assert attack.get_params() == {"attacks": None}
+    assert [name for name, _ in attack.members] == ["fgsm", "pgd", "linear"]
+    attack.set_params(pgd__n_steps=3)
+    assert dict(attack.members)["pgd"].n_steps == 3
+    assert Ensemble().attacks is None
+    attack.set_params(attacks=None)
+    assert dict(attack.members)["pgd"].n_steps == 40
+
+
+def test_clone_and_pickle():
+    attack = Ensemble([("pgd", PGD(5)), ("linear", LinearBoundary(2))])
+    for copied in (clone(attack), pickle.loads(pickle.dumps(attack))):
+        assert copied.attacks[0][1] is not attack.attacks[0][1]
+        assert copied.get_params()["pgd__n_steps"] == 5
+        assert copied.get_params()["linear__n_steps"] == 2
+        assert repr(copied) == repr(attack)
+
+
+@pytest.mark.parametrize(
+    "attacks",
+    [
+        [],
+        [FGSM(), PGD()],
+        [("a", FGSM()), ("a", PGD())],
+        [("a__b", FGSM())],
+        [("attacks", FGSM())],
+        [(1, FGSM())],
+        3,
+    ],
+)
+def test_refuses_attacks(attacks):
+    message = "Got attacks=.*, but expected None, or a list of .name, attack. with different names"
+    with pytest.raises(ValueError, match=message):
+        Ensemble(attacks).check()
+
+
+def test_refuses_members():
+    with pytest.raises(TypeError, match=r"Got pgd='PGD', but expected a Attack"):
+        Ensemble([("pgd", "PGD")]).check()
+    with pytest.raises(ValueError, match="Got n_steps=0"):
+        Ensemble([("pgd", PGD(0))]).check()
+
+
+def test_outcome_is_an_outcome():
+    found = Ensemble().closest(_either, ClassificationRobustness(0.1), _POINTS, _LABELS)
+    assert isinstance(found, Outcome)
+    assert found.winners.dtype == torch.int64

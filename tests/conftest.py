@@ -1,0 +1,34 @@
+"""Data and models that several test files share."""
+
+import numpy as np
+import pytest
+import torch
+
+from skrobust import RobustClassifier
+from skrobust.datasets import load_digits
+
+# The nets of the tests are small: a second thread costs more than it gives.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """X_train, X_test, y_train, y_test: rows of 64 pixels in [0, 1]."""
+    X, y = load_digits(return_X_y=True)
+    return X[:1000], X[1000:1300], y[:1000], y[1000:1300]
+
+
+@pytest.fixture(scope="session")
+def digits_model(digits):
+    """A small fitted RobustClassifier. Do not change it."""
+    X, _, y, _ = digits
+    return RobustClassifier(hidden_layer_sizes=32, max_epochs=15, random_state=0).fit(X, y)
+
+
+@pytest.fixture(scope="session")
+def blobs():
+    """X, y: 80 rows of 4 features inside [0, 1], in two classes that overlap a little."""
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    X = 0.5 + 0.12 * (2 * y[:, None] - 1) * [1.0, -0.5, 0.8, 0.0] + 0.08 * rng.normal(size=(80, 4))
+    return np.clip(X, 0.05, 0.95), y

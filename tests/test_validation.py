@@ -1,0 +1,155 @@
+"""Refusals name the argument, its value, and what was expected."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from skrobust._validation import (
+    check_bounds,
+    check_choice,
+    check_device,
+    check_epsilon,
+    check_instance,
+    check_integer,
+    check_real,
+    check_within_bounds,
+)
+
+
+@pytest.mark.parametrize("epsilon", [0, 0.1, np.float32(0.5), np.int64(2)])
+def test_epsilon_scalar(epsilon):
+    checked = check_epsilon(epsilon)
+    assert type(checked) is float
+    assert checked == float(epsilon)
+
+
+def test_epsilon_per_feature():
+    checked = check_epsilon([0, 0.5, 1], n_features=3)
+    assert checked.dtype == np.float64
+    np.testing.assert_array_equal(checked, [0, 0.5, 1])
+
+
+@pytest.mark.parametrize(
+    "epsilon",
+    [-0.1, np.nan, np.inf, None, "0.1", True, 1j, [], [0.1, -0.1], [0.1, np.nan], [[0.1, 0.1]]],
+)
+def test_epsilon_refused(epsilon):
+    with pytest.raises(ValueError, match=r"^Got epsilon=.*non-negative finite float or an array"):
+        check_epsilon(epsilon)
+
+
+def test_epsilon_of_wrong_length_names_both_shapes():
+    with pytest.raises(ValueError, match=r"shape \(3,\).*expected.*shape \(4,\)"):
+        check_epsilon(np.ones(3), n_features=4)
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), [0.0, 1.0], (-np.inf, np.inf), (1, 1)])
+def test_bounds_of_floats(bounds):
+    assert check_bounds(bounds) == tuple(float(b) for b in bounds)
+    assert all(type(b) is float for b in check_bounds(bounds))
+
+
+def test_bounds_none_and_arrays():
+    assert check_bounds(None) is None
+    low, high = check_bounds(([0, 0], 1), n_features=2)
+    assert low.dtype == np.float64
+    assert high == 1.0
+
+
+@pytest.mark.parametrize(
+    "bounds", [0.5, (0,), (0, 1, 2), "ab", (0, np.nan), ([0, 0, 0], [1, 1]), ([[0]], [[1]])]
+)
+def test_bounds_refused(bounds):
+    with pytest.raises(ValueError, match=r"^Got bounds=.*expected None, or a pair \(low, high\)"):
+        check_bounds(bounds)
+
+
+@pytest.mark.parametrize("bounds", [(1, 0), ([0, 2], [1, 1]), (0.5, [1, 0])])
+def test_reversed_bounds_refused(bounds):
+    with pytest.raises(ValueError, match=r"^Got bounds=.*expected low <= high"):
+        check_bounds(bounds)
+
+
+def test_bounds_of_wrong_length_refused():
+    with pytest.raises(ValueError, match=r"^Got bounds=.*\(3,\).*expected.*\(2,\)"):
+        check_bounds(([0, 0, 0], [1, 1, 1]), n_features=2)
+
+
+def test_rows_outside_bounds_are_counted_and_measured():
+    X = np.array([[0.5, 0.5], [1.25, 0.5], [-0.5, 2.0]])
+    with pytest.raises(ValueError, match=r"Got bounds=\(0, 1\), but 2 of 3 rows.*up to 1\."):
+        check_within_bounds(X, (0, 1))
+    with pytest.raises(ValueError, match=r"1 of 3 rows.*up to 0\.5\."):
+        check_within_bounds(X, (np.array([-1.0, 0.0]), np.array([2.0, 1.5])))
+    check_within_bounds(X, (-0.5, 2.0))
+    check_within_bounds(X, None)
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_rounding_of_the_data_to_float32_is_inside_the_bounds(as_array):
+    X = np.random.default_rng(0).random((50, 3))
+    bounds = (X.min(), X.max()) if not as_array else (X.min(axis=0), X.max(axis=0))
+    check_within_bounds(X.astype(np.float32), bounds)
+    with pytest.raises(ValueError, match="1 of 50 rows"):
+        check_within_bounds(np.vstack([X[:-1], X.max(axis=0) + 1e-3]).astype("f4"), bounds)
+
+
+@pytest.mark.parametrize(
+    ("closed", "accepted", "refused"),
+    [
+        ("both", [0, 0.5, 1], [-0.1, 1.1]),
+        ("left", [0, 0.5], [1]),
+        ("right", [0.5, 1], [0]),
+        ("neither", [0.5], [0, 1]),
+    ],
+)
+def test_real_intervals(closed, accepted, refused):
+    for value in accepted:
+        assert check_real("share", value, low=0, high=1, closed=closed) == value
+    for value in [*refused, np.nan, np.inf, "0.5", True, None]:
+        shown = re.escape(f"Got share={value!r}, but expected a finite number in ")
+        with pytest.raises(ValueError, match=shown):
+            check_real("share", value, low=0, high=1, closed=closed)
+
+
+def test_real_message_shows_open_ends():
+    with pytest.raises(ValueError, match=re.escape("in [0, inf).")):
+        check_real("delta", -1, low=0)
+    with pytest.raises(ValueError, match=re.escape("in (0, 1].")):
+        check_real("momentum", 0, low=0, high=1, closed="right")
+
+
+@pytest.mark.parametrize("value", [0, 2.0, "3", None, True])
+def test_integer_refused(value):
+    shown = re.escape(f"Got n_steps={value!r}, but expected an integer of at least 1.")
+    with pytest.raises(ValueError, match=shown):
+        check_integer("n_steps", value, low=1)
+    assert check_integer("n_steps", np.int32(1), low=1) == 1
+
+
+@pytest.mark.parametrize("value", ["l1", None, 2])
+def test_choice_refused(value):
+    shown = re.escape(f"Got norm={value!r}, but expected one of 'linf', 'l2'.")
+    with pytest.raises(ValueError, match=shown):
+        check_choice("norm", value, ("linf", "l2"))
+    assert check_choice("norm", "l2", ("linf", "l2")) == "l2"
+
+
+def test_instance_refused():
+    assert check_instance("count", 3, int, "3") == 3
+    with pytest.raises(TypeError, match=r"Got count='three', but expected a int, such as 3"):
+        check_instance("count", "three", int, "3")
+
+
+def test_device():
+    assert check_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"Got device='gpu', but expected a torch device"):
+        check_device("gpu")
+
+
+def test_cuda_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"Got device='cuda', but expected 'cpu', since torch"):
+        check_device("cuda")
