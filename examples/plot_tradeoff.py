@@ -37,12 +37,12 @@ from skrobust.training import (
     StandardTraining,
 )
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+parser = argparse.ArgumentParser(description="Search, print a table, draw pictures.")
 parser.add_argument("--data", default="digits", help="digits, mnist, fashion_mnist, ...")
 parser.add_argument("--samples", type=int, default=None, help="use only so many samples")
 parser.add_argument("--epochs", type=int, default=None, help="training epochs of a candidate")
 parser.add_argument("--output", type=Path, default=Path("output"), help="folder for pictures")
-arguments, _ = parser.parse_known_args()
+arguments = parser.parse_args()
 
 if arguments.data == "digits":
     data = datasets.load_digits()

@@ -17,6 +17,13 @@ def _rounded_down(value, dtype):
     )
 
 
+def _rounded_towards(value, center):
+    """Cast the float64 tensor `value` to the dtype of `center`, never farther from it."""
+    cast = value.to(center.dtype)
+    passed = torch.where(value > center, cast > value, cast < value)
+    return torch.where(passed, torch.nextafter(cast, center), cast)
+
+
 def _upper(x, epsilon, high):
     """Return at most x + epsilon and `high`, by rounding; but at least x.
 
@@ -84,10 +91,13 @@ class Ball:
         """Return the closest point of the box (for L2: of the ball, and then of the box)."""
         if self.norm == "l2":
             # The centre lies in the box, so that clipping to it afterwards only comes closer.
-            offset = x - self.center
+            exact = self.center.double()
+            offset = x.double() - exact
             length = torch.linalg.vector_norm(self._scaled(offset), dim=-1, keepdim=True)
-            # One part in a million inwards, so that rounding cannot leave the ball.
-            x = self.center + offset * torch.clamp((1 - 1e-6) / length, max=1.0)
+            # One part in a million inwards, for the rounding of the length. That of each
+            # coordinate goes towards the centre: in many dimensions it would add up.
+            moved = exact + offset * torch.clamp((1 - 1e-6) / length, max=1.0)
+            x = _rounded_towards(moved, self.center)
         return torch.clamp(x, self.lower, self.upper)
 
     def step(self, x, direction, size):
@@ -161,7 +171,9 @@ class Ball:
         direction = torch.randn((n, n_samples, n_features), **like) * free
         direction /= torch.linalg.vector_norm(direction, dim=-1, keepdim=True).clamp(min=1e-30)
         length = torch.rand((n, n_samples, 1), **like) ** (1 / max(int(free.sum()), 1))
-        points = self.center.unsqueeze(1) + direction * length * (self.epsilon * (1 - 1e-6))
+        center = self.center.unsqueeze(1)
+        offset = direction * length * (self.epsilon * (1 - 1e-6))
+        points = _rounded_towards(center.double() + offset.double(), center)
         return torch.clamp(points, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
 
     def _scaled(self, offset):

@@ -92,9 +92,10 @@ def check_bounds(bounds, n_features=None):
         low, high = (np.asarray(bound, dtype=np.float64) for bound in bounds)
     except (TypeError, ValueError):
         raise ValueError(expected("bounds", bounds, expectation)) from None
+    sizes = {bound.size for bound in (low, high) if bound.ndim > 0}
     for bound in (low, high):
         fits = bound.ndim == 0 or (bound.ndim == 1 and n_features in (None, bound.size))
-        if not fits or np.isnan(bound).any():
+        if not fits or len(sizes) > 1 or np.isnan(bound).any():
             shown = bounds if bound.ndim == 0 else f"arrays of shapes {low.shape}, {high.shape}"
             raise ValueError(expected("bounds", shown, expectation))
     if not (low <= high).all():
@@ -107,6 +108,9 @@ def check_within_bounds(X, bounds):
     if bounds is None:
         return
     low, high = bounds
+    if np.issubdtype(X.dtype, np.floating):
+        # Rounding keeps the order, so data inside the bounds stay inside if both are rounded.
+        low, high = (np.asarray(bound, dtype=X.dtype) for bound in bounds)
     if (X.min(axis=0) >= low).all() and (X.max(axis=0) <= high).all():
         return
     excess = np.maximum(np.max(low - X, axis=1), np.max(X - high, axis=1))

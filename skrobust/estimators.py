@@ -305,7 +305,12 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
         first = not hasattr(self, "net_")
         X, y = self._validated(X, y, reset=first)
         if first:
-            self._start(X, np.unique(y if classes is None else classes))
+            classes = np.unique(y if classes is None else classes)
+            unseen = np.setdiff1d(y, classes)
+            if len(unseen):
+                expectation = f"all labels in y, also {unseen.tolist()}"
+                raise ValueError(expected("classes", classes.tolist(), expectation))
+            self._start(X, classes)
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             known = f"{self.classes_.tolist()}, as in the first call"
             raise ValueError(expected("classes", classes, known))
@@ -335,6 +340,10 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
         check_integer("batch_size", self.batch_size, low=1)
         check_real("lr", self.lr, low=0, closed="neither")
         check_device(self.device)
+        takes_none = self.module is None or isinstance(self.module, torch.nn.Module)
+        if self.module_params and takes_none:
+            expectation = "None, unless module is a callable that takes them"
+            raise ValueError(expected("module_params", self.module_params, expectation))
         if self.clamp is not None:
             check_bounds(self.clamp)
         if self.property is not None:
@@ -441,7 +450,9 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
     def _logits(self, X):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
-        return self.net_.forward(X, device="cpu").numpy()
+        # A DataLoader draws from torch's global generator, even where it does not shuffle.
+        with torch.random.fork_rng(devices=[]):
+            return self.net_.forward(X, device="cpu").numpy()
 
 
 class _SeededTorch:

@@ -70,12 +70,11 @@ class AutoPGD(GradientAttack):
 
 def _checkpoints(n_steps):
     """Steps at which progress is judged: fractions p with shrinking gaps, 0.22 first."""
-    fractions = [0.0, 0.22]
-    while fractions[-1] < 1:
-        gap = max(fractions[-1] - fractions[-2] - 0.03, 0.06)
-        fractions.append(round(fractions[-1] + gap, 2))
-    # Rounded up to whole steps, of what is exact in hundredths.
-    return [-(-round(100 * p) * n_steps // 100) for p in fractions[1:] if p < 1]
+    percents = [0, 22]
+    while percents[-1] < 100:
+        percents.append(percents[-1] + max(percents[-1] - percents[-2] - 3, 6))
+    # Whole percents, and the ceiling of whole numbers: floats would round 57 up to 58.
+    return [-(-p * n_steps // 100) for p in percents[1:] if p < 100]
 
 
 class _State:

@@ -212,7 +212,7 @@ class Attack(BaseEstimator, ABC):
         Outcome
         """
         target = Target(network, property, x, labels)
-        outcome = target.assess(x, target.reference_logits)
+        outcome = clean = target.assess(x, target.reference_logits)
         left = target.movable
         if stop_when_broken:
             left = left & ~outcome.broken
@@ -227,7 +227,9 @@ class Attack(BaseEstimator, ABC):
             outcome = outcome.merge(index, found)
             if stop_when_broken:
                 left = left & ~outcome.broken
-        return outcome
+        # What cannot move stays at its reference point, with the margin there.
+        margins = torch.where(target.movable, outcome.margins, clean.margins)
+        return replace(outcome, margins=margins)
 
     def points(self, network, property, x, labels=None, *, generator=None):
         """Return the points that a run with all steps ends at; the parameters are those of `run`.

@@ -18,7 +18,7 @@ __all__ = ["Ensemble", "EnsembleOutcome"]
 class EnsembleOutcome(Outcome):
     """What an ensemble found, for each of n samples, and which member found it.
 
-    Attributes
+    Parameters
     ----------
     points : Tensor of shape (n, n_features)
         The closest point that breaks the property; that of lowest margin where none does.

@@ -7,6 +7,8 @@ import torch
 
 from skrobust.exceptions import UnsupportedModelError
 
+_PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
+
 __all__ = ["Network", "as_network", "check_rows", "linear_layer"]
 
 
@@ -44,7 +46,7 @@ class Network:
         return self.module(x)
 
     def rows(self, X):
-        """Return the samples `X`, of shape (n, n_features) or ``(n, *shape)``, as a tensor of rows.
+        """Return samples, of shape ``(n, n_features)`` or ``(n, *shape)``, as a tensor of rows.
 
         Raises
         ------
@@ -61,7 +63,12 @@ class Network:
     def fingerprint(self):
         """Return what tells this network from others, as arrays and plain values."""
         weights = {name: v.cpu().numpy() for name, v in self.module.state_dict().items()}
-        return repr(self.module), weights, self.classes
+        # Numbers that a module keeps beside its weights, and may not show.
+        plain = [
+            {name: v for name, v in vars(module).items() if isinstance(v, _PLAIN)}
+            for module in self.module.modules()
+        ]
+        return repr(self.module), weights, plain, self.classes
 
     def encode(self, y):
         """Return the class index of each label in `y`, as a tensor.
@@ -72,6 +79,8 @@ class Network:
             If `y` holds labels that are not among `classes`.
         """
         y = np.asarray(y)
+        if y.ndim != 1:
+            raise ValueError(f"Got y of shape {y.shape}, but expected (n_samples,).")
         order = np.argsort(self.classes)
         position = np.searchsorted(self.classes, y, sorter=order).clip(max=len(order) - 1)
         index = order[position]

@@ -37,6 +37,11 @@ class BlackBox(Network):
 
     def __call__(self, x):
         X = x.numpy()
+        names = getattr(self.estimator, "feature_names_in_", None)
+        if names is not None:
+            import pandas as pd
+
+            X = pd.DataFrame(X, columns=names)
         if self.output == "probabilities":
             p = torch.as_tensor(np.asarray(self.estimator.predict_proba(X), dtype=np.float64))
             return p.clamp(min=torch.finfo(p.dtype).tiny).log()

@@ -1,5 +1,7 @@
 """Pipelines as networks: the affine steps become layers in front of the classifier."""
 
+import warnings
+from contextlib import contextmanager
 from functools import partial, singledispatch
 
 import numpy as np
@@ -42,6 +44,14 @@ class Scale(torch.nn.Module):
 def _scale(weight, bias):
     weight, bias = (np.asarray(v, dtype=np.float64) for v in (weight, bias))
     return Scale(torch.tensor(weight), torch.tensor(bias))
+
+
+@contextmanager
+def _without_names():
+    """Let steps that were fitted on named columns take rows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+        yield
 
 
 @singledispatch
@@ -137,7 +147,8 @@ def _(pipeline: Pipeline, *, input_shape=None):
 
     def replay(X):
         for _, step in steps:
-            X = step.transform(X)
+            with _without_names():
+                X = step.transform(X)
         return final.replay(final.rows(X))
 
     return Network(module, final.classes, steps[0][1].n_features_in_, replay)

@@ -57,7 +57,8 @@ def _(net: NeuralNetClassifier, *, input_shape=None):
     if isinstance(net.criterion_, torch.nn.NLLLoss):
         module = _without_softmax(module)
     # skorch predicts the index of the largest output, whatever the labels were.
-    classes = np.arange(len(net.classes_))
+    # A class that was not seen leaves a gap.
+    classes = np.arange(int(np.max(net.classes_)) + 1)
     n_features = None if input_shape is None else math.prod(input_shape)
     return Network(_shaped(module, input_shape), classes, n_features)
 

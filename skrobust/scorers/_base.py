@@ -64,6 +64,12 @@ class RobustnessScorer(BaseEstimator, ABC):
         return self.evaluate(estimator, X, y).score
 
 
+def check_property(property):
+    """Return `property` if it is one, else raise a TypeError."""
+    example = "ClassificationRobustness(epsilon=0.1)"
+    return check_instance("property", property, RobustnessProperty, example)
+
+
 class PropertyScorer(RobustnessScorer):
     """Base class of scorers of one property, measured on chunks of samples."""
 
@@ -77,8 +83,7 @@ class PropertyScorer(RobustnessScorer):
         as_model : callable
             ``as_model(input_shape=...)`` returns the estimator as a Network.
         """
-        example = "ClassificationRobustness(epsilon=0.1)"
-        check_instance("property", self.property, RobustnessProperty, example).check()
+        check_property(self.property).check()
         check_real("confidence", self.confidence, low=0, high=1, closed="neither")
         check_integer("chunk_size", self.chunk_size, low=1)
         model = as_model(input_shape=np.shape(X)[1:])

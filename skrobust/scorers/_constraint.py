@@ -9,7 +9,7 @@ import torch
 from skrobust._validation import check_instance
 from skrobust.attacks import PGD, Attack, Target, UniformSampling
 from skrobust.networks import as_network, as_predictor
-from skrobust.scorers._base import PropertyScorer, ScoreResult
+from skrobust.scorers._base import PropertyScorer, ScoreResult, check_property
 from skrobust.statistics import Interval, clopper_pearson
 
 __all__ = [
@@ -237,6 +237,7 @@ class ConstraintAccuracy(PropertyScorer):
     def evaluate(self, estimator, X, y=None):
         sampling = UniformSampling(self.n_samples, batch_size=self.batch_size).check()
         measure = partial(_sample, property=self.property, sampling=sampling)
+        check_property(self.property)
         as_model = partial(as_predictor, estimator, self.property.needed_output)
         found = self._evaluate_in_chunks(measure, as_model, X, y)
         counts, first_holds = found.pop("counts"), found.pop("first_holds")
