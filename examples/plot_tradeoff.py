@@ -105,7 +105,7 @@ print(f"\n{len(table)} candidates, 3 folds, {len(X_train)} samples: {seconds:.0f
 # The trade-off. Candidates on the Pareto front are circled.
 
 display = TradeOffDisplay.from_estimator(search, robustness="security", group_by="training")
-display.figure_.set_size_inches(7.5, 5)
+display.figure_.set_size_inches(9, 4.5)
 arguments.output.mkdir(parents=True, exist_ok=True)
 display.figure_.savefig(arguments.output / "tradeoff.png", dpi=110)
 

@@ -249,7 +249,8 @@ class TradeOffDisplay:
         )
         self.ax_.set(xlabel=self.accuracy_name, ylabel=self.robustness_name)
         self.ax_.set_title(f"Spearman correlation {self.correlation_:+.2f}")
-        self.ax_.legend()
+        # Beside the axes: inside, it would hide candidates.
+        self.ax_.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
         return self
 
 
