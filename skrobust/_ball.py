@@ -133,7 +133,9 @@ class Ball:
         """Draw what `sample` can share between balls; None for L2, which shares nothing."""
         if self.norm == "l2":
             return None
-        return _random_int16((n_samples, self.center.shape[1]), generator, self.center.device)
+        return _Noise(
+            _random_int16((n_samples, self.center.shape[1]), generator, self.center.device)
+        )
 
     def sample(self, n_samples, generator=None, noise=None):
         """Draw points uniformly; for L2, uniformly in the ball and then clipped to the box.
@@ -142,8 +144,9 @@ class Ball:
         ----------
         n_samples : int
         generator : torch.Generator, default=None
-        noise : Tensor, default=None
-            From `noise`, for as many samples; drawn anew if None.
+        noise : object, default=None
+            From `noise`, for as many samples; drawn anew if None. The samples of one call are
+            overwritten by the next one with the same noise.
 
         Returns
         -------
@@ -157,12 +160,18 @@ class Ball:
             return self._sample_l2(n_samples, generator)
         if noise is None:
             noise = self.noise(n_samples, generator)
-        shift = _random_int16((len(self.center), 1, noise.shape[1]), generator, noise.device)
+        n, n_features = self.center.shape
+        shift = _random_int16((n, 1, n_features), generator, self.center.device)
         step = (self.upper - self.lower) / (2 * _LATTICE)
         first = (self.lower / 2 + self.upper / 2) + step / 2
-        samples = (noise + shift).to(self.center.dtype)
+        samples = noise.shifted(shift, self.center.dtype)
         torch.addcmul(first.unsqueeze(1), samples, step.unsqueeze(1), out=samples)
-        return torch.clamp_(samples, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
+        # The outermost values lie half a step inside, which covers the rounding in all but the
+        # narrowest boxes.
+        rounding = torch.finfo(step.dtype).eps * (self.lower.abs() + self.upper.abs())
+        if ((step > 0) & (step < 2 * rounding)).any():
+            torch.clamp_(samples, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
+        return samples
 
     def _sample_l2(self, n_samples, generator):
         n, n_features = self.center.shape
@@ -178,6 +187,23 @@ class Ball:
 
     def _scaled(self, offset):
         return torch.where(self.epsilon > 0, offset / self.epsilon, 0.0)
+
+
+class _Noise:
+    """Random numbers to share, and memory to use again: fresh pages cost as much as the sums."""
+
+    def __init__(self, values):
+        self.values = values
+        self.sums = self.samples = None
+
+    def shifted(self, shift, dtype):
+        """Return values + shift for each row of `shift`, of shape (n, n_samples, n_features)."""
+        shape = (len(shift), *self.values.shape)
+        if self.sums is None or self.sums.shape != shape:
+            self.sums = self.values.new_empty(shape)
+            self.samples = self.values.new_empty(shape, dtype=dtype)
+        torch.add(self.values, shift, out=self.sums)
+        return self.samples.copy_(self.sums)
 
 
 def _random_int16(shape, generator, device):

@@ -36,8 +36,9 @@ def evaluate_in_chunks(
         Handed to `measure`.
     rows : ndarray of shape (n_samples, n_features)
     labels : ndarray of shape (n_samples,) or None
-    fingerprint : object
-        Stands for `model` in the key in `memory`, as arrays and plain values.
+    fingerprint : callable
+        ``fingerprint()`` returns what stands for `model` in the key in `memory`, as arrays and
+        plain values. Called only where there is a `memory`.
     chunk_size : int, default=1024
     random_state : int, RandomState instance or None, default=None
     n_jobs : int or None, default=None
@@ -55,7 +56,7 @@ def evaluate_in_chunks(
     starts = range(0, len(rows), chunk_size)
     seeds = check_random_state(random_state).randint(2**31 - 1, size=len(starts))
     kept = check_memory(memory).cache(_measure, ignore=["model"])
-    key = joblib.hash(fingerprint)
+    key = None if memory is None else joblib.hash(fingerprint())
     parts = Parallel(n_jobs=n_jobs, verbose=verbose)(
         delayed(kept)(
             measure,

@@ -8,6 +8,7 @@ import torch
 __all__ = [
     "check_bounds",
     "check_choice",
+    "check_columns",
     "check_device",
     "check_epsilon",
     "check_instance",
@@ -58,7 +59,9 @@ def check_integer(name, value, *, low=0):
 def check_instance(name, value, kind, example):
     """Return `value` if it is an instance of `kind`, else raise a TypeError."""
     if not isinstance(value, kind):
-        raise TypeError(expected(name, value, f"a {kind.__name__}, such as {example}"))
+        noun = kind.__name__
+        article = "an" if noun[0] in "AEIOU" else "a"
+        raise TypeError(expected(name, value, f"{article} {noun}, such as {example}"))
     return value
 
 
@@ -103,6 +106,16 @@ def check_bounds(bounds, n_features=None):
     return tuple(float(b) if b.ndim == 0 else b for b in (low, high))
 
 
+def check_columns(estimator, X):
+    """Raise a ValueError if `X` has named columns other than those at fit."""
+    names = getattr(estimator, "feature_names_in_", None)
+    given = getattr(X, "columns", None)
+    if names is not None and given is not None and list(given) != list(names):
+        raise ValueError(
+            f"Got X with columns {list(given)}, but expected {list(names)}, as at fit."
+        )
+
+
 def check_within_bounds(X, bounds):
     """Raise a ValueError that counts the rows of `X` outside `bounds`, if there are any."""
     if bounds is None:
@@ -128,8 +141,9 @@ def check_device(device):
         device = torch.device(device)
     except (RuntimeError, TypeError):
         raise ValueError(expected("device", device, "a torch device such as 'cpu'")) from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            expected("device", str(device), "'cpu', since torch finds no CUDA device here")
-        )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        expectation = f"'cpu', since torch finds no {device.type} device here"
+        raise ValueError(expected("device", str(device), expectation)) from None
     return device

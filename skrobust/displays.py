@@ -10,8 +10,9 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from skrobust._validation import check_instance, check_integer, expected
-from skrobust.networks import as_predictor
+from skrobust.networks import as_model
 from skrobust.scorers import RobustnessScorer
+from skrobust.statistics import clopper_pearson
 
 __all__ = ["AdversarialExamplesDisplay", "RobustnessCurveDisplay", "TradeOffDisplay"]
 
@@ -96,6 +97,9 @@ class RobustnessCurveDisplay:
         RobustnessCurveDisplay
         """
         check_instance("scorer", scorer, RobustnessScorer, "ConstraintSecurity(...)")
+        if np.ndim(scorer.property.epsilon) > 0:
+            one = "one whose property has one epsilon for all features, for the curve replaces it"
+            raise ValueError(expected("scorer", scorer, one))
         epsilons = np.asarray(epsilons, dtype=float)
         scores, intervals = {}, {}
         for name, model in _named(estimator).items():
@@ -108,6 +112,41 @@ class RobustnessCurveDisplay:
             intervals[name] = np.array([[r.interval.low, r.interval.high] for r in results])
         display = cls(epsilons, scores, intervals=intervals, score_name=type(scorer).__name__)
         return display.plot(ax=ax, **kwargs)
+
+    @classmethod
+    def from_radius(cls, radius, *, epsilons=None, confidence=0.95, ax=None, **kwargs):
+        """Draw the share of samples whose radius is above epsilon.
+
+        Parameters
+        ----------
+        radius : array-like of shape (n_samples,), PointwiseResult, or dict of str to either
+            Distances of the closest adversarial examples, inf where none was found.
+        epsilons : array-like of shape (n_epsilons,), default=None
+            101 values from 0 to the largest finite radius, if None.
+        confidence : float, default=0.95
+            Of the Clopper-Pearson intervals.
+        ax : matplotlib Axes, default=None
+        **kwargs : dict
+            For matplotlib's `plot`.
+
+        Returns
+        -------
+        RobustnessCurveDisplay
+        """
+        named = radius if isinstance(radius, dict) else {"radius": radius}
+        radii = {name: np.asarray(getattr(r, "radius", r)) for name, r in named.items()}
+        if epsilons is None:
+            finite = [r[np.isfinite(r)].max(initial=0.0) for r in radii.values()]
+            epsilons = np.linspace(0, max(finite) or 1.0, 101)
+        epsilons = np.asarray(epsilons, dtype=float)
+        scores, intervals = {}, {}
+        for name, r in radii.items():
+            counts = (r[:, None] > epsilons).sum(axis=0)
+            found = [clopper_pearson(count, len(r), confidence) for count in counts]
+            scores[name] = counts / len(r)
+            intervals[name] = np.array([[interval.low, interval.high] for interval in found])
+        display = cls(epsilons, scores, intervals=intervals, score_name="share above epsilon")
+        return display.plot(ax=ax, **{"marker": ""} | kwargs)
 
     def plot(self, *, ax=None, **kwargs):
         """Draw one line an estimator, with its confidence band; return self."""
@@ -326,7 +365,7 @@ class AdversarialExamplesDisplay:
         X = np.asarray(X)
         rows = X.reshape(len(X), -1)
         found = scorer.evaluate(estimator, X, y).counterexamples
-        predictor = as_predictor(estimator, "labels", input_shape=X.shape[1:])
+        predictor = as_model(estimator, {"labels"}, needs_gradient=False, input_shape=X.shape[1:])
         index = np.flatnonzero(~np.isnan(found).any(axis=1))
         moved = np.abs(found[index] - rows[index]).max(axis=1, initial=0) > 0
         index = index[np.argsort(~moved, kind="stable")]

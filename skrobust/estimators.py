@@ -94,10 +94,16 @@ class _Batches(Sampler):
 
     def __iter__(self):
         index = torch.randperm(self.n_samples) if self.shuffle else torch.arange(self.n_samples)
-        return iter([part.numpy() for part in index.split(self.batch_size)])
+        parts = [part.numpy() for part in index.split(self.batch_size)]
+        if self.shuffle and len(parts) > 1 and len(parts[-1]) == 1:
+            # Batch norm cannot be trained on a batch of one.
+            parts[-2:] = [np.concatenate(parts[-2:])]
+        return iter(parts)
 
     def __len__(self):
-        return -(-self.n_samples // self.batch_size)
+        n_batches = -(-self.n_samples // self.batch_size)
+        lone = self.shuffle and n_batches > 1 and self.n_samples % self.batch_size == 1
+        return n_batches - lone
 
 
 def _iterate_batches(dataset, *, batch_size, shuffle=False, **kwargs):
@@ -117,6 +123,8 @@ def _perceptron(n_inputs, hidden_layer_sizes, n_outputs):
 class _EpochBridge(Callback):
     """Tell scikit-learn's callbacks about skorch's epochs."""
 
+    context = None
+
     def __init__(self, estimator, context, X, y):
         # An epoch is described by what a usable copy of the estimator needs, net_ above all.
         self.task = {
@@ -127,12 +135,17 @@ class _EpochBridge(Callback):
         }
         self.context = context
 
+    def __getstate__(self):
+        return {}  # a pickle made during training, by skorch's Checkpoint, is without the data
+
     def on_epoch_begin(self, net, **kwargs):
+        if self.context is None:
+            return
         self.epoch = self.context.subcontext(task_name="epoch")
         self.epoch.call_on_fit_task_begin(**self.task)
 
     def on_epoch_end(self, net, **kwargs):
-        if self.epoch.call_on_fit_task_end(**self.task):
+        if self.context is not None and self.epoch.call_on_fit_task_end(**self.task):
             raise KeyboardInterrupt  # skorch's way to end training early
 
 
@@ -267,6 +280,8 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
     def fit(self, X, y):
         """Train from the start.
 
+        An interrupt by the keyboard ends training, as in skorch: what was learned is kept.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -291,6 +306,9 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
     def partial_fit(self, X, y, classes=None):
         """Train for one pass over the data, from where the last call stopped.
 
+        `training` and `property` may have been changed since, as for fine-tuning; parameters
+        of the net and its optimiser take effect in the first call.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -314,6 +332,9 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             known = f"{self.classes_.tolist()}, as in the first call"
             raise ValueError(expected("classes", classes, known))
+        else:
+            # What trains may change between calls; the net and its optimiser stay.
+            self.net_.regime, self.net_.property = self._regime(), self.property
         return self._train(X, y, 1)
 
     @property
@@ -340,18 +361,31 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
         check_integer("batch_size", self.batch_size, low=1)
         check_real("lr", self.lr, low=0, closed="neither")
         check_device(self.device)
-        takes_none = self.module is None or isinstance(self.module, torch.nn.Module)
-        if self.module_params and takes_none:
-            expectation = "None, unless module is a callable that takes them"
-            raise ValueError(expected("module_params", self.module_params, expectation))
-        if self.clamp is not None:
-            check_bounds(self.clamp)
+        if self.clamp is not None and not _is_range(self.clamp):
+            expectation = "None, or a pair (low, high) of finite floats with low < high"
+            raise ValueError(expected("clamp", self.clamp, expectation))
+        self._check_callables()
         if self.property is not None:
             example = "ClassificationRobustness(epsilon=0.1)"
             check_instance("property", self.property, RobustnessProperty, example).check(X)
         check_instance("training", self._regime(), TrainingRegime, "AdversarialTraining()")
         self._regime().check(self.property, X)
         return X, y
+
+    def _check_callables(self):
+        takes_none = self.module is None or isinstance(self.module, torch.nn.Module)
+        if self.module_params and takes_none:
+            expectation = "None, unless module is a callable that takes them"
+            raise ValueError(expected("module_params", self.module_params, expectation))
+        if self.input_shape is not None and self.module is None:
+            expectation = "None, since the perceptron of module=None takes rows"
+            raise ValueError(expected("input_shape", self.input_shape, expectation))
+        for name in ("module", "optimizer", "criterion", "train_split"):
+            value = getattr(self, name)
+            optional = name in ("module", "train_split")
+            if not (callable(value) or (optional and value is None)):
+                expectation = "None or a callable" if optional else "a class"
+                raise TypeError(expected(name, value, expectation))
 
     def _regime(self):
         return StandardTraining() if self.training is None else self.training
@@ -398,6 +432,13 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
                 self.net_.partial_fit(X, labels, epochs=epochs)
         finally:
             self.net_.callbacks_.pop()  # it holds the data
+        # The loss was checked before each step, and not after the last one.
+        results = [*self.net_.module_.parameters(), self.net_.forward(X[: self.batch_size])]
+        if not all(torch.isfinite(result).all() for result in results):
+            raise DivergedTrainingError(
+                f"The weights or outputs became NaN or infinite by the end of epoch {len(self.history_)}, "
+                f"batch {len(self.history_[-1]['batches'])}. Try a smaller lr, or scaled inputs."
+            )
         context.call_on_fit_task_end(**task, reconstruction_attributes={"net_": self.net_})
         return self
 
@@ -412,7 +453,7 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
         else:
             module = self.module(**(self.module_params or {}))
         layers = [module]
-        if self.input_shape is not None and self.module is not None:
+        if self.input_shape is not None:
             layers.insert(0, torch.nn.Unflatten(1, self._input_shape(n_features)))
         if self.clamp is not None:
             layers.append(torch.nn.Hardtanh(*self.clamp))
@@ -436,8 +477,15 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
     def _check_outputs(self, module, X, n_classes):
         """Refuse a module that does not return one logit for each class, before training."""
         module.eval()
-        with torch.no_grad():
-            shape = tuple(module.to(self.device)(torch.tensor(X[:2], device=self.device)).shape)
+        try:
+            with torch.no_grad():
+                rows = torch.tensor(X[:2], device=self.device)
+                shape = tuple(module.to(self.device)(rows).shape)
+        except RuntimeError as error:
+            raise ValueError(
+                f"Got a module that cannot take rows of {X.shape[1]} features (with "
+                f"input_shape={self.input_shape!r}): {error}"
+            ) from error
         if shape != (len(X[:2]), n_classes):
             raise ValueError(
                 f"Got a module with outputs of shape {shape} for {len(X[:2])} rows, but expected "
@@ -453,6 +501,14 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
         # A DataLoader draws from torch's global generator, even where it does not shuffle.
         with torch.random.fork_rng(devices=[]):
             return self.net_.forward(X, device="cpu").numpy()
+
+
+def _is_range(pair):
+    try:
+        low, high = pair
+        return bool(np.isscalar(low) and np.isscalar(high) and -np.inf < low < high < np.inf)
+    except (TypeError, ValueError):
+        return False
 
 
 class _SeededTorch:

@@ -91,7 +91,10 @@ class Atom(Formula):
 
     def holds(self):
         rows = self.rows
-        return torch.where(self.strict_rows, rows > 0, rows >= 0).all(dim=-1)
+        if isinstance(self.strict, bool):
+            lowest = rows.min(dim=-1).values  # NaN if any is
+            return lowest > 0 if self.strict else lowest >= 0
+        return torch.where(self.strict, rows > 0, rows >= 0).all(dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +214,9 @@ class DL2(Logic):
     r"""The loss of DL2: zero exactly where the formula is true.
 
     A row :math:`v \ge 0` becomes :math:`\max(0, -v)`; a strict row adds `tie_penalty` where
-    :math:`v = 0`. "And" is the sum, "or" the product; negation is pushed down to the rows.
+    :math:`v = 0`. "And" is the sum, "or" the product; negation is pushed down to the rows. (In
+    floating point the product can underflow, so that "exactly" holds for conjunctions of rows,
+    as in every property.)
 
     Parameters
     ----------
@@ -291,13 +296,14 @@ class STL(Logic):
     def _conjunction(self, truths):
         lowest = truths.min(dim=1, keepdim=True).values
         negative = lowest < 0
-        safe = torch.where(lowest == 0, 1.0, lowest)
+        tie = lowest.abs() < torch.finfo(lowest.dtype).eps ** 2  # its inverse square overflows
+        safe = torch.where(tie, 1.0, lowest)
         relative = (truths - lowest) / safe
         # Below zero: weighted sum of lowest * exp(relative); above: weighted mean.
         weight = torch.softmax(self.sharpness * torch.where(negative, relative, -relative), dim=1)
         below = lowest * torch.exp(relative.clamp(max=0.0))
         robustness = (weight * torch.where(negative, below, truths)).sum(dim=1)
-        return torch.where(lowest.squeeze(1) == 0, lowest.squeeze(1), robustness)
+        return torch.where(tie.squeeze(1), lowest.squeeze(1), robustness)
 
     def _disjunction(self, truths):
         return -self._conjunction(-truths)

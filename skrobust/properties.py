@@ -52,7 +52,6 @@ __all__ = [
 ]
 
 _BALL_PARAMETERS = ("epsilon", "norm", "bounds")
-_OUTPUTS = ("labels", "probabilities", "logits")  # each can be computed from the next
 
 
 # ---- conclusions: rows around given reference points -------------------------------------
@@ -63,8 +62,8 @@ class Conclusion(ABC):
 
     Attributes
     ----------
-    strict : bool Tensor of shape (m,)
-        Rows that must be above 0, rather than at least 0.
+    strict : bool, or bool Tensor of shape (m,)
+        Whether rows must be above 0, rather than at least 0.
     uses_distance : bool
         Whether any row depends on the distance of the point from its reference.
     """
@@ -115,7 +114,7 @@ class LinearRows(Conclusion):
     ----------
     A : Tensor of shape (n, m, n_classes)
     c, b : Tensor of shape (n, m)
-    strict : bool Tensor of shape (m,)
+    strict : bool, or bool Tensor of shape (m,)
     output : {"logits", "probabilities"}
     uses_distance : bool
     """
@@ -123,7 +122,7 @@ class LinearRows(Conclusion):
     A: torch.Tensor
     c: torch.Tensor
     b: torch.Tensor
-    strict: torch.Tensor
+    strict: bool | torch.Tensor
     output: str = "logits"
     uses_distance: bool = True
 
@@ -153,10 +152,7 @@ class _ConfidenceRow(Conclusion):
     eta: float
 
     uses_distance = False
-
-    @property
-    def strict(self):
-        return torch.zeros(1, dtype=torch.bool, device=self.labels.device)
+    strict = False
 
     def values(self, logits, distance=None):
         log_probabilities = torch.log_softmax(logits, dim=-1)
@@ -179,10 +175,21 @@ class _Both(Conclusion):
 
     left: Conclusion
     right: Conclusion
+    strict: bool | torch.Tensor
 
-    @property
-    def strict(self):
-        return torch.cat([self.left.strict, self.right.strict])
+    @classmethod
+    def of(cls, left, right, reference_logits):
+        """Join two conclusions about the same reference points."""
+        if left.strict is right.strict:
+            return cls(left, right, left.strict)
+        distance = reference_logits.new_zeros(1)
+        parts = [
+            torch.as_tensor(part.strict, device=reference_logits.device).expand(
+                part[:1].values(reference_logits[:1], distance).shape[1]
+            )
+            for part in (left, right)
+        ]
+        return cls(left, right, torch.cat(parts))
 
     @property
     def uses_distance(self):
@@ -193,7 +200,7 @@ class _Both(Conclusion):
         return torch.cat(parts, dim=-1)
 
     def __getitem__(self, index):
-        return _Both(self.left[index], self.right[index])
+        return _Both(self.left[index], self.right[index], self.strict)
 
     def linear_rows(self):
         left, right = self.left.linear_rows(), self.right.linear_rows()
@@ -273,9 +280,9 @@ class RobustnessProperty(BaseEstimator, ABC):
         return self.reference == "label"
 
     @property
-    def needed_output(self):
-        """What must be known of a classifier: "labels", "probabilities" or "logits"."""
-        return self.output
+    def needed_outputs(self):
+        """What must be known of a classifier: of "labels", "probabilities" and "logits"."""
+        return {self.output}
 
     def check(self, X=None):
         """Validate the parameters, and the rows of `X` against `bounds`; return self.
@@ -415,13 +422,12 @@ class ClassificationRobustness(RobustnessProperty):
     ClassificationRobustness(epsilon=0.05)
     """
 
-    needed_output = "labels"
+    needed_outputs = frozenset({"labels"})
 
     def conclusion(self, reference_logits, labels):
         A = _difference_rows(labels, reference_logits.shape[1], reference_logits)
         zeros = torch.zeros(A.shape[:2], dtype=A.dtype, device=A.device)
-        strict = torch.ones(A.shape[1], dtype=torch.bool, device=A.device)
-        return LinearRows(A, zeros, zeros, strict, uses_distance=False)
+        return LinearRows(A, zeros, zeros, strict=True, uses_distance=False)
 
 
 class _OutputRobustness(RobustnessProperty):
@@ -438,8 +444,7 @@ class _OutputRobustness(RobustnessProperty):
     def _rows(self, reference_logits, slope, constant):
         reference = _outputs(reference_logits, self.output)
         A, c, b = _two_sided_rows(reference, slope, constant)
-        strict = torch.zeros(A.shape[1], dtype=torch.bool, device=A.device)
-        return LinearRows(A, c, b, strict, self.output, uses_distance=slope != 0)
+        return LinearRows(A, c, b, False, self.output, uses_distance=slope != 0)
 
 
 class StandardRobustness(_OutputRobustness):
@@ -567,7 +572,7 @@ class StrongClassificationRobustness(RobustnessProperty):
         super().__init__(epsilon, norm=norm, bounds=bounds, reference=reference)
         self.eta = eta
 
-    needed_output = "probabilities"
+    needed_outputs = frozenset({"probabilities"})
 
     def check(self, X=None):
         check_real("eta", self.eta, low=0, high=1, closed="neither")
@@ -674,8 +679,8 @@ class LinearRobustness(RobustnessProperty):
                 f"Got rows A, c, b of shapes {shapes}, but expected ({n}, m, {n_classes}), "
                 f"({n}, m), ({n}, m) for {n} points and {n_classes} classes."
             )
-        strict = torch.full((m,), bool(self.strict), device=A.device)
-        return LinearRows(A, c, b, strict, self.output, uses_distance=bool((c != 0).any()))
+        uses_distance = bool((c != 0).any())
+        return LinearRows(A, c, b, bool(self.strict), self.output, uses_distance)
 
     def _constant_rows(self):
         expectation = (
@@ -725,8 +730,8 @@ class Conjunction(RobustnessProperty):
         return self.left.needs_labels or self.right.needs_labels
 
     @property
-    def needed_output(self):
-        return max(self.left.needed_output, self.right.needed_output, key=_OUTPUTS.index)
+    def needed_outputs(self):
+        return self.left.needed_outputs | self.right.needed_outputs
 
     @property
     def reference(self):
@@ -759,7 +764,7 @@ class Conjunction(RobustnessProperty):
             part.conclusion(reference_logits, part.reference_labels(reference_logits, labels))
             for part in (self.left, self.right)
         )
-        return _Both(*parts)
+        return _Both.of(*parts, reference_logits)
 
     def reference_labels(self, reference_logits, labels=None):
         """Return the true labels; each part takes its own from them or from the outputs."""

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from skrobust.networks import as_predictor
+from skrobust.networks import as_model
 
 SLACK = 1e-12  # of float64 arithmetic
 
@@ -44,11 +44,13 @@ def assert_counterexamples_break(model, property, result, X, y):
     assert np.isnan(points[~found]).all()
     rows = np.asarray(X).reshape(len(X), -1).astype(points.dtype)
     assert_inside_ball(points[found], rows[found], property)
-    if property.needs_labels and property.needed_output == "labels":
+    if property.needs_labels and property.needed_outputs == {"labels"}:
         shaped = points[found].reshape(-1, *np.shape(X)[1:])
         assert (model.predict(shaped) != np.asarray(y)[found]).all()
         return
-    network = as_predictor(model, property.needed_output, input_shape=np.shape(X)[1:])
+    network = as_model(
+        model, property.needed_outputs, needs_gradient=False, input_shape=np.shape(X)[1:]
+    )
     x, at = network.rows(rows[found]), network.rows(points[found])
     broken = ~property.holds(
         network.replay(at).numpy(),

@@ -13,11 +13,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping
 from skorch.dataset import ValidSplit
 
 from skrobust import RobustClassifier, TorchClassifier
-from skrobust.attacks import FGSM
+from skrobust.attacks import FGSM, PGD
+from skrobust.exceptions import DivergedTrainingError
 from skrobust.properties import ClassificationRobustness, StandardRobustness
 from skrobust.training import (
     AdversarialTraining,
@@ -445,7 +446,18 @@ def changed(value):
         bad(GOOD, LABELS, "Got batch_size=2.5, but expected an integer", batch_size=2.5),
         bad(GOOD, LABELS, "Got lr=0, but expected a finite number", lr=0),
         bad(GOOD, LABELS, "Got hidden_layer_sizes=.*positive integer", hidden_layer_sizes=(5, 0)),
-        bad(GOOD, LABELS, r"Got .*=\(1, -1\), but expected low <= high", clamp=(1, -1)),
+        bad(GOOD, LABELS, r"Got clamp=\(1, -1\), but expected None, or a pair", clamp=(1, -1)),
+        bad(GOOD, LABELS, r"Got clamp=100, but expected None, or a pair", clamp=100),
+        bad(
+            GOOD, LABELS, "Got optimizer='adam', but expected a class", TypeError, optimizer="adam"
+        ),
+        bad(GOOD, LABELS, r"Got input_shape=\(1, 4\), but expected None", input_shape=(1, 4)),
+        bad(
+            GOOD,
+            LABELS,
+            "Got a module that cannot take rows of",
+            module=torch.nn.Linear(99, 2),
+        ),
         bad(GOOD, LABELS, "Got property=0.1, but expected a Rob", TypeError, property=0.1),
     ],
 )
@@ -531,3 +543,54 @@ def test_torch_classifier_refuses(given):
         TorchClassifier("linear", 2).predict(X)
     with pytest.raises(ValueError, match="NaN"):
         TorchClassifier(given, 2).predict(X * np.nan)
+
+
+def test_weights_that_diverge_in_the_last_step_are_an_error(digits):
+    X, _, y, _ = digits
+    model = RobustClassifier(max_epochs=1, lr=1e38, batch_size=2000, optimizer=torch.optim.SGD)
+    with pytest.raises(DivergedTrainingError, match="by the end of epoch 1, batch 1"):
+        model.fit(X, y)
+
+
+def test_partial_fit_follows_a_changed_regime(blobs):
+    X, y = blobs
+    model = RobustClassifier(random_state=0, property=ClassificationRobustness(0.05))
+    model.partial_fit(X, y)
+    regime = AdversarialTraining()
+    model.set_params(training=regime).partial_fit(X, y)
+    assert model.net_.regime is regime
+
+
+def test_batch_norm_meets_no_batch_of_one(digits):
+    X, _, y, _ = digits
+    module = torch.nn.Sequential(
+        torch.nn.Linear(64, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 10)
+    )
+    model = RobustClassifier(module, batch_size=64, max_epochs=1).fit(X[:129], y[:129])
+    assert [batch["train_batch_size"] for batch in model.history_[0]["batches"]] == [64, 65]
+
+
+def test_a_checkpoint_made_in_training_holds_no_data(digits, tmp_path):
+    X, _, y, _ = digits
+    file = tmp_path / "net.pkl"
+    callback = Checkpoint(
+        f_pickle=file,
+        f_params=None,
+        f_optimizer=None,
+        f_criterion=None,
+        f_history=None,
+        monitor=None,
+    )
+    RobustClassifier(max_epochs=1, hidden_layer_sizes=2, callbacks=[callback]).fit(X, y)
+    assert file.stat().st_size < X.nbytes / 4
+    assert pickle.loads(file.read_bytes()).predict_proba(X).shape == (len(X), 10)
+
+
+def test_regimes_that_are_none_inside_can_be_searched():
+    model = RobustClassifier(training=AdversarialTraining())
+    model.set_params(training__attack__n_steps=3)
+    attack = model.training.attack
+    assert attack.get_params() == PGD(3, objective="cross-entropy").get_params()
+    model = RobustClassifier(training=ConstraintTraining())
+    model.set_params(training__logic__tie_penalty=0.5)
+    assert model.training.logic.tie_penalty == 0.5

@@ -23,7 +23,7 @@ def counted(model, rows, labels, seed):
 
 
 def evaluate(measure, model, rows=ROWS, labels=LABELS, **params):
-    params = {"fingerprint": "model", "chunk_size": 4, "random_state": 0} | params
+    params = {"fingerprint": lambda: "model", "chunk_size": 4, "random_state": 0} | params
     return evaluate_in_chunks(measure, model, rows, labels, **params)
 
 
@@ -69,7 +69,7 @@ def test_memory_repeats_no_work(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"fingerprint": "other"}, {"random_state": 1}, {"labels": LABELS[::-1]}]
+    "changed", [{"fingerprint": lambda: "other"}, {"random_state": 1}, {"labels": LABELS[::-1]}]
 )
 def test_memory_tells_what_differs(tmp_path, changed):
     file, memory = tmp_path / "calls", str(tmp_path / "memory")

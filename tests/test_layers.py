@@ -15,6 +15,7 @@ ORDER = [
     "_validation",
     "_evaluation",
     "statistics",
+    "_parameters",
     "_ball",
     "logics",
     "properties",

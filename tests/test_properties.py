@@ -128,7 +128,7 @@ def test_custom_rows_for_probabilities():
     # The last class never has a probability above 0.3.
     property = LinearRobustness(([[0.0, -1.0]], [0.3]), output="probabilities")
     assert margin(property, [LOG3, 0.0]) == pytest.approx(0.05)
-    assert property.needed_output == "probabilities"
+    assert property.needed_outputs == {"probabilities"}
 
 
 def test_nan_outputs_do_not_hold():
@@ -145,7 +145,7 @@ def test_linear_rows_are_the_margin(property):
     values = torch.einsum("nmk,nk->nm", rows.A, logits) + rows.c * distance[:, None] + rows.b
     found = property.margin(logits, reference_logits=reference, distance=distance, labels=labels)
     np.testing.assert_allclose(found, values.min(dim=1).values)
-    assert rows.strict.tolist() == [isinstance(property, CR)] * rows.A.shape[1]
+    assert rows.strict is isinstance(property, CR)
 
 
 def test_many_points_around_each_reference():
@@ -226,8 +226,8 @@ def test_conjunction_is_the_lower_margin():
 def test_conjunction_needs_what_its_parts_need():
     assert (CR() & SR()).needs_labels
     assert not (CR(reference="prediction") & SR()).needs_labels
-    assert (CR() & SCR()).needed_output == "probabilities"
-    assert (SR() & SCR()).needed_output == "logits"
+    assert (CR() & SCR()).needed_outputs == {"labels", "probabilities"}
+    assert (SR() & SCR()).needed_outputs == {"logits", "probabilities"}
     mixed = CR(reference="prediction") & CR()
     # At [0, 1], the prediction is 1 and the label 0.
     assert mixed.margin([[0.0, 1.0]], labels=[0]).item() == -1.0

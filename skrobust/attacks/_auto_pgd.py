@@ -86,7 +86,7 @@ class _State:
         self.previous_x, self.previous_value = x, value
         self.size = x.new_full((n, 1), 2.0)  # relative to epsilon
         self.improved = x.new_zeros(n)
-        self.steps = 0
+        self.steps = -1  # the first point that is observed is no step
         self.size_at_check, self.best_at_check = self.size, value
 
     def select(self, kept):

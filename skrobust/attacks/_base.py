@@ -1,7 +1,5 @@
 """What all attacks share: the target, the outcome, and the loop over restarts."""
 
-import math
-import warnings
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,11 +10,10 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from skrobust._validation import check_choice, check_instance
-from skrobust.attacks._boundary import closer, outcome_at, pull_to_boundary
-from skrobust.exceptions import AttackWarning
+from skrobust._validation import check_choice, check_columns, check_instance
+from skrobust.attacks._boundary import closer, finite_or_zero, outcome_at, pull_to_boundary
 from skrobust.logics import Atom
-from skrobust.networks import as_network
+from skrobust.networks import as_model
 from skrobust.properties import RobustnessProperty
 
 __all__ = ["Attack", "GradientAttack", "Outcome", "Target", "Tracker", "evaluation_mode"]
@@ -162,17 +159,7 @@ class Target:
             else:
                 value = -torch.nn.functional.cross_entropy(logits, self.classes, reduction="none")
             (gradient,) = torch.autograd.grad(value.sum(), x)
-        # One number tells whether every entry is finite.
-        if not math.isfinite(gradient.sum().item()):
-            failed = ~torch.isfinite(gradient).all(dim=1)
-            if failed.any():
-                warnings.warn(
-                    f"The gradient is not finite at {int(failed.sum())} of {len(x)} points; the "
-                    "attack stands still there, so robustness may be overestimated.",
-                    AttackWarning,
-                    stacklevel=2,
-                )
-                gradient[failed] = 0
+        gradient = finite_or_zero(gradient)
         return gradient, logits.detach(), value.detach()
 
 
@@ -180,6 +167,7 @@ class Attack(BaseEstimator, ABC):
     """Base class: a search in the ball of each sample for a point that breaks the property."""
 
     n_restarts = 1
+    needs_gradient = True
 
     @abstractmethod
     def check(self):
@@ -307,7 +295,8 @@ class Attack(BaseEstimator, ABC):
         Parameters
         ----------
         estimator : object
-            Fitted classifier, of a kind that `skrobust.networks.as_network` supports.
+            Fitted classifier; for all attacks but `UniformSampling`, of a kind that
+            `skrobust.networks.as_network` supports.
         X : array-like of shape (n_samples, n_features)
             Reference points, in the raw input space of the estimator.
         y : array-like of shape (n_samples,), default=None
@@ -321,9 +310,15 @@ class Attack(BaseEstimator, ABC):
         ndarray of shape (n_samples, n_features)
         """
         self.check()
-        network = as_network(estimator, input_shape=np.shape(X)[1:])
-        rows = network.rows(X)
         check_instance("property", property, RobustnessProperty, "ClassificationRobustness()")
+        check_columns(estimator, X)
+        network = as_model(
+            estimator,
+            property.needed_outputs,
+            needs_gradient=self.needs_gradient,
+            input_shape=np.shape(X)[1:],
+        )
+        rows = network.rows(X)
         property.check(rows.cpu().numpy())
         labels = None if y is None else network.encode(y)
         seed = check_random_state(random_state).randint(2**31 - 1)

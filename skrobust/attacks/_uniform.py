@@ -43,6 +43,8 @@ class UniformSampling(Attack):
         Points that the network sees at a time.
     """
 
+    needs_gradient = False
+
     def __init__(self, n_samples=100, *, batch_size=2048):
         self.n_samples = n_samples
         self.batch_size = batch_size
@@ -67,13 +69,15 @@ class UniformSampling(Attack):
         for done in range(0, self.n_samples, self.batch_size):
             r = min(self.batch_size, self.n_samples - done)
             noise = target.ball.noise(r, generator)
-            for start in range(0, len(target), n_rows):
-                index = slice(start, start + n_rows)
-                block = target[index]
-                x = block.ball.sample(r, generator, noise)
-                with torch.no_grad():
-                    logits = block.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-                yield index, block.assess(x, logits)
+            for part in range(0, len(target), self.batch_size):
+                group = target[part : part + self.batch_size]
+                _ = group.conclusion  # computed once, and handed on to its blocks
+                for start in range(0, len(group), n_rows):
+                    block = group[start : start + n_rows]
+                    x = block.ball.sample(r, generator, noise)
+                    with torch.no_grad():
+                        logits = block.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+                    yield slice(part + start, part + start + len(block)), block.assess(x, logits)
 
     def summary(self, target, generator=None):
         """Draw the points of a `Target` and return their `SamplingSummary`."""
@@ -82,15 +86,20 @@ class UniformSampling(Attack):
         margins = target.x.new_full((n,), torch.inf)
         n_holding = torch.zeros(n, dtype=torch.int64, device=device)
         first_holds = torch.zeros(n, dtype=torch.bool, device=device)
+        n_seen = 0
         for index, outcome in self.sample(target, generator):
-            fresh = margins[index] == torch.inf
-            first_holds[index] |= fresh & ~outcome.broken[:, 0]
-            n_holding[index] += (~outcome.broken).sum(dim=1)
+            holding = ~outcome.broken
             lowest, worst = outcome.margins.min(dim=1)
-            better = lowest < margins[index]
             candidates = outcome.points[torch.arange(len(worst), device=device), worst]
-            points[index] = torch.where(better.unsqueeze(1), candidates, points[index])
-            margins[index] = torch.where(better, lowest, margins[index])
+            if n_seen < n:  # the first round, over all samples
+                n_seen += len(worst)
+                first_holds[index] = holding[:, 0]
+                points[index], margins[index] = candidates, lowest
+            else:
+                better = lowest < margins[index]
+                points[index] = torch.where(better.unsqueeze(1), candidates, points[index])
+                margins[index] = torch.where(better, lowest, margins[index])
+            n_holding[index] += holding.sum(dim=1)
         worst = Outcome(points, margins, n_holding < self.n_samples)
         return SamplingSummary(worst, n_holding, first_holds)
 

@@ -2,6 +2,6 @@
 
 from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (register themselves)
 from skrobust.networks._base import Network, as_network
-from skrobust.networks._black_box import BlackBox, as_predictor
+from skrobust.networks._black_box import BlackBox, as_model
 
-__all__ = ["BlackBox", "Network", "as_network", "as_predictor"]
+__all__ = ["BlackBox", "Network", "as_model", "as_network"]

@@ -26,19 +26,25 @@ class Network:
     replay : callable or None, default=None
         ``replay(X) -> logits`` computes the outputs as the estimator itself does, step by
         step, where that differs from `module`. Counterexamples are confirmed by it.
+    probabilistic : bool, default=True
+        Whether the softmax of the logits is what the estimator's `predict_proba` returns.
+    dtype : torch.dtype or None, default=None
+        Of the rows; that of the module's parameters if None.
 
     Attributes
     ----------
-    dtype : torch.dtype
     device : torch.device
     """
 
-    def __init__(self, module, classes, n_features=None, replay=None):
+    def __init__(
+        self, module, classes, n_features=None, replay=None, *, probabilistic=True, dtype=None
+    ):
         self.module = module.eval()
         self.classes = np.asarray(classes)
         self.n_features = n_features
         first = next(module.parameters(), torch.empty(0))
-        self.dtype, self.device = first.dtype, first.device
+        self.dtype, self.device = first.dtype if dtype is None else dtype, first.device
+        self.probabilistic = probabilistic
         self._replay = replay
 
     def __call__(self, x):
@@ -62,7 +68,7 @@ class Network:
 
     def fingerprint(self):
         """Return what tells this network from others, as arrays and plain values."""
-        weights = {name: v.cpu().numpy() for name, v in self.module.state_dict().items()}
+        weights = {n: v.double().cpu().numpy() for n, v in self.module.state_dict().items()}
         # Numbers that a module keeps beside its weights, and may not show.
         plain = [
             {name: v for name, v in vars(module).items() if isinstance(v, _PLAIN)}
@@ -97,7 +103,7 @@ class Network:
         with torch.no_grad():
             if self._replay is None:
                 return self(x)
-            return self._replay(x.cpu().numpy()).to(x.device)
+            return self._replay(x.cpu().numpy()).to(x)
 
 
 def check_rows(X, n_features=None):
@@ -115,6 +121,11 @@ def check_rows(X, n_features=None):
         raise ValueError(
             f"Got X with {X.shape[1]} features, but expected {n_features}, as at fit."
         )
+    if X.dtype.kind in "bO":
+        try:
+            X = X.astype(np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"Got X of dtype {X.dtype}, but expected numbers.") from None
     if not np.issubdtype(X.dtype, np.number):
         raise TypeError(f"Got X of dtype {X.dtype}, but expected numbers.")
     n_bad = int((~np.isfinite(X)).any(axis=1).sum())
@@ -159,6 +170,8 @@ def as_network(estimator, *, input_shape=None):
     UnsupportedModelError
         If the estimator, or a step of a pipeline, is of another kind.
     """
+    if hasattr(estimator, "best_estimator_"):  # any of scikit-learn's searches
+        return as_network(estimator.best_estimator_, input_shape=input_shape)
     raise UnsupportedModelError(
         f"Got a {type(estimator).__name__}, but expected a classifier that can be read as a "
         "network: RobustClassifier, a skorch classifier, a linear classifier or MLPClassifier "

@@ -6,7 +6,7 @@ import torch
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks._base import Network, as_network
 
-__all__ = ["BlackBox", "as_predictor"]
+__all__ = ["BlackBox", "as_model"]
 
 
 class BlackBox(Network):
@@ -49,41 +49,58 @@ class BlackBox(Network):
         return torch.nn.functional.one_hot(index, len(self.classes)).double()
 
 
-def as_predictor(estimator, output, *, input_shape=None):
-    """Return the estimator as a `Network` where it can be read as one, else as a `BlackBox`.
+def as_model(estimator, outputs=("logits",), *, needs_gradient=True, input_shape=None):
+    """Return the estimator as a `Network` with the outputs needed, or else as a `BlackBox`.
 
     Parameters
     ----------
     estimator : object
         Fitted classifier.
-    output : {"labels", "probabilities", "logits"}
+    outputs : collection of {"labels", "probabilities", "logits"}
         What is needed of it.
+    needs_gradient : bool, default=True
+        Whether a black box will not do.
     input_shape : tuple of int, default=None
         Shape of one sample.
+
+    Returns
+    -------
+    Network
 
     Raises
     ------
     UnsupportedModelError
-        If the estimator is no classifier with `classes_`, or lacks `predict_proba` where that
-        is needed.
+        If the estimator is no classifier with `classes_`, if it is no network where that is
+        needed, or if it lacks `predict_proba` where that is needed.
     UnsupportedPropertyError
-        If logits are needed of an estimator that has none.
+        If the estimator cannot give the outputs that the property speaks about.
     """
+    name = type(estimator).__name__
     try:
-        return as_network(estimator, input_shape=input_shape)
+        network = as_network(estimator, input_shape=input_shape)
     except UnsupportedModelError:
-        name = type(estimator).__name__
+        if needs_gradient:
+            raise
+    else:
+        if network.probabilistic or "probabilities" not in outputs:
+            return network
+        if needs_gradient:
+            raise UnsupportedPropertyError(
+                f"Got a property of probabilities, but those of {name} are not the softmax of "
+                "its scores, so it cannot be attacked by gradients. Sampling "
+                "(ConstraintAccuracy, UniformSampling) works where there is predict_proba."
+            )
     if not (hasattr(estimator, "predict") and hasattr(estimator, "classes_")):
         raise UnsupportedModelError(
             f"Got a {name}, but expected a fitted classifier with predict and classes_."
         )
-    if output == "logits":
+    if "logits" in outputs:
         raise UnsupportedPropertyError(
             f"Got a property of logits, but {name} has none that skrobust can read. "
             "Set output='probabilities' on the property."
         )
-    if output == "probabilities" and not hasattr(estimator, "predict_proba"):
+    if "probabilities" in outputs and not hasattr(estimator, "predict_proba"):
         raise UnsupportedModelError(
             f"Got a {name} without predict_proba, but the property speaks about probabilities."
         )
-    return BlackBox(estimator, output)
+    return BlackBox(estimator, "probabilities" if "probabilities" in outputs else "labels")

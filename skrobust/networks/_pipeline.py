@@ -41,6 +41,17 @@ class Scale(torch.nn.Module):
         return torch.addcmul(self.bias, x, self.weight)
 
 
+class _Cast(torch.nn.Module):
+    """The identity, in another precision."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x):
+        return x.to(self.dtype)
+
+
 def _scale(weight, bias):
     weight, bias = (np.asarray(v, dtype=np.float64) for v in (weight, bias))
     return Scale(torch.tensor(weight), torch.tensor(bias))
@@ -143,7 +154,9 @@ def _(pipeline: Pipeline, *, input_shape=None):
     final = as_network(pipeline.steps[-1][1], input_shape=None if steps else input_shape)
     if not steps:
         return final
-    module = torch.nn.Sequential(*layers, final.module).to(final.device, final.dtype)
+    # Raw units can be large: scale in float64, as the steps themselves do.
+    front = torch.nn.Sequential(*layers).to(final.device, torch.float64)
+    module = torch.nn.Sequential(*front, _Cast(final.dtype), final.module, _Cast(torch.float64))
 
     def replay(X):
         for _, step in steps:
@@ -151,4 +164,11 @@ def _(pipeline: Pipeline, *, input_shape=None):
                 X = step.transform(X)
         return final.replay(final.rows(X))
 
-    return Network(module, final.classes, steps[0][1].n_features_in_, replay)
+    return Network(
+        module,
+        final.classes,
+        steps[0][1].n_features_in_,
+        replay,
+        probabilistic=final.probabilistic,
+        dtype=torch.float64,
+    )

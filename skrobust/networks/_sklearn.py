@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import (
     LogisticRegression,
     LogisticRegressionCV,
@@ -49,7 +50,20 @@ def _two_logits(weight, bias):
 def _(model, *, input_shape=None):
     check_is_fitted(model)
     layer = linear_layer(*_two_logits(model.coef_, model.intercept_))
-    return Network(torch.nn.Sequential(layer), model.classes_, model.n_features_in_)
+    return Network(
+        torch.nn.Sequential(layer),
+        model.classes_,
+        model.n_features_in_,
+        probabilistic=_is_softmax(model),
+    )
+
+
+def _is_softmax(model):
+    """Whether `predict_proba` is the softmax; one-versus-rest probabilities are not."""
+    if isinstance(model, SGDClassifier):
+        return model.loss == "log_loss" and len(model.classes_) == 2
+    kinds = (LogisticRegression, LogisticRegressionCV, LinearDiscriminantAnalysis)
+    return isinstance(model, kinds)
 
 
 @as_network.register
@@ -73,3 +87,8 @@ def _(model: MLPClassifier, *, input_shape=None):
 def _(search, *, input_shape=None):
     check_is_fitted(search, "best_estimator_")
     return as_network(search.best_estimator_, input_shape=input_shape)
+
+
+@as_network.register
+def _(model: FrozenEstimator, *, input_shape=None):
+    return as_network(model.estimator, input_shape=input_shape)

@@ -56,11 +56,14 @@ def _(net: NeuralNetClassifier, *, input_shape=None):
     module = net.module_
     if isinstance(net.criterion_, torch.nn.NLLLoss):
         module = _without_softmax(module)
+    # With another criterion, skorch's predict_proba returns the outputs as they are.
+    probabilistic = isinstance(net.criterion_, torch.nn.NLLLoss | torch.nn.CrossEntropyLoss)
     # skorch predicts the index of the largest output, whatever the labels were.
     # A class that was not seen leaves a gap.
     classes = np.arange(int(np.max(net.classes_)) + 1)
     n_features = None if input_shape is None else math.prod(input_shape)
-    return Network(_shaped(module, input_shape), classes, n_features)
+    module = _shaped(module, input_shape)
+    return Network(module, classes, n_features, probabilistic=probabilistic)
 
 
 @as_network.register

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
 from skrobust._evaluation import evaluate_in_chunks
-from skrobust._validation import check_instance, check_integer, check_real
+from skrobust._validation import check_columns, check_instance, check_integer, check_real
+from skrobust.networks import as_model
 from skrobust.properties import RobustnessProperty
 from skrobust.statistics import Interval
 
@@ -64,29 +66,30 @@ class RobustnessScorer(BaseEstimator, ABC):
         return self.evaluate(estimator, X, y).score
 
 
-def check_property(property):
-    """Return `property` if it is one, else raise a TypeError."""
-    example = "ClassificationRobustness(epsilon=0.1)"
-    return check_instance("property", property, RobustnessProperty, example)
-
-
 class PropertyScorer(RobustnessScorer):
     """Base class of scorers of one property, measured on chunks of samples."""
 
-    def _evaluate_in_chunks(self, measure, as_model, X, y):
+    def _evaluate_in_chunks(self, measure, estimator, X, y, needs_gradient):
         """Validate everything, then measure chunk by chunk.
 
         Parameters
         ----------
         measure : callable
             ``measure(model, rows, labels, seed)``, as in `evaluate_in_chunks`.
-        as_model : callable
-            ``as_model(input_shape=...)`` returns the estimator as a Network.
+        needs_gradient : bool
+            Whether the estimator must be a network; otherwise it may be a black box.
         """
-        check_property(self.property).check()
+        example = "ClassificationRobustness(epsilon=0.1)"
+        check_instance("property", self.property, RobustnessProperty, example).check()
         check_real("confidence", self.confidence, low=0, high=1, closed="neither")
         check_integer("chunk_size", self.chunk_size, low=1)
-        model = as_model(input_shape=np.shape(X)[1:])
+        check_columns(estimator, X)
+        model = as_model(
+            estimator,
+            self.property.needed_outputs,
+            needs_gradient=needs_gradient,
+            input_shape=np.shape(X)[1:],
+        )
         rows = model.check_rows(X)
         self.property.check(rows)
         labels = None
@@ -105,10 +108,16 @@ class PropertyScorer(RobustnessScorer):
             model,
             rows,
             labels,
-            fingerprint=model.fingerprint(),
+            fingerprint=partial(_key, model, rows),
             chunk_size=self.chunk_size,
             random_state=self.random_state,
             n_jobs=self.n_jobs,
             memory=self.memory,
             verbose=self.verbose,
         )
+
+
+def _key(model, rows):
+    """Return what tells a model from others: what it is made of, and what it does."""
+    few = model.replay(model.rows(rows[:64])).double().cpu().numpy()
+    return model.fingerprint(), few

@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 import torch
 
+from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance
 from skrobust.attacks import PGD, Attack, Target, UniformSampling
-from skrobust.networks import as_network, as_predictor
-from skrobust.scorers._base import PropertyScorer, ScoreResult, check_property
+from skrobust.scorers._base import PropertyScorer, ScoreResult
 from skrobust.statistics import Interval, clopper_pearson
 
 __all__ = [
@@ -36,14 +36,18 @@ class ConstraintSecurityResult(ScoreResult):
         Smallest row of the property at the point that the attack ended at.
     counterexamples : ndarray of shape (n_samples, n_features)
         Points that break the property, as the estimator itself computes; NaN where none.
+    unconfirmed : ndarray of bool, shape (n_samples,)
+        Samples that count as holding although the network has a violation, which the estimator
+        itself does not show, also after a second attack: a matter of rounding.
     """
 
     holds: np.ndarray
     margins: np.ndarray
     counterexamples: np.ndarray
+    unconfirmed: np.ndarray
 
 
-class ConstraintSecurity(PropertyScorer):
+class ConstraintSecurity(DefaultParts, PropertyScorer):
     """Share of samples around which an attack finds no violation of a property.
 
     An upper estimate of the share for which the property truly holds.
@@ -105,11 +109,14 @@ class ConstraintSecurity(PropertyScorer):
         self.memory = memory
         self.verbose = verbose
 
+    def _default_parts(self):
+        return {"attack": PGD()}
+
     def evaluate(self, estimator, X, y=None):
-        attack = PGD() if self.attack is None else self.attack
+        attack = self._part("attack")
         check_instance("attack", attack, Attack, "PGD()").check()
         measure = partial(_attack, property=self.property, attack=attack)
-        found = self._evaluate_in_chunks(measure, partial(as_network, estimator), X, y)
+        found = self._evaluate_in_chunks(measure, estimator, X, y, attack.needs_gradient)
         holds = found["holds"]
         interval = clopper_pearson(holds.sum(), len(holds), self.confidence)
         return ConstraintSecurityResult(float(holds.mean()), interval, **found)
@@ -117,8 +124,19 @@ class ConstraintSecurity(PropertyScorer):
 
 def _attack(network, rows, labels, seed, *, property, attack):
     x, labels, generator = _to_torch(network, rows, labels, seed)
+    target = Target(network, property, x, labels)
     outcome = attack.run(network, property, x, labels, generator=generator)
-    return _confirmed(Target(network, property, x, labels), outcome)
+    found = _confirmed(target, outcome)
+    unconfirmed = outcome.broken.cpu().numpy() & found["holds"]
+    if unconfirmed.any():
+        # These left the batch at a violation that only rounding made: take all steps, again.
+        left = target[torch.as_tensor(np.flatnonzero(unconfirmed), device=x.device)]
+        again = attack.run(
+            network, property, left.x, left.labels, stop_when_broken=False, generator=generator
+        )
+        for name, values in _confirmed(left, again).items():
+            found[name][unconfirmed] = values
+    return found | {"unconfirmed": unconfirmed & found["holds"]}
 
 
 def _confirmed(target, outcome):
@@ -151,7 +169,9 @@ class ConstraintAccuracyResult(ScoreResult):
         around each input, since points around the same input are not independent trials.
     sampling_interval : Interval
         Clopper-Pearson from all sampled points: how far the score is known for these very
-        inputs (conservative, by Hoeffding 1956, since each input has its own share).
+        inputs. Approximate: points of different inputs share noise, so that they are
+        independent in pairs only, which gives the spread of the binomial, not its exact
+        coverage.
     shares : ndarray of shape (n_samples,)
         Share of the sampled points at which the property holds.
     margins : ndarray of shape (n_samples,)
@@ -237,9 +257,7 @@ class ConstraintAccuracy(PropertyScorer):
     def evaluate(self, estimator, X, y=None):
         sampling = UniformSampling(self.n_samples, batch_size=self.batch_size).check()
         measure = partial(_sample, property=self.property, sampling=sampling)
-        check_property(self.property)
-        as_model = partial(as_predictor, estimator, self.property.needed_output)
-        found = self._evaluate_in_chunks(measure, as_model, X, y)
+        found = self._evaluate_in_chunks(measure, estimator, X, y, needs_gradient=False)
         counts, first_holds = found.pop("counts"), found.pop("first_holds")
         n_points = self.n_samples * len(counts)
         return ConstraintAccuracyResult(

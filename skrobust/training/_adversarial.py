@@ -2,6 +2,7 @@
 
 import torch
 
+from skrobust._parameters import DefaultParts
 from skrobust._validation import check_real
 from skrobust.attacks import PGD
 from skrobust.training._base import PropertyRegime
@@ -9,7 +10,7 @@ from skrobust.training._base import PropertyRegime
 __all__ = ["AdversarialTraining"]
 
 
-class AdversarialTraining(PropertyRegime):
+class AdversarialTraining(DefaultParts, PropertyRegime):
     """Minimise the loss of the task at the points that an attack finds.
 
     Parameters
@@ -36,14 +37,14 @@ class AdversarialTraining(PropertyRegime):
         check_real("clean_weight", self.clean_weight, low=0, high=1)
         super().check(property, X)
 
-    def _attacks(self):
-        return (self._attack(),)
+    def _default_parts(self):
+        return {"attack": PGD(10, objective="cross-entropy")}
 
-    def _attack(self):
-        return PGD(10, objective="cross-entropy") if self.attack is None else self.attack
+    def _attacks(self):
+        return (self._part("attack"),)
 
     def loss(self, step):
-        x = step.attack(self._attack(), self._property(step.property))
+        x = step.attack(self._part("attack"), self._property(step.property))
         if self.clean_weight == 0:
             return step.task_loss(x, step.labels)
         # One pass over both, so that batch statistics are shared.

@@ -2,6 +2,7 @@
 
 import torch
 
+from skrobust._parameters import DefaultParts
 from skrobust._validation import check_choice, check_instance, check_integer, check_real
 from skrobust.attacks import PGD
 from skrobust.logics import DL2, Logic
@@ -10,7 +11,7 @@ from skrobust.training._base import PropertyRegime
 __all__ = ["ConstraintTraining"]
 
 
-class ConstraintTraining(PropertyRegime):
+class ConstraintTraining(DefaultParts, PropertyRegime):
     r"""Minimise :math:`\alpha` x task loss + :math:`\beta` x loss of the property.
 
     The property's loss is taken, by a differentiable logic, at the point of each ball that an
@@ -65,30 +66,27 @@ class ConstraintTraining(PropertyRegime):
         check_real("beta", self.beta, low=0)
         check_integer("warmup_epochs", self.warmup_epochs)
         check_choice("balance", self.balance, ("fixed", "gradient-norm"))
-        check_instance("logic", self._logic(), Logic, "DL2()")
+        check_instance("logic", self._part("logic"), Logic, "DL2()")
         if self.balance == "gradient-norm":
             check_real("alpha", self.alpha, low=0, closed="neither")
         super().check(property, X)
 
+    def _default_parts(self):
+        return {"attack": PGD(10), "logic": DL2()}
+
     def _attacks(self):
-        return (self._attack(),)
-
-    def _attack(self):
-        return PGD(10) if self.attack is None else self.attack
-
-    def _logic(self):
-        return DL2() if self.logic is None else self.logic
+        return (self._part("attack"),)
 
     def loss(self, step):
         property = self._property(step.property)
-        x = step.attack(self._attack(), property)
+        x = step.attack(self._part("attack"), property)
         # One pass over both, so that batch statistics are shared.
         clean, attacked = step.module(torch.cat([step.x, x])).chunk(2)
         labels = property.reference_labels(clean.detach(), step.labels)
         conclusion = property.conclusion(clean, labels)
         distance = property.ball(step.x).distance(x) if conclusion.uses_distance else None
         task = step.criterion(clean, step.labels)
-        constraint = conclusion.loss(attacked, distance, self._logic()).mean()
+        constraint = conclusion.loss(attacked, distance, self._part("logic")).mean()
         beta = self.beta * min((step.epoch + 1) / (self.warmup_epochs + 1), 1.0)
         if self.balance == "gradient-norm":
             beta = beta * self._balance(step.module, task, constraint)

@@ -241,7 +241,7 @@ def test_refuses_attacks(attacks):
 
 
 def test_refuses_members():
-    with pytest.raises(TypeError, match=r"Got pgd='PGD', but expected a Attack"):
+    with pytest.raises(TypeError, match=r"Got pgd='PGD', but expected an Attack"):
         Ensemble([("pgd", "PGD")]).check()
     with pytest.raises(ValueError, match="Got n_steps=0"):
         Ensemble([("pgd", PGD(0))]).check()

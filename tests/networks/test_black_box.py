@@ -10,7 +10,7 @@ from sklearn.preprocessing import Normalizer
 from sklearn.svm import SVC
 
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.networks import BlackBox, Network, as_predictor
+from skrobust.networks import BlackBox, Network, as_model
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((60, 4)), np.array(["no", "yes", "so"])[np.arange(60) % 3]
@@ -22,7 +22,7 @@ def forest():
 
 
 def test_labels_as_logits(forest):
-    box = as_predictor(forest, "labels")
+    box = as_model(forest, {"labels"}, needs_gradient=False)
     assert isinstance(box, BlackBox)
     logits = box(box.rows(X))
     assert set(logits.unique().tolist()) == {0.0, 1.0}
@@ -30,26 +30,26 @@ def test_labels_as_logits(forest):
 
 
 def test_probabilities_as_logits(forest):
-    box = as_predictor(forest, "probabilities")
+    box = as_model(forest, {"probabilities"}, needs_gradient=False)
     found = torch.softmax(box(box.rows(X)), dim=1).numpy()
     np.testing.assert_allclose(found, forest.predict_proba(X), atol=1e-12)
 
 
 def test_networks_where_there_are_any():
     model = LogisticRegression().fit(X, Y)
-    assert type(as_predictor(model, "logits")) is Network
+    assert type(as_model(model, {"logits"}, needs_gradient=False)) is Network
     bent = make_pipeline(Normalizer(), LogisticRegression()).fit(X, Y)
-    assert isinstance(as_predictor(bent, "labels"), BlackBox)
+    assert isinstance(as_model(bent, {"labels"}, needs_gradient=False), BlackBox)
 
 
 def test_what_is_refused(forest):
     with pytest.raises(UnsupportedPropertyError, match=r"RandomForestClassifier has none.*'prob"):
-        as_predictor(forest, "logits")
+        as_model(forest, {"logits"}, needs_gradient=False)
     with pytest.raises(UnsupportedModelError, match=r"Got a SVC without predict_proba"):
-        as_predictor(SVC().fit(X, Y), "probabilities")
+        as_model(SVC().fit(X, Y), {"probabilities"}, needs_gradient=False)
     with pytest.raises(
         UnsupportedModelError, match="a fitted classifier with predict and classes_"
     ):
-        as_predictor(RandomForestClassifier(), "labels")
+        as_model(RandomForestClassifier(), {"labels"}, needs_gradient=False)
     with pytest.raises(ValueError, match="Got X with 3 features, but expected 4"):
-        as_predictor(forest, "labels").rows(X[:, :3])
+        as_model(forest, {"labels"}, needs_gradient=False).rows(X[:, :3])

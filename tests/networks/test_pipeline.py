@@ -114,8 +114,20 @@ def test_a_robust_classifier_after_steps():
         MinMaxScaler(), PCA(4), RobustClassifier(max_epochs=3, random_state=0)
     ).fit(X, Y)
     network = as_network(pipeline)
-    assert network.dtype == torch.float32
+    # The steps are computed in float64, as they compute themselves.
+    assert network.dtype == torch.float64
+    assert next(network.module[-2].parameters()).dtype == torch.float32
     assert_same_classifier(network, pipeline, X)
+
+
+def test_large_raw_units_lose_nothing():
+    far = X + 1e6
+    pipeline = make_pipeline(StandardScaler(), RobustClassifier(max_epochs=3, random_state=0))
+    pipeline.fit(far, Y)
+    network = as_network(pipeline)
+    with torch.no_grad():
+        found = network(network.rows(far)).numpy()
+    np.testing.assert_allclose(found, pipeline.decision_function(far), atol=1e-4)
 
 
 def test_a_skorch_classifier_after_steps():

@@ -169,10 +169,27 @@ def test_memory_repeats_no_work(blobs, counted, scorer, tmp_path):
     n_calls = len(calls.read_text())
     assert n_calls > 0
     second = remembering.evaluate(model, *blobs)
-    assert len(calls.read_text()) == n_calls
+    # One call, to tell the network from others by what it does.
+    assert len(calls.read_text()) == n_calls + 1
     assert_same_results(first, second)
     assert_same_results(first, scorer.evaluate(model, *blobs))
-    assert len(calls.read_text()) == 2 * n_calls
+    assert len(calls.read_text()) == n_calls + 1 + n_calls - 1
+
+
+@by_scorer
+def test_memory_tells_functions_apart(scorer, tmp_path):
+    class Acting(torch.nn.Module):
+        def __init__(self, act):
+            super().__init__()
+            self.act = act
+
+        def forward(self, x):
+            return self.act(x)
+
+    X, y = np.array([[0.2, 0.6], [0.9, 0.3]]), [1, 0]
+    remembering = clone(scorer).set_params(memory=str(tmp_path / "memory"))
+    scores = [remembering(TorchClassifier(Acting(act), 2), X, y) for act in (torch.abs, torch.neg)]
+    assert scores == [1.0, 0.0]
 
 
 @by_scorer

@@ -10,14 +10,14 @@ from scipy.stats import binomtest
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from skorch import NeuralNetClassifier
 
-from skrobust import TorchClassifier
+from skrobust import RobustClassifier, TorchClassifier
 from skrobust.attacks import FGSM, PGD, AutoPGD, UniformSampling
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import Network, as_network
@@ -60,7 +60,7 @@ def test_security_of_every_property(digits, digits_model, property):
     assert_counterexamples_break(digits_model, property, result, X, y)
     assert result.score == result.holds.mean()
     assert 0 < result.holds.sum() < 60
-    strict = property.needed_output == "labels"
+    strict = property.needed_outputs == {"labels"}
     expected = result.margins > 0 if strict else result.margins >= 0
     if not isinstance(property, type(CR() & CR())):
         np.testing.assert_array_equal(result.holds, expected)
@@ -110,7 +110,7 @@ def test_frames_and_reprs(digits, digits_model):
     X, y = small(digits)
     result = ConstraintSecurity(CR(0.1), PGD(3), random_state=0).evaluate(digits_model, X, y)
     frame = result.to_frame()
-    assert frame.columns.tolist() == ["holds", "margins"]
+    assert frame.columns.tolist() == ["holds", "margins", "unconfirmed"]
     assert frame["holds"].mean() == result.score
     shown = rf"ConstraintSecurityResult\(score={result.score:.4f}, interval=\[.*95%\)\)"
     assert re.fullmatch(shown, repr(result))
@@ -323,10 +323,58 @@ def test_what_the_estimator_itself_does_not_show_is_no_counterexample():
 def test_bad_parameters(digits, digits_model):
     X, y = small(digits)
     for scorer, error, message in (
-        (ConstraintSecurity(CR(), "pgd"), TypeError, "Got attack='pgd', but expected a Attack"),
+        (ConstraintSecurity(CR(), "pgd"), TypeError, "Got attack='pgd', but expected an Attack"),
         (ConstraintSecurity(CR(), PGD(0)), ValueError, "Got n_steps=0, but expected"),
         (ConstraintAccuracy(CR(), 0), ValueError, "Got n_samples=0, but expected an integer"),
         (ConstraintAccuracy(CR(), batch_size=0), ValueError, "Got batch_size=0, but expected"),
     ):
         with pytest.raises(error, match=message):
             scorer(digits_model, X, y)
+
+
+def test_probabilities_that_are_no_softmax_are_not_attacked(blobs):
+    X, y = blobs
+    y = np.where(X[:, 0] > 0.6, 2, y)
+    model = SGDClassifier(loss="log_loss", random_state=0).fit(X, y)
+    scr = StrongClassificationRobustness(0.05)
+    with pytest.raises(UnsupportedPropertyError, match="SGDClassifier are not the softmax"):
+        ConstraintSecurity(scr).evaluate(model, X, y)
+    # Sampling asks predict_proba itself, as an attack by sampling does.
+    for scorer in (ConstraintAccuracy(scr, 5), ConstraintSecurity(scr, UniformSampling(5))):
+        result = scorer.evaluate(model, X, y)
+        found = ~np.isnan(result.counterexamples).any(axis=1)
+        labels = np.searchsorted(model.classes_, y[found])
+        probabilities = model.predict_proba(result.counterexamples[found])
+        assert found.any()
+        assert (probabilities[np.arange(found.sum()), labels] < scr.eta + 1e-9).all()
+
+
+def test_far_from_zero_a_pipeline_is_attacked_as_elsewhere():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 4))
+    y = (X[:, 0] + X[:, 1] > 0).astype(int)
+    scores = []
+    for offset in (0.0, 1e6):
+        network = RobustClassifier(hidden_layer_sizes=8, random_state=0, max_epochs=5)
+        pipeline = make_pipeline(StandardScaler(), network).fit(X + offset, y)
+        scorer = ConstraintSecurity(ClassificationRobustness(0.1, bounds=None), random_state=0)
+        result = scorer.evaluate(pipeline, X + offset, y)
+        assert not result.unconfirmed.any()
+        scores.append(result.score)
+    assert scores[0] == pytest.approx(scores[1], abs=0.011)
+    assert scores[0] < 1
+
+
+def test_permuted_columns_are_refused():
+    frame = pd.DataFrame(np.random.default_rng(0).random((30, 3)), columns=list("abc"))
+    y = (frame["a"] > 0.5).astype(int)
+    model = LogisticRegression().fit(frame, y)
+    for scorer in (ConstraintSecurity(CR()), ConstraintAccuracy(CR())):
+        with pytest.raises(ValueError, match=r"Got X with columns \['c', 'b', 'a'\]"):
+            scorer.evaluate(model, frame[list("cba")], y)
+
+
+def test_parts_that_are_none_can_be_searched(blobs):
+    scorer = ConstraintSecurity(CR()).set_params(attack__n_steps=3)
+    assert scorer.attack.n_steps == 3
+    assert ConstraintSecurity(CR()).attack is None

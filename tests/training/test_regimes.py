@@ -322,7 +322,7 @@ def test_a_regime_without_a_property_says_so_before_training(regime, monkeypatch
         (DataAugmentation(sampling="pgd"), "Got sampling='pgd', but expected one of 'uniform'"),
         (AdversarialTraining(clean_weight=2), "Got clean_weight=2, but expected a finite number"),
         (AdversarialTraining(PGD(0)), "Got n_steps=0, but expected"),
-        (AdversarialTraining("pgd"), "Got attack='pgd', but expected a Attack, such as PGD"),
+        (AdversarialTraining("pgd"), "Got attack='pgd', but expected an Attack, such as PGD"),
         (ConstraintTraining(-1), "Got alpha=-1, but expected a finite number in [0, inf)"),
         (ConstraintTraining(beta=np.nan), "Got beta=nan, but expected a finite number"),
         (ConstraintTraining(warmup_epochs=-1), "Got warmup_epochs=-1, but expected an integer"),
