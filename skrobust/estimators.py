@@ -432,15 +432,21 @@ class RobustClassifier(CallbackSupportMixin, _LogitsClassifier):
                 self.net_.partial_fit(X, labels, epochs=epochs)
         finally:
             self.net_.callbacks_.pop()  # it holds the data
-        # The loss was checked before each step, and not after the last one.
-        results = [*self.net_.module_.parameters(), self.net_.forward(X[: self.batch_size])]
-        if not all(torch.isfinite(result).all() for result in results):
-            raise DivergedTrainingError(
-                f"The weights or outputs became NaN or infinite by the end of epoch {len(self.history_)}, "
-                f"batch {len(self.history_[-1]['batches'])}. Try a smaller lr, or scaled inputs."
-            )
+        self._check_finite(X)
         context.call_on_fit_task_end(**task, reconstruction_attributes={"net_": self.net_})
         return self
+
+    def _check_finite(self, X):
+        """Refuse a net that the last step broke: the loss was checked before it, not after."""
+        network = self._network()
+        with torch.no_grad():
+            results = [network(network.rows(X[: self.batch_size])), *network.module.parameters()]
+        if not all(torch.isfinite(result).all() for result in results):
+            epoch, batch = len(self.history_), len(self.history_[-1]["batches"])
+            raise DivergedTrainingError(
+                f"The weights or outputs became NaN or infinite by the end of epoch {epoch}, "
+                f"batch {batch}. Try a smaller lr, or scaled inputs."
+            )
 
     def _seeded(self):
         return _SeededTorch(self._rng.randint(2**31 - 1), self.device)
