@@ -1,5 +1,7 @@
 """The networks of the papers, as torch modules."""
 
+from itertools import pairwise
+
 from torch import nn
 
 __all__ = ["lenet", "network_in_network", "perceptron"]
@@ -8,7 +10,7 @@ __all__ = ["lenet", "network_in_network", "perceptron"]
 def perceptron(*sizes):
     """Return a ReLU perceptron, such as ``perceptron(784, 100, 10)``."""
     layers = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -167,11 +167,14 @@ class Ball:
         samples = noise.shifted(shift, self.center.dtype)
         torch.addcmul(first.unsqueeze(1), samples, step.unsqueeze(1), out=samples)
         # The outermost values lie half a step inside, which covers the rounding in all but the
-        # narrowest boxes.
-        rounding = torch.finfo(step.dtype).eps * (self.lower.abs() + self.upper.abs())
-        if ((step > 0) & (step < 2 * rounding)).any():
+        # narrowest boxes. To look is worth its time only where there are many samples.
+        if n_samples < 8 or self._is_narrow(step):
             torch.clamp_(samples, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
         return samples
+
+    def _is_narrow(self, step):
+        rounding = torch.finfo(step.dtype).eps * (self.lower.abs() + self.upper.abs())
+        return ((step > 0) & (step < 2 * rounding)).any()
 
     def _sample_l2(self, n_samples, generator):
         n, n_features = self.center.shape

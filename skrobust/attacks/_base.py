@@ -123,8 +123,10 @@ class Target:
                 known = self.reference_logits.view(len(x), *[1] * (x.ndim - 2), -1)
                 logits = torch.where(self._distance(x).unsqueeze(-1) == 0, known, logits)
             values = self.conclusion.values(logits, self._distance(x))
-            holds = Atom(values, self.conclusion.strict).holds()
-            return Outcome(x, values.min(dim=-1).values, ~holds)
+            margins, strict = values.min(dim=-1).values, self.conclusion.strict
+            # The smallest row tells, unless only some rows are strict.
+            decisive = margins.unsqueeze(-1) if isinstance(strict, bool) else values
+            return Outcome(x, margins, ~Atom(decisive, strict).holds())
 
     def replay(self, x):
         """Assess the points `x` by outputs as the estimator itself computes them."""
