@@ -157,3 +157,19 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r"pip install 'skrobust\[plots\]'"):
         TradeOffDisplay([0.1], [0.2]).plot()
+
+
+def test_curve_from_radii_counts_what_lies_beyond():
+    radii = {"a": np.array([0.0, 0.1, 0.2, np.inf]), "b": [0.05, 0.05, 0.05, 0.05]}
+    display = RobustnessCurveDisplay.from_radius(radii, epsilons=[0.0, 0.1, 0.3])
+    assert display.scores["a"].tolist() == [0.75, 0.5, 0.25]
+    assert display.scores["b"].tolist() == [1.0, 0.0, 0.0]
+    low, high = display.intervals["a"][1]
+    assert low < 0.5 < high
+    assert RobustnessCurveDisplay.from_radius(radii["a"]).epsilons[-1] == 0.2
+
+
+def test_curve_refuses_an_epsilon_for_each_feature(model, digits):
+    scorer = ConstraintSecurity(ClassificationRobustness(np.full(64, 0.1)))
+    with pytest.raises(ValueError, match="one epsilon for all features"):
+        RobustnessCurveDisplay.from_estimator(model, *digits, scorer=scorer, epsilons=[0.1])
