@@ -27,6 +27,7 @@ from skrobust._validation import (
 )
 from skrobust.exceptions import DivergedTrainingError
 from skrobust.networks import Network, as_network
+from skrobust.networks._onnx import load_onnx
 from skrobust.properties import RobustnessProperty
 from skrobust.training import StandardTraining, TrainingRegime, TrainingStep
 
@@ -563,6 +564,37 @@ class TorchClassifier(_LogitsClassifier):
         self.classes = classes
         self.bounds = bounds
         self.input_shape = input_shape
+
+    @classmethod
+    def from_onnx(cls, path, *, classes=None, bounds=None, input_shape=None):
+        """Read a classifier from an ONNX file of the usual exporters.
+
+        Parameters
+        ----------
+        path : str or path-like
+        classes : array-like of shape (n_classes,) or int, default=None
+            Label of each output; 0, 1, ... if None.
+        bounds : pair of floats or of array-likes, or None, default=None
+            Valid domain of the inputs.
+        input_shape : tuple of int or None, default=None
+            Shape of one sample; from the file if None.
+
+        Returns
+        -------
+        TorchClassifier
+            A softmax or sigmoid at the end of the network is dropped, so that its outputs are
+            logits.
+
+        Raises
+        ------
+        ImportError
+            If onnx is not installed.
+        UnsupportedModelError
+            If the file holds an operation that is not known; the message names it.
+        """
+        module = load_onnx(path, input_shape=input_shape)
+        classes = module.n_outputs if classes is None else classes
+        return cls(module, classes, bounds=bounds, input_shape=module.input_shape)
 
     def __sklearn_is_fitted__(self):
         return True

@@ -3,6 +3,7 @@
 __all__ = [
     "AttackWarning",
     "DivergedTrainingError",
+    "ToleranceWarning",
     "UnsupportedModelError",
     "UnsupportedPropertyError",
 ]
@@ -22,3 +23,7 @@ class DivergedTrainingError(FloatingPointError):
 
 class AttackWarning(RuntimeWarning):
     """An attack could not take a step, so robustness may be overestimated."""
+
+
+class ToleranceWarning(UserWarning):
+    """Fewer samples were at hand than the tolerance and confidence asked for need."""

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+import re
 from enum import Enum
 from pathlib import Path
 
@@ -29,6 +30,9 @@ CHECKS = {
 }
 
 
+QUOTED = re.compile(r"'(\w+)'")  # fields that are private need no description
+
+
 def public_modules():
     """Return the modules that users import from; the estimators are imported from the top."""
     names = [
@@ -53,7 +57,11 @@ def test_docstring_follows_numpydoc(name):
     public = getattr(importlib.import_module(module), attribute)
     is_enum = inspect.isclass(public) and issubclass(public, Enum)
     checks = CHECKS - {"PR01", "PR02", "PR03"} if is_enum else CHECKS
-    found = [f"{code} {text}" for code, text in validate(name)["errors"] if code in checks]
+    found = [
+        f"{code} {text}"
+        for code, text in validate(name)["errors"]
+        if code in checks and not all(part.startswith("_") for part in QUOTED.findall(text) or "x")
+    ]
     assert found == []
 
 

@@ -30,10 +30,17 @@ ORDER = [
     "displays",
     "datasets",
 ]
-# Files that `_base` itself builds on, open to the whole package.
-FOUNDATIONS = {"attacks._boundary"}
-# Files that put siblings together.
-COMPOSITES = {"attacks._ensemble", "verification._cascade", "pointwise._brackets"}
+# Files that `_base` itself builds on, or that only hold what siblings speak about (the nodes of a
+# graph), open to the whole package.
+FOUNDATIONS = {"attacks._boundary", "networks._graph"}
+# Files that put siblings together: of pointwise, the regions' linear programs, which hand their
+# dense rows to a solver, and the methods that combine these programs, attacks and bounds.
+COMPOSITES = {
+    "attacks._ensemble",
+    "verification._cascade",
+    "pointwise._linear_program",
+    "pointwise._radius",
+}
 
 
 def module_name(file):

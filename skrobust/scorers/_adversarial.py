@@ -1,0 +1,258 @@
+"""Adversarial frequency and severity (Bastani et al.)."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import joblib
+import numpy as np
+
+from skrobust._validation import check_choice, check_real
+from skrobust.networks import as_network
+from skrobust.pointwise import PointwiseStatus, pointwise_robustness
+from skrobust.scorers._base import RobustnessScorer, ScoreResult
+from skrobust.statistics import Interval, clopper_pearson, hoeffding
+
+__all__ = ["AdversarialFrequency", "AdversarialResult", "AdversarialSeverity"]
+
+_FAILED = (PointwiseStatus.FAILURE, PointwiseStatus.UNCONFIRMED)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AdversarialResult(ScoreResult):
+    """What `AdversarialFrequency.evaluate` and `AdversarialSeverity.evaluate` return.
+
+    Parameters
+    ----------
+    score : float
+        Minus the frequency, or the severity.
+    interval : Interval
+        Of the score. For the frequency Clopper-Pearson; for the severity Hoeffding, given the
+        number of adversarial examples.
+    frequency : float
+        Share of samples with an adversarial example within epsilon.
+    severity : float
+        Mean distance of these examples; epsilon where there is none.
+    radius : ndarray of shape (n_samples,)
+        Distance of the adversarial example found; inf where there is none.
+    status : ndarray of str, shape (n_samples,)
+        How the search ended, as in `skrobust.pointwise.PointwiseStatus`.
+    n_failed : int
+        Samples on which the method failed (numerically, or without a confirmed example). They
+        count as robust here, since a frequency counts what was found.
+    adversarial_examples : ndarray of shape (n_samples, n_features)
+        NaN where none was found.
+    """
+
+    frequency: float
+    severity: float
+    radius: np.ndarray
+    status: np.ndarray
+    n_failed: int
+    adversarial_examples: np.ndarray
+
+
+class _AdversarialScorer(RobustnessScorer):
+    """Shared by frequency and severity: one computation, and two readings."""
+
+    def __init__(
+        self,
+        epsilon,
+        *,
+        method="lp",
+        reference="prediction",
+        targets="runner-up",
+        bounds=(0.0, 1.0),
+        solver="lazy",
+        attack=None,
+        confidence=0.95,
+        chunk_size=64,
+        random_state=None,
+        n_jobs=None,
+        memory=None,
+        verbose=0,
+    ):
+        self.epsilon = epsilon
+        self.method = method
+        self.reference = reference
+        self.targets = targets
+        self.bounds = bounds
+        self.solver = solver
+        self.attack = attack
+        self.confidence = confidence
+        self.chunk_size = chunk_size
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.memory = memory
+        self.verbose = verbose
+
+    def evaluate(self, estimator, X, y=None):
+        epsilon = check_real("epsilon", self.epsilon, low=0, closed="neither")
+        check_real("confidence", self.confidence, low=0, high=1, closed="neither")
+        # The others prove or bracket, and so find no example to count.
+        check_choice("method", self.method, ("lp", "polished", "attack", "lbfgs"))
+        check_choice("reference", self.reference, ("prediction", "label"))
+        found = self._pointwise(estimator, X, self._reference_labels(y))
+        within = found.radius <= epsilon
+        frequency = float(within.mean())
+        severity = float(found.radius[within].mean()) if within.any() else epsilon
+        return AdversarialResult(
+            *self._read(found.radius, within, frequency, severity),
+            frequency,
+            severity,
+            found.radius,
+            found.status,
+            int(np.isin(found.status, _FAILED).sum()),
+            found.adversarial_examples,
+        )
+
+    @abstractmethod
+    def _read(self, radius, within, frequency, severity):
+        """Return the score and its interval."""
+
+    def _reference_labels(self, y):
+        if self.reference == "prediction":
+            return None
+        if y is None:
+            raise ValueError(
+                "Got y=None, but expected the true labels: the scorer has reference='label'. "
+                "Give y, or set reference='prediction'."
+            )
+        return y
+
+    def _pointwise(self, estimator, X, y):
+        """Return the pointwise result, the last one if it is of the same question."""
+        question = {
+            name: getattr(self, name)
+            for name in ("method", "targets", "bounds", "solver", "attack", "chunk_size")
+        } | {"epsilon_max": float(self.epsilon), "random_state": self.random_state}
+        network = as_network(estimator, input_shape=np.shape(X)[1:])
+        key = joblib.hash((network.fingerprint(), network.check_rows(X), y, question))
+        if _latest.get("key") != key:
+            how = {"n_jobs": self.n_jobs, "memory": self.memory, "verbose": self.verbose}
+            result = pointwise_robustness(estimator, X, y=y, **question, **how)
+            _latest.update(key=key, result=result)
+        return _latest["result"]
+
+
+# The scorers of a multi-metric search are called one after the other on the same estimator and
+# data: the result of one call is all that needs to be remembered.
+_latest = {}
+
+
+class AdversarialFrequency(_AdversarialScorer):
+    """Minus the share of samples that have an adversarial example within epsilon.
+
+    Larger is better: 0 where none was found. Used together with `AdversarialSeverity` and equal
+    parameters in one search, the two share one computation.
+
+    Parameters
+    ----------
+    epsilon : float
+        L-infinity radius, in units of the raw input of the estimator.
+    method : {"lp", "polished", "attack", "lbfgs"}, default="lp"
+        How adversarial examples are found; see `skrobust.pointwise.pointwise_robustness`.
+        "polished" finds the most.
+    reference : {"prediction", "label"}, default="prediction"
+        The label that is to be kept: the network's own, as in the paper, or the true one
+        (misclassified samples then have radius 0).
+    targets : {"runner-up", "all"} or label, default="runner-up"
+        Labels that are to win in "lp".
+    bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
+        Valid domain of the inputs.
+    solver : {"lazy", "cvxpy"}, default="lazy"
+        Of the linear programs.
+    attack : Attack or None, default=None
+        For "attack" and "polished"; None is ``Ensemble()``.
+    confidence : float, default=0.95
+        Of the interval.
+    chunk_size : int, default=64
+        Samples of one job.
+    random_state : int, RandomState instance or None, default=None
+        For attacks with random starts.
+    n_jobs : int or None, default=None
+        Chunks evaluated at a time, by joblib.
+    memory : None, str or joblib.Memory, default=None
+        Keeps the result of each chunk (with an int as `random_state`).
+    verbose : int, default=0
+        joblib's progress messages.
+
+    References
+    ----------
+    Bastani et al., "Measuring neural net robustness with constraints", NeurIPS 2016,
+    section 2.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skrobust.datasets import load_digits
+    >>> from skrobust.scorers import AdversarialFrequency
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LogisticRegression().fit(X[:1000], y[:1000])
+    >>> result = AdversarialFrequency(epsilon=0.05).evaluate(model, X[1000:1100])
+    >>> bool(result.score == -result.frequency == -(result.radius <= 0.05).mean())
+    True
+    """
+
+    def _read(self, radius, within, frequency, severity):
+        share = clopper_pearson(within.sum(), len(within), self.confidence)
+        return -frequency, Interval(-share.high, -share.low, share.confidence, share.method)
+
+
+class AdversarialSeverity(_AdversarialScorer):
+    """Mean distance of the adversarial examples within epsilon; epsilon where there is none.
+
+    Larger is better. Used together with `AdversarialFrequency` and equal parameters in one
+    search, the two share one computation.
+
+    Parameters
+    ----------
+    epsilon : float
+        L-infinity radius, in units of the raw input of the estimator.
+    method : {"lp", "polished", "attack", "lbfgs"}, default="lp"
+        How adversarial examples are found; see `skrobust.pointwise.pointwise_robustness`.
+        "polished" finds the closest ones.
+    reference : {"prediction", "label"}, default="prediction"
+        The label that is to be kept: the network's own, as in the paper, or the true one
+        (misclassified samples then have radius 0).
+    targets : {"runner-up", "all"} or label, default="runner-up"
+        Labels that are to win in "lp".
+    bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
+        Valid domain of the inputs.
+    solver : {"lazy", "cvxpy"}, default="lazy"
+        Of the linear programs.
+    attack : Attack or None, default=None
+        For "attack" and "polished"; None is ``Ensemble()``.
+    confidence : float, default=0.95
+        Of the interval.
+    chunk_size : int, default=64
+        Samples of one job.
+    random_state : int, RandomState instance or None, default=None
+        For attacks with random starts.
+    n_jobs : int or None, default=None
+        Chunks evaluated at a time, by joblib.
+    memory : None, str or joblib.Memory, default=None
+        Keeps the result of each chunk (with an int as `random_state`).
+    verbose : int, default=0
+        joblib's progress messages.
+
+    References
+    ----------
+    Bastani et al., "Measuring neural net robustness with constraints", NeurIPS 2016,
+    section 2.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skrobust.datasets import load_digits
+    >>> from skrobust.scorers import AdversarialSeverity
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LogisticRegression().fit(X[:1000], y[:1000])
+    >>> 0 < AdversarialSeverity(epsilon=0.05)(model, X[1000:1100]) < 0.05
+    True
+    """
+
+    def _read(self, radius, within, frequency, severity):
+        if not within.any():
+            return severity, Interval(0.0, float(self.epsilon), self.confidence, "none found")
+        values = radius[within]
+        return severity, hoeffding(values, 0.0, float(self.epsilon), self.confidence)

@@ -1,0 +1,386 @@
+"""Tests of skrobust.pointwise: exact radii, confirmed points, sound bounds, named errors."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog
+from torch import nn
+
+from skrobust import TorchClassifier
+from skrobust.attacks import PGD
+from skrobust.exceptions import UnsupportedModelError
+from skrobust.networks._piecewise_linear import piecewise_linear
+from skrobust.pointwise import PointwiseStatus, _radius, pointwise_robustness
+from skrobust.pointwise._certified import lowest_margin
+from skrobust.pointwise._linear_program import (
+    LazyProgram,
+    closest_by_cvxpy,
+    closest_by_half_spaces,
+    closest_lazily,
+)
+from skrobust.pointwise._linear_region import linear_region
+
+
+def seeded(factory, seed=0):
+    """A random net, made steep, and such that no class wins everywhere."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = factory().eval()
+        last = module[-1]
+        for part in module:
+            if hasattr(part, "weight"):
+                part.weight.data *= 2
+        n_features = 64 if isinstance(module[0], nn.Unflatten) else module[0].in_features
+        logits = module(torch.rand(500, n_features)).detach()
+        last.bias.data -= logits.mean(dim=0)
+        return module
+
+
+def perceptron(n=5, hidden=8, classes=3):
+    return nn.Sequential(
+        nn.Linear(n, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+        nn.Linear(hidden, classes),
+    )  # fmt: skip
+
+
+def convolutional():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3), nn.LeakyReLU(0.1), nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 2), nn.BatchNorm2d(6), nn.Hardtanh(-0.4, 0.4), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(6, 3),
+    )  # fmt: skip
+
+
+def points(n, n_features, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.integers(0, 17, (n, n_features)) / 16).astype(np.float32)
+
+
+def assert_confirmed(model, X, result, labels, bounds=(0.0, 1.0)):
+    """Every finite radius belongs to a point of the domain, that far, with another label."""
+    found = np.isfinite(result.radius)
+    assert np.isnan(result.adversarial_examples[~found]).all()
+    points = result.adversarial_examples[found]
+    assert (points >= bounds[0]).all() and (points <= bounds[1]).all()
+    distance = np.abs(points.astype(float) - X[found].astype(float)).max(axis=1)
+    np.testing.assert_allclose(distance, result.radius[found], rtol=0, atol=1e-12)
+    assert found.any()
+    assert (model.predict(points) != labels[found]).all()
+    return found
+
+
+def diagonal():
+    """Class 1 where x1 + x2 > 1."""
+    module = nn.Linear(2, 2)
+    module.weight.data = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    module.bias.data = torch.tensor([0.0, -1.0])
+    return TorchClassifier(module, 2)
+
+
+def tent():
+    """Scores 0 and relu(x1 - 1/2) + relu(1/2 - x1) - 1/4: class 1 where |x1 - 1/2| > 1/4."""
+    module = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    module[0].weight.data = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    module[0].bias.data = torch.tensor([-0.5, 0.5])
+    module[2].weight.data = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    module[2].bias.data = torch.tensor([0.0, -0.25])
+    return TorchClassifier(module, 2)
+
+
+@pytest.mark.parametrize("method", ["lp", "polished", "attack", "certified"])
+def test_hand_worked_affine(method):
+    X = np.array([[0.25, 0.25], [1.0, 0.5], [0.0, 0.9375]])
+    result = pointwise_robustness(diagonal(), X, method=method, random_state=0)
+    np.testing.assert_allclose(result.radius, [0.25, 0.25, 0.03125], atol=2e-4)
+    if method == "lp":
+        np.testing.assert_allclose(result.optimum, [0.25, 0.25, 0.03125], atol=1e-12)
+        assert set(result.status) == {"optimal"}
+
+
+@pytest.mark.parametrize("solver", ["lazy", "cvxpy"])
+def test_hand_worked_regions(solver):
+    # From 0.625 the boundary 0.75 lies in the region; from 0.875 the way back is to 0.75.
+    X = np.array([[0.625, 0.0], [0.875, 0.5], [0.4375, 1.0]])
+    result = pointwise_robustness(tent(), X, solver=solver)
+    np.testing.assert_allclose(result.optimum, [0.125, 0.125, 0.1875], atol=1e-7)
+
+
+def test_tie_at_zero_pre_activation():
+    # At x1 = 1/2 both units are tied; either side's boundary is 1/4 away.
+    result = pointwise_robustness(tent(), [[0.5, 0.5]])
+    assert result.optimum[0] == pytest.approx(0.25)
+    assert_confirmed(tent(), np.array([[0.5, 0.5]]), result, np.array([0]))
+
+
+def test_infeasible_region():
+    # f = relu(x1 - 0.5): left of 0.5 the second score is constant, and never wins.
+    module = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2))
+    module[0].weight.data, module[0].bias.data = torch.ones(1, 1), torch.tensor([-0.5])
+    module[2].weight.data = torch.tensor([[0.0], [1.0]])
+    module[2].bias.data = torch.tensor([0.25, 0.0])
+    model = TorchClassifier(module, 2)
+    for solver in ("lazy", "cvxpy"):
+        result = pointwise_robustness(model, [[0.25]], solver=solver)
+        assert result.status[0] == PointwiseStatus.INFEASIBLE
+        assert result.radius[0] == np.inf
+    # The true radius is 0.5, which the attack and the polish find in another region.
+    attack = PGD(n_restarts=10)
+    found = pointwise_robustness(model, [[0.25]], method="bracket", attack=attack, random_state=0)
+    assert found.upper[0] == pytest.approx(0.5, abs=1e-5)
+    assert 0.25 <= found.lower[0] <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("factory", "n_features"), [(perceptron, 5), (convolutional, 64)], ids=["dense", "conv"]
+)
+def test_lazy_agrees_with_cvxpy_and_with_all_half_spaces(factory, n_features):
+    module = seeded(factory)
+    graph = piecewise_linear(module, n_features)
+    low, high = np.zeros(n_features), np.ones(n_features)
+    statuses = set()
+    for x in points(6, n_features).astype(float):
+        region = linear_region(graph, x)
+        logits = graph(torch.as_tensor(x)[None])[0]
+        label, target = logits.argsort(descending=True)[:2].tolist()
+        for margin in (0.0, 0.02):
+            arguments = (region, x, target, low, high, margin, label)
+            lazy, stated, full = (
+                solve(*arguments)
+                for solve in (closest_lazily, closest_by_cvxpy, closest_by_half_spaces)
+            )
+            assert lazy.status == stated.status == full.status
+            statuses.add(lazy.status)
+            if lazy.status == "optimal":
+                assert lazy.radius == pytest.approx(stated.radius, abs=1e-6)
+                assert lazy.radius == pytest.approx(full.radius, abs=1e-6)
+                point = torch.as_tensor(lazy.point)[None]
+                assert region.contains(point, tolerance=1e-7).all()
+                gap = graph(point)[0, target] - graph(point)[0].sort().values
+                assert gap[:-1].min() >= margin - 1e-7
+    assert "optimal" in statuses
+
+
+@pytest.mark.parametrize("method", ["lp", "polished", "attack", "lbfgs", "bracket"])
+@pytest.mark.parametrize(
+    ("factory", "n_features"), [(perceptron, 5), (convolutional, 64)], ids=["dense", "conv"]
+)
+def test_points_are_confirmed(method, factory, n_features):
+    model = TorchClassifier(seeded(factory), 3)
+    X = points(6, n_features)
+    labels = model.predict(X)
+    result = pointwise_robustness(model, X, method=method, targets="all", random_state=0)
+    assert_confirmed(model, X, result, labels)
+    assert (result.lower <= result.upper).all()
+
+
+def test_polished_is_never_larger_than_attack_or_lp_and_certified_never_above():
+    model = TorchClassifier(seeded(perceptron, 3), 3)
+    X = points(20, 5)
+    radius = {
+        method: pointwise_robustness(model, X, method=method, random_state=0).radius
+        for method in ("lp", "attack", "polished", "certified")
+    }
+    assert np.isfinite(radius["polished"]).any()
+    assert (radius["polished"] <= radius["attack"]).all()
+    assert (radius["polished"] <= radius["lp"] * (1 + 1e-6)).all()
+    assert (radius["certified"] <= radius["polished"]).all()
+    assert (radius["certified"] > 0).all()
+
+
+def global_radius(module, x, n_hidden):
+    """The true radius of a net with one hidden layer: brute force over activation patterns."""
+    first, last = (module[i] for i in (0, 2))
+    W, b = first.weight.detach().double().numpy(), first.bias.detach().double().numpy()
+    V, c = last.weight.detach().double().numpy(), last.bias.detach().double().numpy()
+    logits = V @ np.maximum(W @ x + b, 0) + c
+    label, n = logits.argmax(), len(x)
+    best = np.inf
+    cost = np.append(np.zeros(n), 1.0)
+    ball = np.block([[np.eye(n), -np.ones((n, 1))], [-np.eye(n), -np.ones((n, 1))]])
+    for pattern in itertools.product([0.0, 1.0], repeat=n_hidden):
+        on = np.array(pattern)
+        sign = 2 * on - 1
+        region = np.hstack([-sign[:, None] * W, np.zeros((n_hidden, 1))])
+        U, d = (V * on) @ W, (V * on) @ b + c
+        for target in set(range(len(V))) - {label}:
+            row = np.append(U[label] - U[target], 0.0)
+            A = np.vstack([region, row, ball])
+            right = np.concatenate([sign * b, [d[target] - d[label]], x, -x])
+            found = linprog(cost, A_ub=A, b_ub=right, bounds=[(0, 1)] * n + [(0, None)])
+            if found.status == 0:
+                best = min(best, found.fun)
+    return best
+
+
+def test_brackets_enclose_the_true_radius():
+    module = seeded(lambda: nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 3)), 1)
+    model = TorchClassifier(module, 3)
+    X = points(6, 3)
+    true = np.array([global_radius(module, x.astype(float), 5) for x in X])
+    assert np.isfinite(true).any()
+    bracket = pointwise_robustness(model, X, method="bracket", random_state=0)
+    assert (bracket.lower <= true + 1e-9).all()
+    assert (bracket.upper >= true - 1e-7).all()
+    found = np.isfinite(true)
+    # Polishing ends at the true radius for nearly all points of so small a net.
+    assert (bracket.upper[found] <= true[found] + 1e-5).mean() >= 0.8
+    lp = pointwise_robustness(model, X, targets="all")
+    assert (lp.radius >= true - 1e-7).all()
+
+
+@pytest.mark.parametrize(
+    ("factory", "n_features"), [(perceptron, 5), (convolutional, 64)], ids=["dense", "conv"]
+)
+def test_certified_margins_are_below_all_samples(factory, n_features):
+    module = seeded(factory).double()
+    graph = piecewise_linear(module, n_features)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.as_tensor(points(5, n_features)).double()
+    labels = graph(x).argmax(dim=1)
+    for radius in (0.0, 0.01, 0.1, 0.5):
+        lower, upper = x - radius, x + radius
+        bound = lowest_margin(graph, lower, upper, labels)
+        for k in range(len(x)):
+            noise = torch.rand(400, n_features, generator=generator).double()
+            noise = torch.where(noise > 0.5, 1.0, 0.0) if radius > 0.05 else noise
+            logits = graph(lower[k] + noise * (upper[k] - lower[k]))
+            others = logits.index_fill(1, labels[k], -torch.inf).amax(dim=1)
+            margins = logits[:, labels[k]] - others
+            assert bound[k] <= margins.min()
+            if radius == 0:
+                assert bound[k] == pytest.approx(margins.min().item(), abs=1e-7)
+
+
+def test_epsilon_max_stops_the_search():
+    X = np.array([[0.25, 0.25], [0.4375, 0.5]])
+    for method in ("lp", "polished"):
+        result = pointwise_robustness(
+            diagonal(), X, method=method, epsilon_max=0.1, random_state=0
+        )
+        assert result.radius[0] == np.inf
+        assert result.radius[1] == pytest.approx(0.03125, abs=1e-5)
+    result = pointwise_robustness(diagonal(), X, epsilon_max=0.1)
+    assert result.status.tolist() == ["above epsilon_max", "optimal"]
+
+
+def test_margin_asks_for_more():
+    result = pointwise_robustness(diagonal(), [[0.25, 0.25]], margin=0.5)
+    assert result.optimum[0] == pytest.approx(0.5)
+
+
+def test_targets():
+    # Scores 0, x1 - 0.5, 2 x1 - 0.75 at x1 = 0: runner-up is 1 (0.5 away), 2 needs 0.375.
+    module = nn.Linear(1, 3)
+    module.weight.data = torch.tensor([[0.0], [1.0], [2.0]])
+    module.bias.data = torch.tensor([0.0, -0.5, -0.75])
+    model = TorchClassifier(module, ["a", "b", "c"])
+    radius = {
+        targets: pointwise_robustness(model, [[0.0]], targets=targets).radius[0]
+        for targets in ("runner-up", "all", "c")
+    }
+    # Where the runner-up must also beat "c", it never can in [0, 1]: 2 x1 - 0.75 > x1 - 0.5
+    # for x1 > 0.25.
+    assert radius["runner-up"] == np.inf
+    assert radius["all"] == radius["c"] == pytest.approx(0.375, abs=1e-5)
+
+
+def test_constant_inputs_and_equal_pool_entries():
+    module = seeded(convolutional)
+    model = TorchClassifier(module, 3)
+    X = np.stack([np.zeros(64), np.full(64, 0.5), np.ones(64)]).astype(np.float32)
+    labels = model.predict(X)
+    result = pointwise_robustness(model, X, method="polished", random_state=0)
+    assert_confirmed(model, X, result, labels)
+    assert PointwiseStatus.FAILURE not in result.status
+
+
+def test_bounds_that_fix_pixels():
+    low, high = np.array([0.0, 0.25]), np.array([1.0, 0.25])
+    result = pointwise_robustness(diagonal(), [[0.25, 0.25]], bounds=(low, high))
+    assert result.optimum[0] == pytest.approx(0.5)
+    assert result.adversarial_examples[0, 1] == 0.25
+    fixed = np.array([0.25, 0.25])
+    result = pointwise_robustness(diagonal(), [[0.25, 0.25]], bounds=(fixed, fixed))
+    assert result.status[0] == "infeasible region"
+
+
+def test_misclassified_samples_have_radius_zero():
+    X = np.array([[0.25, 0.25], [0.25, 0.25]])
+    result = pointwise_robustness(diagonal(), X, y=[1, 0])
+    assert result.radius[0] == 0.0
+    assert result.status.tolist() == ["already misclassified", "optimal"]
+    assert (result.adversarial_examples[0] == X[0]).all()
+
+
+def test_failure_on_one_point_leaves_the_others_whole(monkeypatch):
+    X = np.array([[0.25, 0.25], [0.375, 0.5], [0.0, 0.5]])
+    expected = pointwise_robustness(diagonal(), X)
+    solve = LazyProgram.solve
+
+    def failing(self, *args):
+        if self.center[0] == 0.375:
+            raise RuntimeError("injected")
+        return solve(self, *args)
+
+    monkeypatch.setattr(_radius.LazyProgram, "solve", failing)
+    result = pointwise_robustness(diagonal(), X)
+    assert result.status.tolist() == ["optimal", "numerical failure", "optimal"]
+    assert result.radius[1] == np.inf
+    np.testing.assert_array_equal(result.radius[[0, 2]], expected.radius[[0, 2]])
+
+
+def test_jobs_and_chunks_make_no_difference(tmp_path):
+    model = TorchClassifier(seeded(perceptron), 3)
+    X = points(7, 5)
+    options = {"method": "polished", "random_state": 0, "chunk_size": 3}
+    one = pointwise_robustness(model, X, **options)
+    two = pointwise_robustness(model, X, n_jobs=2, memory=str(tmp_path), **options)
+    kept = pointwise_robustness(model, X, memory=str(tmp_path), **options)
+    for other in (two, kept):
+        np.testing.assert_array_equal(one.radius, other.radius)
+        np.testing.assert_array_equal(one.adversarial_examples, other.adversarial_examples)
+
+
+def test_result_is_readable():
+    result = pointwise_robustness(diagonal(), [[0.25, 0.25], [0.5, 0.25]])
+    assert "2 optimal" in repr(result)
+    frame = result.to_frame()
+    assert list(frame["radius"].round(3)) == [0.25, 0.125]
+    assert all(PointwiseStatus(status).advice for status in result.status)
+    assert all(status.advice for status in PointwiseStatus)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "magic"}, "Got method='magic', but expected one of 'lp'"),
+        ({"solver": "abacus"}, "Got solver='abacus', but expected one of 'lazy', 'cvxpy'"),
+        ({"margin": -1.0}, r"Got margin=-1.0, but expected a finite number in \[0"),
+        ({"epsilon_max": 0.0}, r"Got epsilon_max=0.0, but expected a finite number in \(0"),
+        ({"targets": 7}, r"Got targets=7, but expected .*one of the classes \[0, 1\]"),
+        ({"targets": "runner"}, "Got targets='runner', but expected 'runner-up', 'all'"),
+        ({"bounds": (0.0, 0.3)}, "1 of 2 rows of X lie outside"),
+        ({"y": [0]}, "Got y of length 1, but expected 2"),
+        ({"y": [0, 5]}, "expected labels among the estimator's classes"),
+        ({"bounds": None, "method": "attack"}, "Got bounds=None and epsilon_max=None"),
+        ({"chunk_size": 0}, "Got chunk_size=0"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(ValueError, match=message):
+        pointwise_robustness(diagonal(), [[0.25, 0.25], [0.5, 0.25]], **options)
+
+
+def test_what_is_not_piecewise_linear_is_refused_but_attacked():
+    model = TorchClassifier(nn.Sequential(nn.Linear(2, 2), nn.Sigmoid(), nn.Linear(2, 2)), 2)
+    with pytest.raises(UnsupportedModelError, match=r"'sigmoid' in layer 1 \(Sigmoid\)"):
+        pointwise_robustness(model, [[0.5, 0.5]])
+    result = pointwise_robustness(model, [[0.5, 0.5]], method="attack", random_state=0)
+    assert result.status[0] in ("found", "not found")
+
+
+def test_exact_is_refused():
+    with pytest.raises(UnsupportedModelError, match="method='exact'"):
+        pointwise_robustness(diagonal(), [[0.25, 0.25]], method="exact")

@@ -1,0 +1,137 @@
+"""Adversarial frequency and severity: readings of the pointwise radius."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_validate
+
+import skrobust.scorers._adversarial as module
+from skrobust.exceptions import UnsupportedModelError
+from skrobust.pointwise import pointwise_robustness
+from skrobust.scorers import AdversarialFrequency, AdversarialSeverity
+
+EPSILON = 0.06
+
+
+@pytest.fixture(scope="module")
+def linear(digits):
+    X, X_test, y, y_test = digits
+    return LogisticRegression(C=0.1).fit(X, y), X_test[100:160], y_test[100:160]
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    module._latest.clear()
+
+
+def test_both_are_read_from_the_radius(linear):
+    model, X, _ = linear
+    radius = pointwise_robustness(model, X, epsilon_max=EPSILON).radius
+    within = radius <= EPSILON
+    assert 0 < within.sum() < len(X)
+    frequency = AdversarialFrequency(EPSILON).evaluate(model, X)
+    severity = AdversarialSeverity(EPSILON).evaluate(model, X)
+    assert frequency.score == -within.mean() == -frequency.frequency
+    assert severity.score == radius[within].mean() == severity.severity
+    np.testing.assert_array_equal(frequency.radius, radius)
+    found = frequency.adversarial_examples[within]
+    assert (model.predict(found) != model.predict(X[within])).all()
+    distance = np.abs(found - X[within]).max(axis=1)
+    np.testing.assert_allclose(distance, radius[within], atol=1e-6)
+
+
+def test_intervals(linear):
+    model, X, _ = linear
+    result = AdversarialFrequency(EPSILON, confidence=0.9).evaluate(model, X)
+    n_within = int((result.radius <= EPSILON).sum())
+    ci = binomtest(n_within, len(X)).proportion_ci(0.9, method="exact")
+    assert (result.interval.low, result.interval.high) == pytest.approx((-ci.high, -ci.low))
+    severity = AdversarialSeverity(EPSILON, confidence=0.9).evaluate(model, X)
+    half = EPSILON * np.sqrt(np.log(2 / 0.1) / (2 * n_within))
+    low, high = max(severity.score - half, 0), min(severity.score + half, EPSILON)
+    assert (severity.interval.low, severity.interval.high) == pytest.approx((low, high))
+
+
+def test_without_adversarial_examples_the_severity_is_epsilon(linear):
+    model, X, _ = linear
+    far = pointwise_robustness(model, X).radius
+    few = X[far > 0.02]
+    assert AdversarialFrequency(0.01)(model, few) == 0
+    assert AdversarialSeverity(0.01)(model, few) == 0.01
+
+
+def test_misclassified_samples_have_radius_zero_under_the_true_label(linear):
+    model, X, y = linear
+    result = AdversarialFrequency(1e-6, reference="label").evaluate(model, X, y)
+    wrong = model.predict(X) != y
+    assert wrong.any()
+    np.testing.assert_array_equal(result.radius[wrong], 0)
+    assert result.frequency == wrong.mean()
+
+
+def test_two_scorers_share_one_computation(linear, monkeypatch):
+    model, X, y = linear
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return pointwise_robustness(*args, **kwargs)
+
+    monkeypatch.setattr(module, "pointwise_robustness", counted)
+    scoring = {
+        "frequency": AdversarialFrequency(EPSILON),
+        "severity": AdversarialSeverity(EPSILON),
+        "accuracy": "accuracy",
+    }
+    found = cross_validate(LogisticRegression(), X, y, cv=3, scoring=scoring)
+    assert len(calls) == 3
+    assert (found["test_frequency"] <= 0).all() and (found["test_severity"] > 0).all()
+    # Another question is computed anew.
+    AdversarialFrequency(EPSILON / 2)(model, X)
+    AdversarialSeverity(EPSILON)(model, X)
+    assert len(calls) == 5
+
+
+def test_in_a_search_with_jobs(linear):
+    _, X, y = linear
+    search = GridSearchCV(
+        LogisticRegression(),
+        {"C": [0.1, 10.0]},
+        scoring={"frequency": AdversarialFrequency(EPSILON), "severity": AdversarialSeverity(0.1)},
+        refit="frequency",
+        cv=2,
+        n_jobs=2,
+    ).fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_severity"]).all()
+
+
+def test_methods_order_the_frequency(linear):
+    model, X, _ = linear
+    by_method = {
+        method: AdversarialFrequency(EPSILON, method=method, random_state=0).evaluate(model, X)
+        for method in ("lp", "polished", "attack")
+    }
+    for result in by_method.values():
+        assert result.n_failed == 0
+    assert by_method["polished"].frequency >= by_method["lp"].frequency
+    assert by_method["polished"].frequency >= by_method["attack"].frequency
+
+
+@pytest.mark.parametrize("scorer", [AdversarialFrequency(0.1), AdversarialSeverity(0.1)])
+def test_parameters_and_errors(scorer, linear):
+    model, X, _ = linear
+    assert clone(scorer).set_params(epsilon=0.2, method="attack").epsilon == 0.2
+    for changed, message in (
+        ({"epsilon": 0.0}, r"Got epsilon=0.0, but expected a finite number in \(0"),
+        ({"method": "certified"}, "Got method='certified', but expected one of 'lp'"),
+        ({"reference": "y"}, "Got reference='y', but expected one of"),
+        ({"confidence": 1.0}, "Got confidence=1.0, but expected"),
+        ({"reference": "label"}, "Got y=None, but expected the true labels"),
+        ({"bounds": (0.2, 1.0)}, "60 of 60 rows of X lie outside"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            clone(scorer).set_params(**changed)(model, X)
+    with pytest.raises(UnsupportedModelError, match="Got a object"):
+        scorer(object(), X)
