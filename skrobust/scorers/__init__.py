@@ -12,6 +12,13 @@ from skrobust.scorers._constraint import (
     ConstraintSecurity,
     ConstraintSecurityResult,
 )
+from skrobust.scorers._corruption import CorruptionRobustness, CorruptionRobustnessResult
+from skrobust.scorers._framework import RobustnessScore, RobustnessScoreResult
+from skrobust.scorers._global import (
+    GlobalRobustness,
+    GlobalRobustnessResult,
+    QuantitativeRobustnessResult,
+)
 
 __all__ = [
     "AdversarialFrequency",
@@ -21,6 +28,13 @@ __all__ = [
     "ConstraintAccuracyResult",
     "ConstraintSecurity",
     "ConstraintSecurityResult",
+    "CorruptionRobustness",
+    "CorruptionRobustnessResult",
+    "GlobalRobustness",
+    "GlobalRobustnessResult",
+    "QuantitativeRobustnessResult",
+    "RobustnessScore",
+    "RobustnessScoreResult",
     "RobustnessScorer",
     "ScoreResult",
 ]

@@ -1,0 +1,80 @@
+"""
+Global robustness: a share of the data distribution, with a promise
+===================================================================
+
+What share of all inputs, not only of those at hand, is locally robust? A tolerance and a
+confidence fixed in advance say how many inputs must be looked at.
+"""
+
+# %%
+# A network, and inputs that it has not seen.
+
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from skrobust import RobustClassifier
+from skrobust.attacks import FGSM
+from skrobust.datasets import load_digits
+from skrobust.exceptions import ToleranceWarning
+from skrobust.properties import ClassificationRobustness
+from skrobust.scorers import GlobalRobustness
+from skrobust.training import AdversarialTraining
+
+X, y = load_digits(return_X_y=True)
+X_train, X_test, y_train = X[:1000], X[1000:], y[:1000]
+property = ClassificationRobustness(epsilon=0.03, reference="prediction")
+model = RobustClassifier(hidden_layer_sizes=(64,), max_epochs=20, random_state=0)
+model.fit(X_train, y_train)
+
+# %%
+# The same promise, within 0.05 of the truth at confidence 0.95, by several bounds. The
+# sequential rule stops early where nearly all inputs are robust, or nearly none; "anytime" is
+# for those who look at the results as they come.
+
+rows = {}
+for bound in ("hoeffding", "clopper-pearson", "sequential", "anytime"):
+    scorer = GlobalRobustness(property, bound=bound, local=FGSM(), random_state=0)
+    result = scorer.evaluate(model, X_test)
+    rows[bound] = {
+        "score": result.score,
+        "low": result.interval.low,
+        "high": result.interval.high,
+        "samples": result.n_used,
+        "side": result.side,
+    }
+print(pd.DataFrame(rows).T.to_string())
+
+# %%
+# With too few inputs for the promise, the scorer says which one the data allow.
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always", ToleranceWarning)
+    result = GlobalRobustness(property, local=FGSM()).evaluate(model, X_test[:200])
+print(caught[0].message)
+print(f"Tolerance {result.tolerance:.3f}: {result}")
+
+# %%
+# How much can the probabilities change? The largest change over the ball, sample by sample, for
+# plain and for adversarial training.
+
+robust = RobustClassifier(
+    hidden_layer_sizes=(64,),
+    max_epochs=20,
+    property=ClassificationRobustness(epsilon=0.1),
+    training=AdversarialTraining(),
+    random_state=0,
+).fit(X_train, y_train)
+quantity = GlobalRobustness(property, quantitative="linf-probabilities", random_state=0)
+figure, ax = plt.subplots(layout="constrained")
+for name, each in (("plain training", model), ("adversarial training", robust)):
+    result = quantity.evaluate(each, X_test)
+    ax.plot(np.sort(result.changes), np.linspace(0, 1, result.n_used), label=name)
+    share = quantity.set_params(threshold=0.5)(each, X_test)
+    quantity.set_params(threshold=None)
+    print(f"{name}: 1 - mean change {result.score:.3f}, share that changes by < 0.5: {share:.3f}")
+ax.set(xlabel="largest change of a probability", ylabel="share of the inputs")
+ax.legend()
+plt.show()

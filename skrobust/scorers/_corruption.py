@@ -1,0 +1,364 @@
+"""Robustness under named corruptions of images."""
+
+import zlib
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from scipy import ndimage
+from sklearn.utils import check_random_state
+
+from skrobust._evaluation import evaluate_in_chunks
+from skrobust._validation import (
+    check_bounds,
+    check_choice,
+    check_columns,
+    check_integer,
+    check_real,
+    check_within_bounds,
+    expected,
+)
+from skrobust.networks import as_model
+from skrobust.scorers._base import RobustnessScorer, ScoreResult
+from skrobust.statistics import clopper_pearson, hoeffding
+
+__all__ = ["CorruptionRobustness", "CorruptionRobustnessResult"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CorruptionRobustnessResult(ScoreResult):
+    """What `CorruptionRobustness.evaluate` returns.
+
+    Parameters
+    ----------
+    score : float
+        Mean over the corruptions of accuracies, or of agreements.
+    interval : Interval
+        Hoeffding's, for inputs drawn as those of `X` were and these corruptions.
+    names : tuple of str
+        Of the corruptions.
+    accuracies : ndarray of shape (n_corruptions,)
+        Share of samples that are classified right; NaN where `y` is not given.
+    agreements : ndarray of shape (n_corruptions,)
+        Share of samples that keep the label they have without corruption.
+    intervals : tuple of Interval
+        Clopper-Pearson intervals of what the score is the mean of.
+    scores : ndarray of shape (n_corruptions,)
+        By the scorer that was given, on the corrupted samples; NaN where there is none.
+    clean_accuracy : float
+        Without corruption; NaN where `y` is not given.
+    predictions : ndarray of shape (n_samples, n_corruptions)
+        Labels under each corruption.
+    """
+
+    names: tuple
+    accuracies: np.ndarray
+    agreements: np.ndarray
+    intervals: tuple
+    scores: np.ndarray
+    clean_accuracy: float
+    predictions: np.ndarray
+
+    def to_frame(self):
+        """Return a pandas DataFrame with one row for each corruption."""
+        import pandas as pd
+
+        columns = {
+            "accuracy": self.accuracies,
+            "agreement": self.agreements,
+            "low": [interval.low for interval in self.intervals],
+            "high": [interval.high for interval in self.intervals],
+            "score": self.scores,
+        }
+        return pd.DataFrame(columns, index=pd.Index(self.names, name="corruption"))
+
+
+class CorruptionRobustness(RobustnessScorer):
+    """Mean accuracy under corruptions that nobody chose to fool the classifier.
+
+    Works with any classifier that has `predict`.
+
+    Parameters
+    ----------
+    corruptions : None, list of str, or dict of str to callable or array, default=None
+        What is done to the images. None is all of "noise" (normal, added), "blur" (Gaussian),
+        "shift", "rotate" (in a random direction), "contrast" (lowered around the mean of the
+        image) and "occlusion" (a square at a random place). In a dict, an array is a corrupted
+        copy of `X`, of the same shape, such as a set of MNIST-C; a callable
+        ``corrupt(images, severity, generator)`` returns images, both of shape
+        ``(n_samples, *image_shape)``, with a `numpy.random.Generator`.
+    severity : {1, 2, 3, 4, 5}, default=3
+        How strong the corruptions are. Lengths grow with the height of the image.
+    image_shape : tuple of int, default=None
+        (height, width) or (channels, height, width) of a row; if None, as `X` has it, or a
+        square.
+    bounds : pair of floats, default=(0.0, 1.0)
+        Darkest and brightest pixel; corrupted images are clipped to it.
+    reference : {"label", "prediction"}, default="label"
+        Whether the score counts true labels (accuracy) or those without corruption (agreement).
+    scorer : callable, default=None
+        ``scorer(estimator, X, y)``, such as `ConstraintSecurity`, to call on each corrupted set.
+    confidence : float, default=0.95
+        Of the intervals.
+    chunk_size : int, default=1024
+        Samples that are classified at a time.
+    random_state : int, RandomState instance or None, default=None
+        For the random corruptions.
+    n_jobs : int or None, default=None
+        Chunks evaluated at a time, by joblib.
+    memory : None, str or joblib.Memory, default=None
+        Keeps the result of each chunk (with an int as `random_state`).
+    verbose : int, default=0
+        joblib's progress messages.
+
+    References
+    ----------
+    Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and
+    perturbations", ICLR 2019; Mu and Gilmer, "MNIST-C: a robustness benchmark for computer
+    vision", 2019.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skrobust.datasets import load_digits
+    >>> from skrobust.scorers import CorruptionRobustness
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LogisticRegression().fit(X[:1000], y[:1000])
+    >>> scorer = CorruptionRobustness(["noise", "rotate"], random_state=0)
+    >>> result = scorer.evaluate(model, X[1000:], y[1000:])
+    >>> bool(result.accuracies.max() < result.clean_accuracy)
+    True
+    """
+
+    def __init__(
+        self,
+        corruptions=None,
+        *,
+        severity=3,
+        image_shape=None,
+        bounds=(0.0, 1.0),
+        reference="label",
+        scorer=None,
+        confidence=0.95,
+        chunk_size=1024,
+        random_state=None,
+        n_jobs=None,
+        memory=None,
+        verbose=0,
+    ):
+        self.corruptions = corruptions
+        self.severity = severity
+        self.image_shape = image_shape
+        self.bounds = bounds
+        self.reference = reference
+        self.scorer = scorer
+        self.confidence = confidence
+        self.chunk_size = chunk_size
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.memory = memory
+        self.verbose = verbose
+
+    def check(self):
+        """Validate the parameters; return self."""
+        if check_integer("severity", self.severity, low=1) > 5:
+            raise ValueError(expected("severity", self.severity, "an integer from 1 to 5"))
+        bounds = check_bounds(self.bounds)
+        if bounds is None or not all(isinstance(bound, float) for bound in bounds):
+            raise ValueError(expected("bounds", self.bounds, "a pair (low, high) of floats"))
+        check_choice("reference", self.reference, ("label", "prediction"))
+        check_real("confidence", self.confidence, low=0, high=1, closed="neither")
+        check_integer("chunk_size", self.chunk_size, low=1)
+        if self.scorer is not None and not callable(self.scorer):
+            raise TypeError(expected("scorer", self.scorer, "a callable, or None"))
+        self._named()
+        return self
+
+    def _named(self):
+        """Return the corruptions as a dict."""
+        corruptions = tuple(_CORRUPTIONS) if self.corruptions is None else self.corruptions
+        if not isinstance(corruptions, dict):
+            if not isinstance(corruptions, list | tuple):
+                expectation = "None, a list such as ['noise', 'blur'], or a dict"
+                raise TypeError(expected("corruptions", corruptions, expectation))
+            for name in corruptions:
+                check_choice("corruptions", name, tuple(_CORRUPTIONS))
+            corruptions = {name: _CORRUPTIONS[name] for name in corruptions}
+        if not corruptions:
+            raise ValueError(expected("corruptions", self.corruptions, "at least one"))
+        return corruptions
+
+    def evaluate(self, estimator, X, y=None):
+        """Return a `CorruptionRobustnessResult`.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier with `predict`.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+            In the raw input space of the estimator.
+        y : array-like of shape (n_samples,), default=None
+            True labels; needed for ``reference="label"``.
+        """
+        self.check()
+        if y is None and self.reference == "label":
+            raise ValueError(
+                "Got y=None, but expected the true labels: the scorer has reference='label'. "
+                "Give y, or set reference='prediction'."
+            )
+        check_columns(estimator, X)
+        shape = np.shape(X)
+        model = as_model(estimator, {"labels"}, needs_gradient=False, input_shape=shape[1:])
+        rows = model.check_rows(X)
+        check_within_bounds(rows, self.bounds)
+        labels = None if y is None else model.encode(y).cpu().numpy()
+        if labels is not None and len(labels) != len(rows):
+            raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
+        images = rows.reshape(len(rows), *self._image_shape(shape))
+        clean = self._predict(model, rows)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        predictions, scores = [], []
+        for name, corruption in self._named().items():
+            corrupted = self._corrupted(name, corruption, images, seed)
+            predictions.append(self._predict(model, corrupted))
+            scored = self.scorer is not None
+            scores.append(
+                self.scorer(estimator, corrupted.reshape(shape), y) if scored else np.nan
+            )
+        return self._read(model, np.stack(predictions, axis=1), clean, labels, np.array(scores))
+
+    def _image_shape(self, shape):
+        """Return the shape of one image of `X`, which has `shape`."""
+        n_features = int(np.prod(shape[1:]))
+        given = self.image_shape
+        if given is None:
+            side = round(np.sqrt(n_features))
+            given = shape[1:] if len(shape) > 2 else (side, side)
+        if len(given) not in (2, 3) or np.prod(given) != n_features:
+            expectation = (
+                f"(height, width) or (channels, height, width) of {n_features} entries in all"
+            )
+            raise ValueError(expected("image_shape", self.image_shape, expectation))
+        return tuple(given)
+
+    def _corrupted(self, name, corruption, images, seed):
+        """Return the corrupted images as rows, in the dtype of the images."""
+        low, high = self.bounds
+        if callable(corruption):
+            # Of its own, so that a corruption does not depend on which others there are.
+            generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            unit = ((images - low) / (high - low)).astype(np.float32)
+            made = np.asarray(corruption(unit, self.severity, generator))
+            made = low + (high - low) * np.clip(made, 0, 1)
+        else:
+            made = np.asarray(corruption)
+        if len(made) != len(images) or made.size != images.size:
+            shown = f"{name} of shape {made.shape}"
+            raise ValueError(f"Got {shown}, but expected that of the images, {images.shape}.")
+        rows = made.reshape(len(images), -1).astype(np.result_type(images.dtype, np.float32))
+        check_within_bounds(rows, self.bounds)
+        return rows
+
+    def _predict(self, model, rows):
+        found = evaluate_in_chunks(
+            _predict,
+            model,
+            rows,
+            fingerprint=partial(_key, model, rows),
+            chunk_size=self.chunk_size,
+            random_state=0,
+            n_jobs=self.n_jobs,
+            memory=self.memory,
+            verbose=self.verbose,
+        )
+        return found["index"]
+
+    def _read(self, model, predictions, clean, labels, scores):
+        kept = predictions == clean[:, None]
+        right = kept if labels is None else predictions == labels[:, None]
+        counted = right if self.reference == "label" else kept
+        n, n_corruptions = counted.shape
+        return CorruptionRobustnessResult(
+            score=float(counted.mean()),
+            interval=hoeffding(counted.mean(axis=1), confidence=self.confidence),
+            names=tuple(self._named()),
+            accuracies=np.full(n_corruptions, np.nan) if labels is None else right.mean(axis=0),
+            agreements=kept.mean(axis=0),
+            intervals=tuple(clopper_pearson(k, n, self.confidence) for k in counted.sum(axis=0)),
+            scores=scores.astype(np.float64),
+            clean_accuracy=np.nan if labels is None else float((clean == labels).mean()),
+            predictions=model.classes[predictions],
+        )
+
+
+def _predict(model, rows, labels, seed):
+    return {"index": model.replay(model.rows(rows)).argmax(dim=1).cpu().numpy()}
+
+
+def _key(model, rows):
+    few = model.replay(model.rows(rows[:64])).double().cpu().numpy()
+    return model.fingerprint(), few
+
+
+# ---- corruptions of images with pixels in [0, 1], rows and columns last ------------------
+
+
+def _noise(images, severity, generator):
+    deviation = (0.04, 0.08, 0.12, 0.18, 0.26)[severity - 1]
+    noise = generator.standard_normal(images.shape, dtype=np.float32)
+    return images + np.float32(deviation) * noise
+
+
+def _blur(images, severity, generator):
+    sigma = (0.02, 0.03, 0.045, 0.065, 0.09)[severity - 1] * images.shape[-2]
+    return ndimage.gaussian_filter(images, sigma, axes=(-2, -1))
+
+
+def _shift(images, severity, generator):
+    distance = (0.04, 0.07, 0.1, 0.14, 0.18)[severity - 1] * images.shape[-2]
+    moves = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
+    which = generator.integers(len(moves), size=len(images))
+    shifted = np.empty_like(images)
+    for i, move in enumerate(moves):
+        offset = [0.0] * (images.ndim - 2) + list(distance * move)
+        shifted[which == i] = ndimage.shift(images[which == i], offset, order=1)
+    return shifted
+
+
+def _rotate(images, severity, generator):
+    angle = (8, 16, 24, 32, 40)[severity - 1]
+    clockwise = generator.integers(2, size=len(images)) == 1
+    rotated = np.empty_like(images)
+    for chosen, sign in ((clockwise, -1), (~clockwise, 1)):
+        rotated[chosen] = ndimage.rotate(
+            images[chosen], sign * angle, axes=(-1, -2), reshape=False, order=1
+        )
+    return rotated
+
+
+def _contrast(images, severity, generator):
+    factor = (0.7, 0.55, 0.4, 0.25, 0.15)[severity - 1]
+    mean = images.mean(axis=tuple(range(1, images.ndim)), keepdims=True)
+    return mean + np.float32(factor) * (images - mean)
+
+
+def _occlusion(images, severity, generator):
+    height, width = images.shape[-2:]
+    side = max(1, round((0.15, 0.22, 0.3, 0.38, 0.46)[severity - 1] * min(height, width)))
+    top = generator.integers(height - side + 1, size=(len(images), 1, 1))
+    left = generator.integers(width - side + 1, size=(len(images), 1, 1))
+    row, column = np.arange(height)[:, None], np.arange(width)
+    hidden = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
+    if images.ndim == 4:
+        hidden = hidden[:, None]
+    return np.where(hidden, np.float32(0), images)
+
+
+_CORRUPTIONS = {
+    "noise": _noise,
+    "blur": _blur,
+    "shift": _shift,
+    "rotate": _rotate,
+    "contrast": _contrast,
+    "occlusion": _occlusion,
+}

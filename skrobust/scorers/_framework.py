@@ -1,0 +1,576 @@
+"""The general framework of robustness scores of Tibo et al., by sampling."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.stats import norm as normal
+
+from skrobust._ball import Ball
+from skrobust._evaluation import evaluate_in_chunks
+from skrobust._validation import (
+    check_bounds,
+    check_choice,
+    check_columns,
+    check_integer,
+    check_real,
+    check_within_bounds,
+    expected,
+)
+from skrobust.networks import as_model
+from skrobust.scorers._base import RobustnessScorer, ScoreResult
+from skrobust.statistics import Interval, hoeffding
+
+__all__ = ["RobustnessScore", "RobustnessScoreResult"]
+
+_SOURCES = ("uniform", "data", "class-data")
+_TYPES = {"uniform": 1, "data": 2, "class-data": 3}
+_READINGS = {
+    "identity": lambda p: p,
+    "all": lambda p: (p == 1).astype(np.float64),
+    "majority": lambda p: (p > 0.5).astype(np.float64),
+}
+_PRESETS = {
+    "R1": {"Q": "uniform", "H": "all", "G": "radii"},
+    "R2": {"Q": "uniform", "H": "all", "G": "uniform"},
+    "R3": {"Q": "uniform", "H": "identity", "G": "radii"},
+    "R4": {"Q": "data", "H": "identity", "G": "inverse"},
+    "R5": {"Q": "class-data", "H": "identity", "G": "inverse"},
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RobustnessScoreResult(ScoreResult):
+    """What `RobustnessScore.evaluate` returns.
+
+    Parameters
+    ----------
+    score : float
+        The integral, divided by its value for a classifier that never changes its mind.
+    interval : Interval
+        Of the score. Hoeffding's where G is the same for all samples; else approximate, from
+        the spread of a ratio.
+    integral : float
+        The integral over the radii, and mean over the samples. With ``H="all"`` and
+        ``G="uniform"``, the mean distance at which the label changes, in units of the input,
+        where distances beyond the largest radius count as that.
+    values : ndarray of shape (n_samples,)
+        The score of each sample alone, in [0, 1] for H in [0, 1].
+    shares : ndarray of shape (n_samples, n_epsilons)
+        Share of the points drawn in each ball that have the label of the sample; 1 where none
+        was drawn.
+    n_points : ndarray of int, shape (n_samples, n_epsilons)
+        Points drawn in each ball.
+    epsilons : tuple of float
+        The radii.
+    curve : tuple of float
+        Mean of H(shares) at each radius.
+    """
+
+    integral: float
+    values: np.ndarray
+    shares: np.ndarray
+    n_points: np.ndarray
+    epsilons: tuple
+    curve: tuple
+
+
+class RobustnessScore(RobustnessScorer):
+    r"""Robustness as an integral over inputs and radii.
+
+    .. math:: R_{Q,H,G} = \int\!\!\int H\bigl(Q(f(X) = f(x) \mid B_\epsilon(x))\bigr)
+              \, G(x, \epsilon) \, d\epsilon \, dx
+
+    for any classifier with `predict`: the inner probability is estimated by points drawn in
+    the ball around each sample, the integral over inputs by the mean over the samples, and that
+    over radii by the trapezoidal rule. The score is the integral divided by that of G alone, so
+    that a constant classifier scores 1.
+
+    Parameters
+    ----------
+    Q : {"uniform", "data", "class-data"} or callable, default="uniform"
+        Distribution of the points in the ball.
+
+        - "uniform": uniform in the ball, cut to `bounds` (for "l2", clipped to them).
+        - "data": the data distribution, by the other rows of `X` that lie in the ball.
+        - "class-data": likewise by those of the same true label; `y` is needed.
+        - ``Q(X, labels, epsilon, n_samples, generator)`` returns an array of shape
+          (k, n_samples, n_features) for the k rows of `X`, such as by a generative model;
+          points outside the ball are left out, which conditions on it. `labels` are those of
+          the rows, None where `y` is not given; `generator` is a `numpy.random.Generator`.
+    H : {"identity", "all", "majority"} or callable, default="identity"
+        What the probability p is worth: p, 1[p = 1], 1[p > 1/2], or any function of arrays
+        that does not fall, from [0, 1] to [0, 1].
+    G : {"radii", "uniform", "inverse"} or callable, default="radii"
+        Weight of a radius: "radii", a unit of mass at each of the `epsilons`; "uniform", the
+        same density from 0 to the largest of them; "inverse", a density of 1 / epsilon from the
+        smallest to the largest; ``G(X, epsilons)`` returns the density, of shape (n_epsilons,)
+        or (n_samples, n_epsilons), from the smallest to the largest.
+    epsilons : float or array-like of shape (n_epsilons,), default=0.1
+        Radii in units of the input, positive and rising.
+    norm : {"linf", "l2"}, default="linf"
+        Norm of the balls.
+    bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
+        Valid domain of the inputs.
+    reference : {"prediction", "label"}, default="prediction"
+        Which label the points shall have: that which the classifier gives the sample, as in the
+        paper, whose robustness is independent of accuracy; or the true one.
+    n_samples : int, default=100
+        Points drawn in each ball, by "uniform" and callables.
+    batch_size : int, default=1024
+        Points that the estimator sees at a time; bounds the memory.
+    confidence : float, default=0.95
+        Of the interval.
+    chunk_size : int, default=1024
+        Samples of one job.
+    random_state : int, RandomState instance or None, default=None
+        For the draws.
+    n_jobs : int or None, default=None
+        Chunks evaluated at a time, by joblib.
+    memory : None, str or joblib.Memory, default=None
+        Keeps the result of each chunk (with an int as `random_state`).
+    verbose : int, default=0
+        joblib's progress messages.
+
+    Notes
+    -----
+    With ``H="all"``, points that are drawn miss small regions of another label, so that the
+    score is an estimate from above, the more so in many dimensions. An attack is the better
+    method there.
+
+    With 64 features or more, the points around some 64 samples at a time share random numbers,
+    each with its own signs, since fresh ones would cost as much as a small network. Each share
+    is that of independent points; points of different samples are uncorrelated, but not
+    independent.
+
+    References
+    ----------
+    Tibo, Jaeger, Larsen, "A general framework for defining and optimizing robustness",
+    arXiv:2006.11122, Definitions 1 to 3 and equations 8 and 9.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from skrobust.datasets import load_digits
+    >>> from skrobust.scorers import RobustnessScore
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = RandomForestClassifier(10, random_state=0).fit(X[:1000], y[:1000])
+    >>> scorer = RobustnessScore("uniform", "identity", "radii", 0.2, random_state=0)
+    >>> 0.5 < scorer(model, X[1000:1100]) < 1
+    True
+    >>> distance = RobustnessScore.preset("R2", [0.1, 0.2, 0.3], random_state=0)
+    >>> 0 < distance.evaluate(model, X[1000:1100]).integral < 0.3
+    True
+    """
+
+    def __init__(
+        self,
+        Q="uniform",
+        H="identity",
+        G="radii",
+        epsilons=0.1,
+        *,
+        norm="linf",
+        bounds=(0.0, 1.0),
+        reference="prediction",
+        n_samples=100,
+        batch_size=1024,
+        confidence=0.95,
+        chunk_size=1024,
+        random_state=None,
+        n_jobs=None,
+        memory=None,
+        verbose=0,
+    ):
+        self.Q = Q
+        self.H = H
+        self.G = G
+        self.epsilons = epsilons
+        self.norm = norm
+        self.bounds = bounds
+        self.reference = reference
+        self.n_samples = n_samples
+        self.batch_size = batch_size
+        self.confidence = confidence
+        self.chunk_size = chunk_size
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.memory = memory
+        self.verbose = verbose
+
+    @classmethod
+    def preset(cls, name, epsilons, **params):
+        """Return one of the five scores R1 to R5.
+
+        Parameters
+        ----------
+        name : {"R1", "R2", "R3", "R4", "R5"}
+            The score, and its type:
+
+            - R1, type 1: share of samples whose label no point of the ball changes.
+            - R2, type 1: mean distance to the closest change of the label (``H = 1[p = 1]``,
+              ``G = p(x)``), up to the largest radius, and divided by it.
+            - R3, type 1: share of uniform points of the ball that have the label.
+            - R4, type 2: such a share of points of the data distribution (``H(p) = p``,
+              ``G = p(x) / epsilon``).
+            - R5, type 3: as R4, of points of the same class.
+
+            H and G of R2 and R4 are those of the paper. The other three are this library's
+            reading of its examples, as is what tells the types apart: Q is uniform (1), the
+            data distribution (2), or conditioned on the label (3).
+        epsilons : float or array-like of shape (n_epsilons,)
+        **params
+            Further parameters of the class; `Q` too may be given, such as a generative model.
+
+        Returns
+        -------
+        RobustnessScore
+        """
+        check_choice("name", name, tuple(_PRESETS))
+        return cls(**(_PRESETS[name] | {"epsilons": epsilons} | params))
+
+    @property
+    def type(self):
+        """The type of the score, 1 to 3 (see `preset`); 2 where `Q` is a callable."""
+        return _TYPES.get(self.Q, 2) if isinstance(self.Q, str) else 2
+
+    def check(self):
+        """Validate the parameters; return self."""
+        for name, named in (("Q", _SOURCES), ("H", _READINGS), ("G", tuple(_DENSITIES))):
+            value = getattr(self, name)
+            if not callable(value):
+                check_choice(name, value, tuple(named))
+        _check_epsilons(self.epsilons)
+        check_choice("norm", self.norm, ("linf", "l2"))
+        check_bounds(self.bounds)
+        check_choice("reference", self.reference, ("prediction", "label"))
+        check_integer("n_samples", self.n_samples, low=1)
+        check_integer("batch_size", self.batch_size, low=1)
+        check_real("confidence", self.confidence, low=0, high=1, closed="neither")
+        check_integer("chunk_size", self.chunk_size, low=1)
+        return self
+
+    def evaluate(self, estimator, X, y=None):
+        """Return a `RobustnessScoreResult`.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier with `predict`.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+            In the raw input space of the estimator.
+        y : array-like of shape (n_samples,), default=None
+            True labels, for ``reference="label"`` and ``Q="class-data"``.
+        """
+        self.check()
+        check_columns(estimator, X)
+        model = as_model(estimator, {"labels"}, needs_gradient=False, input_shape=np.shape(X)[1:])
+        rows = model.check_rows(X)
+        check_within_bounds(rows, check_bounds(self.bounds, rows.shape[1]))
+        labels = self._labels(model, rows, y)
+        epsilons = _check_epsilons(self.epsilons)
+        found = evaluate_in_chunks(
+            partial(_shares, **self._question(model, rows, labels, epsilons)),
+            model,
+            rows,
+            labels,
+            fingerprint=partial(_key, model, rows),
+            chunk_size=self.chunk_size,
+            random_state=self.random_state,
+            n_jobs=self.n_jobs,
+            memory=self.memory,
+            verbose=self.verbose,
+        )
+        return self._read(rows, epsilons, **found)
+
+    def _labels(self, model, rows, y):
+        if y is None:
+            if self.reference == "label" or self.Q == "class-data":
+                needs = "reference='label'" if self.reference == "label" else "Q='class-data'"
+                raise ValueError(f"Got y=None, but expected the true labels, for {needs}.")
+            return None
+        labels = model.encode(y).cpu().numpy()
+        if len(labels) != len(rows):
+            raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
+        return labels
+
+    def _question(self, model, rows, labels, epsilons):
+        """Return what each chunk is asked, as arguments of `_shares`."""
+        if callable(self.Q):
+            source = _Generated(self.Q, model.classes, self.n_samples, self.batch_size)
+        elif self.Q == "uniform":
+            source = _Uniform(self.n_samples, self.batch_size, self.bounds)
+        else:
+            predicted = _predicted(model, rows, self.batch_size)
+            source = _Neighbours(rows, predicted, labels if self.Q == "class-data" else None)
+        return {
+            "source": source,
+            "epsilons": tuple(epsilons),
+            "norm": self.norm,
+            "reference": self.reference,
+            "batch_size": self.batch_size,
+        }
+
+    def _read(self, rows, epsilons, at_zero, shares, n_points):
+        H = self.H if callable(self.H) else _READINGS[self.H]
+        worth = np.asarray(H(np.c_[at_zero, shares]), dtype=np.float64)
+        if worth.shape != (len(rows), len(epsilons) + 1):
+            raise ValueError(f"Got H with values of shape {worth.shape}, but expected that of p.")
+        weights = _weights(self.G, rows, epsilons)
+        totals = weights.sum(axis=1)
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and (totals > 0).all()):
+            expectation = "finite weights of at least 0, some above 0 for each sample"
+            raise ValueError(expected("G", self.G, expectation))
+        integrals = (worth * weights).sum(axis=1)
+        score = float(integrals.sum() / totals.sum())
+        return RobustnessScoreResult(
+            score=score,
+            interval=_interval(integrals, totals, score, self.confidence),
+            integral=float(integrals.mean()),
+            values=integrals / totals,
+            shares=shares,
+            n_points=n_points,
+            epsilons=tuple(epsilons.tolist()),
+            curve=tuple(worth[:, 1:].mean(axis=0).tolist()),
+        )
+
+
+def _check_epsilons(epsilons):
+    """Return the radii as an array of shape (n_epsilons,)."""
+    expectation = "a positive number, or an array of rising positive numbers"
+    try:
+        values = np.atleast_1d(np.asarray(epsilons, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise ValueError(expected("epsilons", epsilons, expectation)) from None
+    fits = values.ndim == 1 and len(values) and np.isfinite(values).all() and values[0] > 0
+    if not fits or (np.diff(values) <= 0).any():
+        raise ValueError(expected("epsilons", epsilons, expectation))
+    return values
+
+
+def _key(model, rows):
+    few = model.replay(model.rows(rows[:64])).double().cpu().numpy()
+    return model.fingerprint(), few
+
+
+# ---- weights of the radii ----------------------------------------------------------------
+
+
+def _trapezoids(epsilons, density):
+    """Return the weight of each radius in the integral of a density by the trapezoidal rule."""
+    if len(epsilons) == 1:
+        return density
+    gaps = np.diff(epsilons)
+    return density * (np.r_[gaps, 0.0] + np.r_[0.0, gaps]) / 2
+
+
+# From the radii to weights of 0 and the radii.
+_DENSITIES = {
+    "radii": lambda e: np.r_[0.0, np.ones(len(e))],
+    "uniform": lambda e: _trapezoids(np.r_[0.0, e], np.ones(len(e) + 1)),
+    "inverse": lambda e: np.r_[0.0, _trapezoids(e, 1 / e)],
+}
+
+
+def _weights(G, rows, epsilons):
+    """Return the weight of 0 and of each radius, for each sample."""
+    if not callable(G):
+        return np.tile(_DENSITIES[G](epsilons), (len(rows), 1))
+    density = np.asarray(G(rows, epsilons), dtype=np.float64)
+    if density.shape not in ((len(epsilons),), (len(rows), len(epsilons))):
+        shapes = f"({len(epsilons)},) or ({len(rows)}, {len(epsilons)})"
+        raise ValueError(f"Got G with values of shape {density.shape}, but expected {shapes}.")
+    weights = _trapezoids(epsilons, np.broadcast_to(density, (len(rows), len(epsilons))))
+    return np.c_[np.zeros(len(rows)), weights]
+
+
+def _interval(integrals, totals, score, confidence):
+    values = integrals / totals
+    if np.ptp(totals) <= 1e-12 * totals.max() and 0 <= values.min() <= values.max() <= 1 + 1e-9:
+        return hoeffding(values, confidence=confidence)
+    spread = (integrals - score * totals).std() / (totals.mean() * np.sqrt(len(totals)))
+    half = float(normal.ppf((1 + confidence) / 2) * spread)
+    return Interval(score - half, score + half, confidence, "normal, approximate")
+
+
+# ---- shares of points with the same label ------------------------------------------------
+
+
+def _shares(model, rows, labels, seed, *, source, epsilons, norm, reference, batch_size):
+    """Return for each row and radius the share of points in the ball that have its label."""
+    own = torch.as_tensor(_predicted(model, rows, batch_size), device=model.device)
+    wanted = own if reference == "prediction" else torch.as_tensor(labels, device=model.device)
+    is_wanted = own == wanted
+    n_kept, n_points = source.count(model, rows, labels, wanted, is_wanted, epsilons, norm, seed)
+    return {
+        "at_zero": is_wanted.double().cpu().numpy(),
+        "shares": np.where(n_points > 0, n_kept / np.maximum(n_points, 1), 1.0),
+        "n_points": n_points,
+    }
+
+
+def _predicted(model, rows, batch_size):
+    parts = [
+        model.replay(model.rows(rows[start : start + batch_size])).argmax(dim=1)
+        for start in range(0, len(rows), batch_size)
+    ]
+    return torch.cat(parts).cpu().numpy()
+
+
+def _has_label(model, points, wanted):
+    """Tell which points, of shape (k, r, n_features), have the label of their row: (k, r)."""
+    with torch.no_grad():
+        logits = model(points.flatten(0, 1))
+    found = logits.argmax(dim=1).unflatten(0, points.shape[:2])
+    return found == wanted.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class _Uniform:
+    """Points that are uniform in the ball."""
+
+    n_samples: int
+    batch_size: int
+    bounds: object
+
+    def count(self, model, rows, labels, wanted, is_wanted, epsilons, norm, seed):
+        x = model.rows(rows)
+        generator = torch.Generator(model.device).manual_seed(seed)
+        n_kept = torch.zeros((len(x), len(epsilons)), dtype=torch.int64, device=model.device)
+        bounds = check_bounds(self.bounds)
+        n_rows = max(self.batch_size // self.n_samples, 1)
+        for j, epsilon in enumerate(epsilons):
+            ball = Ball.around(x, epsilon, norm, bounds)
+            for done in range(0, self.n_samples, self.batch_size):
+                r = min(self.batch_size, self.n_samples - done)
+                draw = _Points(norm, bounds, r, generator)
+                for start in range(0, len(x), n_rows):
+                    block = slice(start, start + n_rows)
+                    points = draw(ball[block])
+                    n_kept[block, j] += _has_label(model, points, wanted[block]).sum(dim=1)
+        n_kept = n_kept.cpu().numpy()
+        return n_kept, np.full_like(n_kept, self.n_samples)
+
+
+class _Points:
+    """Uniform points of balls: a sample of the unit ball, moved by random signs.
+
+    Random numbers cost as much as a small network, so that a sample serves a number of rows,
+    where there are many features. The unit ball looks the same after any change of signs of the
+    coordinates: each row has its own, and its points are independent and uniform.
+    """
+
+    n_uses = 64  # rows, after which a new sample is drawn
+    many = 64  # features; with few of them, signs alone would leave rows alike
+
+    def __init__(self, norm, bounds, n_samples, generator):
+        self.norm, self.bounds = norm, bounds
+        self.n_samples, self.generator = n_samples, generator
+        self.left = 0
+        self.points = None
+
+    def __call__(self, ball):
+        n, n_features = ball.center.shape
+        like = {"device": ball.center.device, "dtype": ball.center.dtype}
+        if self.left <= 0 or n_features < self.many:
+            shape = (n if n_features < self.many else 1, self.n_samples, n_features)
+            # By one part in a million smaller, for the rounding of the sums below.
+            self.unit = self._unit_ball(shape, like) * (1 - 1e-6)
+            self.left = max(self.n_uses, n)
+        self.left -= n
+        if self.points is None or len(self.points) != n:
+            self.points = torch.empty((n, self.n_samples, n_features), **like)
+        middle, reach = ball.center, ball.epsilon
+        if self.norm == "linf":
+            # The ball cut to the bounds is a box, not in general around the centre.
+            middle, reach = (ball.lower + ball.upper) / 2, (ball.upper - ball.lower) / 2
+        signs = torch.randint(2, (n, n_features), generator=self.generator, device=like["device"])
+        scale = (signs * 2 - 1) * reach
+        torch.addcmul(middle.unsqueeze(1), self.unit, scale.unsqueeze(1), out=self.points)
+        if self.norm == "l2" and self.bounds is not None:
+            low, high = self.bounds
+            if not isinstance(low, float) or not isinstance(high, float):
+                low, high = (torch.as_tensor(bound, **like) for bound in self.bounds)
+            torch.clamp(self.points, low, high, out=self.points)  # fastest with plain numbers
+        return self.points
+
+    def _unit_ball(self, shape, like):
+        if self.norm == "linf":
+            return torch.rand(shape, generator=self.generator, **like) * 2 - 1
+        # Normal vectors have uniform directions; u^(1/d) is the length of a uniform point.
+        points = torch.randn(shape, generator=self.generator, **like)
+        length = torch.rand((*shape[:2], 1), generator=self.generator, **like)
+        norm = torch.linalg.vector_norm(points, dim=-1, keepdim=True).clamp(min=1e-30)
+        return points * (length ** (1 / shape[-1]) / norm)
+
+
+@dataclass(frozen=True, eq=False)
+class _Neighbours:
+    """The other rows of the data, all or those of the same class."""
+
+    rows: np.ndarray
+    predicted: np.ndarray
+    labels: np.ndarray | None
+
+    def count(self, model, rows, labels, wanted, is_wanted, epsilons, norm, seed):
+        others = torch.as_tensor(np.ascontiguousarray(self.rows), dtype=torch.float64)
+        x = torch.as_tensor(np.ascontiguousarray(rows), dtype=torch.float64)
+        predicted, wanted = torch.as_tensor(self.predicted), wanted.cpu()
+        n_kept = np.zeros((len(x), len(epsilons)), dtype=np.int64)
+        n_points = np.zeros_like(n_kept)
+        order = torch.inf if norm == "linf" else 2
+        for i in range(0, len(x), 256):
+            block = slice(i, i + 256)
+            distance = torch.cdist(
+                x[block], others, p=order, compute_mode="donot_use_mm_for_euclid_dist"
+            )
+            same = predicted == wanted[block, None]
+            if self.labels is not None:
+                apart = torch.as_tensor(self.labels) != torch.as_tensor(labels[block])[:, None]
+                distance.masked_fill_(apart, torch.inf)
+            for j, epsilon in enumerate(epsilons):
+                near = distance <= epsilon * (1 + 1e-6)
+                n_points[block, j] = near.sum(dim=1)
+                n_kept[block, j] = (near & same).sum(dim=1)
+        # The row itself lies in every ball, and is no evidence.
+        return n_kept - is_wanted[:, None].cpu().numpy(), n_points - 1
+
+
+@dataclass(frozen=True)
+class _Generated:
+    """Points from the user's own generator, those of them that lie in the ball."""
+
+    generate: object
+    classes: np.ndarray
+    n_samples: int
+    batch_size: int
+
+    def count(self, model, rows, labels, wanted, is_wanted, epsilons, norm, seed):
+        random = np.random.default_rng(seed)
+        n_kept = np.zeros((len(rows), len(epsilons)), dtype=np.int64)
+        n_points = np.zeros_like(n_kept)
+        n_rows = max(self.batch_size // self.n_samples, 1)
+        for j, epsilon in enumerate(epsilons):
+            for start in range(0, len(rows), n_rows):
+                block = slice(start, start + n_rows)
+                x = rows[block]
+                y = None if labels is None else self.classes[labels[block]]
+                drawn = np.asarray(self.generate(x, y, epsilon, self.n_samples, random))
+                shape = (len(x), self.n_samples, x.shape[1])
+                if drawn.shape != shape:
+                    raise ValueError(
+                        f"Got Q with points of shape {drawn.shape}, but expected {shape}."
+                    )
+                offset = drawn.astype(np.float64) - x[:, None]
+                distance = np.linalg.norm(offset, np.inf if norm == "linf" else 2, axis=2)
+                near = distance <= epsilon * (1 + 1e-6)  # False for NaN
+                points = torch.as_tensor(
+                    np.where(near[:, :, None], drawn, x[:, None]),
+                    dtype=model.dtype,
+                    device=model.device,
+                )
+                same = _has_label(model, points, wanted[block]).cpu().numpy()
+                n_points[block, j] = near.sum(axis=1)
+                n_kept[block, j] = (near & same).sum(axis=1)
+        return n_kept, n_points

@@ -1,0 +1,636 @@
+"""Global robustness: the share of the data distribution that is locally robust."""
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.special import expit, logsumexp
+from sklearn.utils import check_random_state
+
+from skrobust._evaluation import evaluate_in_chunks
+from skrobust._parameters import DefaultParts
+from skrobust._validation import (
+    check_choice,
+    check_columns,
+    check_instance,
+    check_integer,
+    check_real,
+    expected,
+)
+from skrobust.attacks import PGD, Attack, Target
+from skrobust.exceptions import ToleranceWarning
+from skrobust.networks import as_model
+from skrobust.properties import ClassificationRobustness, RobustnessProperty, StandardRobustness
+from skrobust.scorers._base import RobustnessScorer, ScoreResult
+from skrobust.statistics import (
+    AnytimeRule,
+    Interval,
+    SequentialRule,
+    anytime_rule,
+    attainable_tolerance,
+    clopper_pearson,
+    empirical_bernstein,
+    hoeffding,
+    sample_size,
+    sequential_rule,
+)
+
+__all__ = ["GlobalRobustness", "GlobalRobustnessResult", "QuantitativeRobustnessResult"]
+
+_BOUNDS = ("hoeffding", "clopper-pearson", "bernstein", "sequential", "anytime")
+_FEWEST = 16  # samples looked at together by the rules that stop early
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GlobalRobustnessResult(ScoreResult):
+    """What `GlobalRobustness.evaluate` returns.
+
+    Parameters
+    ----------
+    score : float
+        Share of the samples used that count as robust.
+    interval : Interval
+        Of the score; where `side` is "both", from the low end of `lower_interval` to the high
+        end of `upper_interval`.
+    side : {"upper", "lower", "exact", "both"}
+        Which side of the global robustness the score estimates. An attack misses violations,
+        so that its score is an estimate from above; a verifier that leaves some samples
+        unknown gives both sides, of which the score is the lower one, or the lower one alone
+        where it falsifies none.
+    lower, upper : float
+        Shares verified, and not falsified; 0 and 1 where that side is not known.
+    lower_interval, upper_interval : Interval or None
+        Of these shares.
+    tolerance : float
+        Largest half-width of the intervals: what was asked for, or what the data allowed.
+    n_used : int
+        Samples looked at.
+    index : ndarray of int, shape (n_used,)
+        Their rows in `X`, in the order of the draw.
+    verdicts : ndarray of str, shape (n_used,)
+        "verified", "falsified" or "unknown". An attack verifies nothing.
+    holds : ndarray of bool, shape (n_used,)
+        What the score counts.
+    margins : ndarray of shape (n_used,)
+        Of attacks, the smallest row of the property at the worst point found; of verifiers, its
+        proved lower bound.
+    counterexamples : ndarray of shape (n_used, n_features)
+        Points that break the property, as the estimator itself computes; NaN where none.
+    """
+
+    side: str
+    lower: float
+    upper: float
+    lower_interval: Interval | None
+    upper_interval: Interval | None
+    tolerance: float
+    n_used: int
+    index: np.ndarray
+    verdicts: np.ndarray
+    holds: np.ndarray
+    margins: np.ndarray
+    counterexamples: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QuantitativeRobustnessResult(ScoreResult):
+    """What `GlobalRobustness.evaluate` returns with ``quantitative="linf-probabilities"``.
+
+    Parameters
+    ----------
+    score : float
+        One minus the mean of the largest changes; with a threshold, the share of samples whose
+        largest change is at most the threshold.
+    interval : Interval
+        Of the score; where `side` is "both", from the low end of `lower_interval` to the high
+        end of `upper_interval`.
+    side : {"upper", "both"}
+        Which side of the global robustness the score estimates. An attack gives the changes
+        from below, and so the score from above. With a verifier there are both, and the score
+        is the lower one.
+    lower, upper : float
+        Scores by the changes from above and from below; 0 where there is no `lower`.
+    lower_interval, upper_interval : Interval or None
+        Of these scores.
+    tolerance : float
+        Largest half-width of the intervals: what was asked for, or what the data allowed.
+    n_used : int
+        Samples looked at.
+    index : ndarray of int, shape (n_used,)
+        Their rows in `X`, in the order of the draw.
+    changes : ndarray of shape (n_used,)
+        Largest change of a probability in the ball that was found.
+    change_bounds : ndarray of shape (n_used,)
+        Proved upper bounds of the change; 1 where there is no verifier.
+    """
+
+    side: str
+    lower: float
+    upper: float
+    lower_interval: Interval | None
+    upper_interval: Interval | None
+    tolerance: float
+    n_used: int
+    index: np.ndarray
+    changes: np.ndarray
+    change_bounds: np.ndarray
+
+
+class GlobalRobustness(DefaultParts, RobustnessScorer):
+    """Probability that an input drawn as the data were is locally robust.
+
+    A tolerance and a confidence are fixed in advance; as many samples as these need are drawn
+    from `X`, without replacement, and local robustness is decided for each.
+
+    Parameters
+    ----------
+    property : RobustnessProperty
+        What local robustness is, in the raw input space of the estimator that is scored. With
+        ``ClassificationRobustness(reference="prediction")`` it is that of the paper: no other
+        label in the ball, and a largest output that is the only one.
+    tolerance : float, default=0.05
+        Half-width of the interval, in (0, 1).
+    confidence : float, default=0.95
+        Of the interval, in (0, 1).
+    bound : {"hoeffding", "clopper-pearson", "bernstein", "sequential", "anytime"}, \
+            default="hoeffding"
+        Where the interval, and the number of samples, come from. "hoeffding": 738 samples for
+        the default tolerance and confidence. "clopper-pearson": exact, 402. "sequential": stops
+        when the interval is narrow enough, after 428 at most, and 120 on average where the
+        share is 0.95 (see `skrobust.statistics.sequential_rule`). "bernstein": 1253, with an
+        interval that is narrower than the tolerance where the values vary little. "anytime":
+        stops when the interval of a confidence sequence is narrow enough, which is also valid
+        for those who look at results as they come and stop when they like, and may need more
+        samples than "hoeffding".
+    local : Attack, verifier or None, default=None
+        How local robustness is decided. Attacks give an upper estimate; None is ``PGD()``. A
+        verifier is what has `encode` and `decide`, as those of `skrobust.verification` do: it
+        verifies, falsifies, or leaves unknown, and the result gives both sides.
+    quantitative : None or "linf-probabilities", default=None
+        If given, what is measured is the largest change of a class probability in the ball (of
+        `property`, which serves for nothing else), and the score is one minus its mean.
+    threshold : float, default=None
+        With `quantitative`: the score is the share of samples that change by at most this, in
+        [0, 1]. The paper's is 0.5.
+    chunk_size : int, default=256
+        Samples of one job.
+    random_state : int, RandomState instance or None, default=None
+        For the draw, and for attacks with random starts.
+    n_jobs : int or None, default=None
+        Chunks evaluated at a time, by joblib.
+    memory : None, str or joblib.Memory, default=None
+        Keeps the result of each chunk (with an int as `random_state`).
+    verbose : int, default=0
+        joblib's progress messages.
+
+    Warns
+    -----
+    ToleranceWarning
+        If `X` has fewer samples than needed; the interval is then as wide as it must be.
+
+    Notes
+    -----
+    The promise is about the distribution that the rows of `X` are independent draws of.
+
+    References
+    ----------
+    Hoeffding, Journal of the American Statistical Association 58, 1963; Frey, The American
+    Statistician 64, 2010; Maurer and Pontil, COLT 2009.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skrobust.datasets import load_digits
+    >>> from skrobust.properties import ClassificationRobustness
+    >>> from skrobust.scorers import GlobalRobustness
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LogisticRegression().fit(X[:800], y[:800])
+    >>> property = ClassificationRobustness(0.02, reference="prediction")
+    >>> result = GlobalRobustness(property, random_state=0).evaluate(model, X[800:])
+    >>> result.n_used, result.side
+    (738, 'upper')
+    >>> result = GlobalRobustness(property, bound="sequential", random_state=0).evaluate(
+    ...     model, X[800:]
+    ... )
+    >>> result.n_used < 300
+    True
+    """
+
+    def __init__(
+        self,
+        property,
+        *,
+        tolerance=0.05,
+        confidence=0.95,
+        bound="hoeffding",
+        local=None,
+        quantitative=None,
+        threshold=None,
+        chunk_size=256,
+        random_state=None,
+        n_jobs=None,
+        memory=None,
+        verbose=0,
+    ):
+        self.property = property
+        self.tolerance = tolerance
+        self.confidence = confidence
+        self.bound = bound
+        self.local = local
+        self.quantitative = quantitative
+        self.threshold = threshold
+        self.chunk_size = chunk_size
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.memory = memory
+        self.verbose = verbose
+
+    def _default_parts(self):
+        return {"local": PGD()}
+
+    def check(self):
+        """Validate the parameters; return self."""
+        example = "ClassificationRobustness(epsilon=0.1)"
+        check_instance("property", self.property, RobustnessProperty, example).check()
+        check_real("tolerance", self.tolerance, low=0, high=1, closed="neither")
+        check_real("confidence", self.confidence, low=0, high=1, closed="neither")
+        check_choice("bound", self.bound, _BOUNDS)
+        check_integer("chunk_size", self.chunk_size, low=1)
+        local = self._part("local")
+        if not (isinstance(local, Attack) or _is_verifier(local)):
+            expectation = "an Attack, such as PGD(), or a verifier, such as Cascade()"
+            raise TypeError(expected("local", local, expectation))
+        local.check()
+        self._check_quantity()
+        return self
+
+    def _check_quantity(self):
+        if self.quantitative is None:
+            if self.threshold is not None:
+                expectation = "None, or quantitative='linf-probabilities' beside it"
+                raise ValueError(expected("threshold", self.threshold, expectation))
+            return
+        check_choice("quantitative", self.quantitative, ("linf-probabilities",))
+        if self.threshold is not None:
+            check_real("threshold", self.threshold, low=0, high=1)
+        elif self.bound not in ("hoeffding", "bernstein"):
+            expectation = "'hoeffding' or 'bernstein' for a mean, or a threshold"
+            raise ValueError(expected("bound", self.bound, expectation))
+
+    def evaluate(self, estimator, X, y=None):
+        """Return a `GlobalRobustnessResult`, or a `QuantitativeRobustnessResult`.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+            Independent draws from the data distribution, in the raw input space.
+        y : array-like of shape (n_samples,), default=None
+            True labels, where the property needs them.
+        """
+        self.check()
+        sample = self._sample(estimator, X, y)
+        return self._read(*self._draw(sample))
+
+    def _sample(self, estimator, X, y):
+        """Return what is drawn from: a model and all rows, with how to measure some of them."""
+        check_columns(estimator, X)
+        local = self._part("local")
+        needs_gradient = isinstance(local, Attack) and local.needs_gradient
+        outputs = {"probabilities"} if self.quantitative else self.property.needed_outputs
+        model = as_model(
+            estimator, outputs, needs_gradient=needs_gradient, input_shape=np.shape(X)[1:]
+        )
+        rows = model.check_rows(X)
+        self.property.check(rows)
+        labels = None if self.quantitative else _labels(model, self.property, rows, y)
+        measure, state = self._measure(local, model, rows.shape[1])
+        return _Sample(rows, labels, measure, state, partial(_key, model, rows))
+
+    def _measure(self, local, model, n_features):
+        """Return how one chunk of rows is measured, and by what state."""
+        if self.quantitative is None:
+            if isinstance(local, Attack):
+                return partial(_attack, property=self.property, attack=local), model
+            state = local.encode(model, self.property, n_features)
+            return partial(_decide, verifier=local), state
+        ball = {name: getattr(self.property, name) for name in ("epsilon", "norm", "bounds")}
+        if isinstance(local, Attack):
+            return partial(_change, ball=ball, attack=local), model
+        logits = StandardRobustness(delta=_FAR, reference="prediction", **ball)
+        state = local.encode(model, logits, n_features)
+        return partial(_bounded_change, ball=ball, attack=PGD(), verifier=local), (model, state)
+
+    def _draw(self, sample):
+        """Draw and measure samples until the rule stops for every sequence of values.
+
+        Returns the rule, the findings, the places drawn, and the sequences, each cut at its
+        own stop.
+        """
+        n_available = len(sample.rows)
+        random = check_random_state(self.random_state)
+        rule = _rule(self.bound, float(self.tolerance), float(self.confidence), n_available)
+        order = random.permutation(n_available)[: rule.n_max]
+        found, n = None, 0
+        stop = rule.earliest_stop([])
+        while True:
+            # A floor, since a batch of one sample takes about as long as one of several.
+            stop = min(max(stop, n + _FEWEST), rule.n_max)
+            part = self._look(sample, order[n:stop], int(random.randint(2**31 - 1)))
+            found = part if found is None else _joined(found, part)
+            n = stop
+            sequences = self._values(found)
+            stops = {side: rule.first_stop(values) for side, values in sequences.items()}
+            if None not in stops.values():
+                break
+            waiting = (sequences[side] for side, at in stops.items() if at is None)
+            stop = max(rule.earliest_stop(values) for values in waiting)
+        n_used = max(stops.values())
+        found = {name: values[:n_used] for name, values in found.items()}
+        sequences = {side: values[: stops[side]] for side, values in sequences.items()}
+        self._warn(rule, sequences, n_available)
+        return rule, found, order[:n_used], sequences
+
+    def _values(self, found):
+        return _score_changes(found, self.threshold) if self.quantitative else _shares(found)
+
+    def _look(self, sample, index, seed):
+        return evaluate_in_chunks(
+            sample.measure,
+            sample.state,
+            sample.rows[index],
+            None if sample.labels is None else sample.labels[index],
+            fingerprint=sample.fingerprint,
+            chunk_size=self.chunk_size,
+            random_state=seed,
+            n_jobs=self.n_jobs,
+            memory=self.memory,
+            verbose=self.verbose,
+        )
+
+    def _warn(self, rule, sequences, n_available):
+        reached = max(rule.tolerance(values) for values in sequences.values())
+        if reached <= self.tolerance + 1e-9:
+            return
+        warnings.warn(
+            f"Got {n_available} samples, fewer than a tolerance of {self.tolerance} at "
+            f"confidence {self.confidence} needs with bound={self.bound!r}: they allow a "
+            f"tolerance of {math.ceil(reached * 1e4) / 1e4:.4f}. Give more samples, or ask for "
+            "that.",
+            ToleranceWarning,
+            stacklevel=4,
+        )
+
+    def _read(self, rule, found, index, sequences):
+        """Put the result together."""
+        intervals = {side: rule.interval(values) for side, values in sequences.items()}
+        scores = {side: float(np.mean(values)) for side, values in sequences.items()}
+        side = _side(found, sequences)
+        counted = "upper" if side == "upper" else "lower"
+        interval = intervals[counted]
+        if side == "both":
+            interval = _hull(intervals["lower"], intervals["upper"])
+        result = QuantitativeRobustnessResult if self.quantitative else GlobalRobustnessResult
+        if not self.quantitative:
+            found["holds"] = _shares(found)[counted]
+        return result(
+            score=scores[counted],
+            interval=interval,
+            side=side,
+            lower=scores.get("lower", 0.0),
+            upper=scores["upper"],
+            lower_interval=intervals.get("lower"),
+            upper_interval=intervals["upper"],
+            tolerance=max(rule.tolerance(values) for values in sequences.values()),
+            n_used=len(index),
+            index=index,
+            **{name: values for name, values in found.items() if name != "can_verify"},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """All rows that there are, and how to measure some of them."""
+
+    rows: np.ndarray
+    labels: np.ndarray | None
+    measure: object
+    state: object
+    fingerprint: object
+
+
+def _is_verifier(local):
+    return all(callable(getattr(local, name, None)) for name in ("encode", "decide", "check"))
+
+
+def _labels(model, property, rows, y):
+    """Return the class indices that the property needs, or None."""
+    if not property.needs_labels:
+        return None
+    if y is None:
+        raise ValueError(
+            "Got y=None, but expected the true labels: the property has reference='label'. "
+            "Give y, or set reference='prediction'."
+        )
+    labels = model.encode(y)
+    if len(labels) != len(rows):
+        raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
+    return labels.cpu().numpy()
+
+
+def _key(model, rows):
+    few = model.replay(model.rows(rows[:64])).double().cpu().numpy()
+    return model.fingerprint(), few
+
+
+def _joined(first, second):
+    return {name: np.concatenate([first[name], second[name]]) for name in first}
+
+
+# ---- what is found for each sample -------------------------------------------------------
+
+
+def _to_torch(model, rows, labels, seed):
+    generator = torch.Generator(model.device).manual_seed(seed)
+    labels = None if labels is None else torch.as_tensor(labels, device=model.device)
+    return model.rows(rows), labels, generator
+
+
+def _attack(model, rows, labels, seed, *, property, attack):
+    x, labels, generator = _to_torch(model, rows, labels, seed)
+    target = Target(model, property, x, labels)
+    outcome = attack.run(model, property, x, labels, generator=generator)
+    broken, margins = outcome.broken.clone(), outcome.margins.clone()
+    index = broken.nonzero().squeeze(1)
+    if len(index):
+        # A violation counts where the estimator itself shows it.
+        seen = target[index].replay(outcome.points[index])
+        broken[index], margins[index] = seen.broken, seen.margins
+    points = torch.where(broken.unsqueeze(1), outcome.points, torch.nan)
+    return {
+        "verdicts": np.where(broken.cpu().numpy(), "falsified", "unknown").astype("<U9"),
+        "margins": margins.cpu().numpy(),
+        "counterexamples": points.cpu().numpy(),
+        "can_verify": np.zeros(len(rows), dtype=bool),
+    }
+
+
+def _decide(state, rows, labels, seed, *, verifier):
+    x, labels, generator = _to_torch(state.network, rows, labels, seed)
+    found = verifier.decide(state, x, labels, generator=generator)
+    return {
+        "verdicts": np.asarray(found.verdicts).astype("<U9"),
+        "margins": np.asarray(found.lower, dtype=np.float64),
+        "counterexamples": np.asarray(found.counterexamples),
+        "can_verify": np.ones(len(rows), dtype=bool),
+    }
+
+
+_FAR = 1e3  # change of the logits that no bound needs to rule out
+
+
+def _change(model, rows, labels, seed, *, ball, attack):
+    """Return the largest change of a probability that two descents find."""
+    x, _, generator = _to_torch(model, rows, None, seed)
+    before = torch.softmax(model.replay(x).double(), dim=1)
+    changes = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    # The change itself has hardly a gradient where the softmax is saturated; there, a change of
+    # the label is what to look for.
+    for aim in (
+        StandardRobustness(delta=1.0, output="probabilities", reference="prediction", **ball),
+        ClassificationRobustness(reference="prediction", **ball),
+    ):
+        points = attack.run(model, aim, x, stop_when_broken=False, generator=generator).points
+        after = torch.softmax(model.replay(points).double(), dim=1)
+        changes = torch.maximum(changes, (after - before).abs().amax(dim=1))
+    return {"changes": changes.cpu().numpy(), "change_bounds": np.ones(len(rows))}
+
+
+def _bounded_change(models, rows, labels, seed, *, ball, attack, verifier):
+    model, state = models
+    found = _change(model, rows, None, seed, ball=ball, attack=attack)
+    x, _, generator = _to_torch(model, rows, None, seed)
+    lower = np.asarray(verifier.decide(state, x, None, generator=generator).lower)
+    with torch.no_grad():
+        logits = model(x).double().cpu().numpy()
+    bounds = _largest_change(logits, _FAR - lower)
+    # Never below what was found, by the rounding of the softmax.
+    return found | {"change_bounds": np.maximum(bounds, found["changes"])}
+
+
+def _largest_change(logits, reach):
+    """Bound the change of the softmax where no logit moves by more than `reach`.
+
+    The probability of class j changes most where its logit moves one way and all others the
+    other way; its log-odds then move by twice the reach.
+    """
+    n_classes = logits.shape[1]
+    others = [np.delete(logits, j, axis=1) for j in range(n_classes)]
+    odds = logits - np.stack([logsumexp(part, axis=1) for part in others], axis=1)
+    move = 2 * np.asarray(reach)[:, None]
+    up, down = expit(odds + move) - expit(odds), expit(odds) - expit(odds - move)
+    return np.minimum(np.maximum(up, down).max(axis=1) + 1e-6, 1.0)
+
+
+# ---- from samples to sequences of values -------------------------------------------------
+
+
+def _shares(found):
+    """Return, for each side, whether each sample counts as robust."""
+    not_falsified = found["verdicts"] != "falsified"
+    if not found["can_verify"].any():
+        return {"upper": not_falsified}
+    return {"lower": found["verdicts"] == "verified", "upper": not_falsified}
+
+
+def _score_changes(found, threshold):
+    """Return, for each side, the score of each sample in [0, 1]."""
+    sides = {"lower": found["change_bounds"], "upper": found["changes"]}
+    if (found["change_bounds"] == 1).all():
+        del sides["lower"]
+    if threshold is None:
+        return {side: 1 - changes for side, changes in sides.items()}
+    return {side: changes <= threshold for side, changes in sides.items()}
+
+
+def _side(found, sequences):
+    if "lower" not in sequences:
+        return "upper"
+    if "verdicts" not in found:
+        return "both"
+    if not (found["verdicts"] == "unknown").any():
+        return "exact"
+    return "both" if (found["verdicts"] == "falsified").any() else "lower"
+
+
+def _hull(lower, upper):
+    confidence = lower.confidence
+    if lower.method in ("sequential", "anytime"):
+        # These share out the probability of a miss between the sides as it comes.
+        confidence = max(2 * confidence - 1, 0.0)
+    return replace(lower, high=upper.high, confidence=confidence)
+
+
+# ---- when to stop, and what to say then --------------------------------------------------
+
+
+def _rule(bound, tolerance, confidence, n_available):
+    if bound == "sequential":
+        return _Stopping(sequential_rule(tolerance, confidence, n_available=n_available))
+    if bound == "anytime":
+        return _Stopping(anytime_rule(tolerance, confidence, n_available=n_available))
+    needed = sample_size(tolerance, confidence, bound=bound)
+    return _FixedSize(bound, confidence, min(needed, n_available))
+
+
+@dataclass(frozen=True)
+class _FixedSize:
+    """So many samples, known in advance."""
+
+    bound: str
+    confidence: float
+    n_max: int
+
+    def earliest_stop(self, values):
+        return self.n_max
+
+    def first_stop(self, values):
+        return self.n_max if len(values) >= self.n_max else None
+
+    def tolerance(self, values):
+        return attainable_tolerance(self.n_max, self.confidence, bound=self.bound)
+
+    def interval(self, values):
+        values = np.asarray(values, dtype=np.float64)
+        if self.bound == "hoeffding":
+            return hoeffding(values, confidence=self.confidence)
+        if self.bound == "bernstein":
+            return empirical_bernstein(values, confidence=self.confidence)
+        return clopper_pearson(int(values.sum()), len(values), self.confidence)
+
+
+@dataclass(frozen=True)
+class _Stopping:
+    """Stops when the interval is narrow enough, by a rule of `skrobust.statistics`."""
+
+    rule: SequentialRule | AnytimeRule
+
+    @property
+    def n_max(self):
+        return self.rule.n_max
+
+    def earliest_stop(self, values):
+        return self.rule.earliest_stop(int(np.sum(values)), len(values))
+
+    def first_stop(self, values):
+        return self.rule.first_stop(values)
+
+    def tolerance(self, values):
+        return self.rule.half_width(int(np.sum(values)), len(values))
+
+    def interval(self, values):
+        return self.rule.interval(int(np.sum(values)), len(values))

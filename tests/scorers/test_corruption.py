@@ -1,0 +1,228 @@
+"""Robustness under corruptions: what is done to the images, and what is counted."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.base import clone
+from sklearn.ensemble import RandomForestClassifier
+
+from skrobust.attacks import PGD
+from skrobust.properties import ClassificationRobustness
+from skrobust.scorers import ConstraintSecurity, CorruptionRobustness
+from skrobust.scorers._corruption import _CORRUPTIONS
+from skrobust.statistics import hoeffding
+
+NAMES = list(_CORRUPTIONS)
+
+
+def corrupt(name, images, severity=3, seed=0):
+    images = np.asarray(images, dtype=np.float32)
+    return _CORRUPTIONS[name](images, severity, np.random.default_rng(seed))
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(1).random((20, 24, 20)).astype(np.float32)
+
+
+# ---- the corruptions --------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_corruptions_keep_shape_and_grow(name, images):
+    change = []
+    for severity in range(1, 6):
+        before = images.copy()
+        made = corrupt(name, images, severity)
+        np.testing.assert_array_equal(images, before)
+        assert made.shape == images.shape
+        assert made.dtype == np.float32
+        change.append(np.abs(made - images).mean())
+    # Except for a shift of noise, where one pixel is as far as several.
+    assert (np.diff(change) > 0).all() if name != "shift" else change[0] > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_colours_are_corrupted_alike(name):
+    grey = np.random.default_rng(0).random((6, 1, 8, 8)).astype(np.float32)
+    made = corrupt(name, np.repeat(grey, 3, axis=1))
+    if name == "noise":
+        assert made.shape == (6, 3, 8, 8)
+        return
+    np.testing.assert_allclose(made[:, 0], made[:, 2], atol=1e-6)
+    np.testing.assert_allclose(made[:, :1], corrupt(name, grey), atol=1e-6)
+
+
+def test_noise_has_its_deviation():
+    made = corrupt("noise", np.zeros((50, 20, 20)), severity=2)
+    assert made.std() == pytest.approx(0.08, rel=0.05)
+    assert abs(made.mean()) < 0.005
+
+
+def test_blur_keeps_constant_images_and_the_mean():
+    np.testing.assert_allclose(corrupt("blur", np.full((2, 9, 9), 0.3)), 0.3, atol=1e-6)
+    point = np.zeros((1, 15, 15))
+    point[0, 7, 7] = 1
+    made = corrupt("blur", point)
+    assert made.sum() == pytest.approx(1, abs=1e-3)
+    assert made.max() < 0.6
+
+
+def test_shift_moves_by_its_distance():
+    point = np.zeros((40, 20, 20))
+    point[:, 10, 10] = 1
+    made = corrupt("shift", point, severity=3)  # a tenth of the height: two pixels
+    places = {tuple(np.unravel_index(image.argmax(), (20, 20))) for image in made}
+    assert places == {(8, 10), (12, 10), (10, 8), (10, 12)}
+    np.testing.assert_allclose(made.max(axis=(1, 2)), 1, atol=1e-6)
+
+
+def test_rotate_keeps_the_centre():
+    point = np.zeros((10, 21, 21))
+    point[:, 10, 10] = 1
+    np.testing.assert_allclose(corrupt("rotate", point)[:, 10, 10], 1, atol=1e-6)
+    bar = np.zeros((30, 21, 21))
+    bar[:, 10, 2:19] = 1
+    made = corrupt("rotate", bar)
+    # Both ways round, and by 24 degrees: the ends rise by 8 tan(24) = 3.6 at most.
+    ends = {image[:, 3].argmax() - 10 for image in made}
+    assert len(ends) == 2 and all(2 <= abs(end) <= 4 for end in ends)
+
+
+def test_contrast_is_lowered_around_the_mean(images):
+    made = corrupt("contrast", images, severity=3)
+    np.testing.assert_allclose(made.mean(axis=(1, 2)), images.mean(axis=(1, 2)), atol=1e-6)
+    np.testing.assert_allclose(made.std(axis=(1, 2)), 0.4 * images.std(axis=(1, 2)), rtol=1e-4)
+
+
+def test_occlusion_hides_one_square():
+    made = corrupt("occlusion", np.ones((30, 20, 20)), severity=3)
+    np.testing.assert_array_equal((made == 0).sum(axis=(1, 2)), 36)
+    for image in made:
+        rows, columns = np.nonzero(image == 0)
+        assert np.ptp(rows) == np.ptp(columns) == 5
+    assert len({tuple(np.argwhere(image == 0)[0]) for image in made}) > 10
+
+
+# ---- what is counted --------------------
+
+
+def test_accuracies_and_agreements(digits, digits_model):
+    _, X, _, y = digits
+    result = CorruptionRobustness(random_state=0).evaluate(digits_model, X, y)
+    assert result.names == tuple(NAMES)
+    assert result.predictions.shape == (300, 6)
+    np.testing.assert_allclose(result.accuracies, (result.predictions == y[:, None]).mean(0))
+    clean = digits_model.predict(X)
+    np.testing.assert_allclose(result.agreements, (result.predictions == clean[:, None]).mean(0))
+    assert result.clean_accuracy == digits_model.score(X, y)
+    assert (result.accuracies <= result.clean_accuracy + 0.02).all()
+    assert result.score == pytest.approx(result.accuracies.mean())
+    assert 0.2 < result.score < result.clean_accuracy
+    assert result.interval == hoeffding((result.predictions == y[:, None]).mean(axis=1))
+    for share, interval in zip(result.accuracies, result.intervals, strict=True):
+        exact = binomtest(round(300 * share), 300).proportion_ci(0.95, "exact")
+        assert (interval.low, interval.high) == (exact.low, exact.high)
+    frame = result.to_frame()
+    assert frame.index.tolist() == NAMES
+    assert frame.columns.tolist() == ["accuracy", "agreement", "low", "high", "score"]
+    assert frame["score"].isna().all()
+
+
+def test_predictions_as_reference(digits, digits_model):
+    _, X, _, _ = digits
+    scorer = CorruptionRobustness(["blur", "noise"], reference="prediction", random_state=0)
+    result = scorer.evaluate(digits_model, X)
+    assert result.score == pytest.approx(result.agreements.mean()) == scorer(digits_model, X)
+    assert np.isnan(result.accuracies).all() and np.isnan(result.clean_accuracy)
+
+
+def test_corrupted_sets_and_callables(digits, digits_model):
+    _, X, _, y = digits
+
+    def darker(images, severity, generator):
+        assert images.shape == (300, 8, 8)
+        return images * (1 - severity / 10)
+
+    sets = {"identity": X, "inverse": 1 - X.reshape(-1, 8, 8), "darker": darker}
+    result = CorruptionRobustness(sets).evaluate(digits_model, X, y)
+    assert result.accuracies[0] == result.clean_accuracy
+    assert result.accuracies[1] == digits_model.score(1 - X, y)
+    assert result.accuracies[2] == digits_model.score(X * np.float32(0.7), y)
+    assert result.agreements[0] == 1
+
+
+def test_a_scorer_on_each_set(digits, digits_model):
+    _, X, _, y = digits
+    security = ConstraintSecurity(ClassificationRobustness(0.03), PGD(5), random_state=0)
+    scorer = CorruptionRobustness({"identity": X, "half": X / 2}, scorer=security)
+    result = scorer.evaluate(digits_model, X, y)
+    assert result.scores[0] == security(digits_model, X, y)
+    assert result.scores[1] == security(digits_model, X / 2, y)
+
+
+def test_a_corruption_does_not_depend_on_the_others(digits, digits_model):
+    _, X, _, y = digits
+    make = {"random_state": 3}
+    alone = CorruptionRobustness(["occlusion"], **make).evaluate(digits_model, X, y)
+    among = CorruptionRobustness(["noise", "occlusion"], **make).evaluate(digits_model, X, y)
+    np.testing.assert_array_equal(alone.predictions[:, 0], among.predictions[:, 1])
+    other = CorruptionRobustness(["occlusion"], random_state=4).evaluate(digits_model, X, y)
+    assert (other.predictions != alone.predictions).any()
+
+
+def test_any_classifier_any_shape_any_range(digits):
+    X_train, X, y_train, y = digits
+    names = np.array(list("abcdefghij"))
+    raw = np.round(X_train * 255)
+    forest = RandomForestClassifier(10, random_state=0).fit(raw, names[y_train])
+    scorer = CorruptionRobustness(["noise"], bounds=(0, 255), severity=1, random_state=0)
+    result = scorer.evaluate(forest, np.round(X * 255), names[y])
+    assert 0.7 < result.score <= 1
+    shaped = clone(scorer).set_params(image_shape=(1, 8, 8))
+    assert shaped(forest, np.round(X * 255), names[y]) > 0.7
+
+
+def test_memory_and_chunks(digits, digits_model, tmp_path):
+    _, X, _, y = digits
+    first = CorruptionRobustness(random_state=0).evaluate(digits_model, X, y)
+    for params in ({"memory": str(tmp_path)}, {"memory": str(tmp_path)}, {"chunk_size": 7}):
+        scorer = CorruptionRobustness(random_state=0, **params)
+        again = scorer.evaluate(digits_model, X, y)
+        np.testing.assert_array_equal(again.predictions, first.predictions)
+
+
+# ---- refusals --------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"corruptions": ["fog"]}, ValueError, "Got corruptions='fog', but expected one of"),
+        ({"corruptions": []}, ValueError, r"Got corruptions=\[\], but expected at least one"),
+        ({"corruptions": "noise"}, TypeError, "Got corruptions='noise', but expected None, a"),
+        ({"corruptions": {"few": np.zeros((3, 64))}}, ValueError, r"Got few of shape \(3, 64\)"),
+        ({"corruptions": {"far": np.full((300, 64), 2.0)}}, ValueError, "300 of 300 rows"),
+        ({"severity": 0}, ValueError, "Got severity=0, but expected an integer"),
+        ({"severity": 6}, ValueError, "Got severity=6, but expected an integer from 1 to 5"),
+        ({"bounds": None}, ValueError, "Got bounds=None, but expected a pair"),
+        ({"bounds": (0.0, 0.5)}, ValueError, "rows of X lie outside"),
+        ({"reference": "truth"}, ValueError, "Got reference='truth'"),
+        ({"image_shape": (5, 5)}, ValueError, r"Got image_shape=\(5, 5\), but expected .* 64"),
+        ({"scorer": 1}, TypeError, "Got scorer=1, but expected a callable"),
+        ({"confidence": 0}, ValueError, "Got confidence=0"),
+        ({"chunk_size": 0}, ValueError, "Got chunk_size=0"),
+    ],
+)
+def test_bad_parameters(digits, digits_model, params, error, message):
+    _, X, _, y = digits
+    with pytest.raises(error, match=message):
+        CorruptionRobustness().set_params(**params)(digits_model, X, y)
+
+
+def test_bad_labels(digits, digits_model):
+    _, X, _, _ = digits
+    with pytest.raises(ValueError, match="Got y=None, but expected the true labels"):
+        CorruptionRobustness()(digits_model, X)
+    with pytest.raises(ValueError, match="Got y of length 2, but expected 300"):
+        CorruptionRobustness()(digits_model, X, [0, 1])

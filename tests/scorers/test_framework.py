@@ -1,0 +1,332 @@
+"""The framework of robustness scores: closed forms, invariances, and the points drawn."""
+
+import numpy as np
+import pytest
+import torch
+from joblib import parallel_config
+from scipy.stats import kstest
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
+
+from skrobust import TorchClassifier
+from skrobust._ball import Ball
+from skrobust.scorers import RobustnessScore
+from skrobust.scorers._framework import _Points
+from skrobust.statistics import hoeffding
+
+PRESETS = ["R1", "R2", "R3", "R4", "R5"]
+
+
+class Constant(ClassifierMixin, BaseEstimator):
+    """Always the first class, and nothing but `predict`."""
+
+    def __init__(self, classes):
+        self.classes_ = np.asarray(classes)
+
+    def predict(self, X):
+        return np.full(len(X), self.classes_[0])
+
+
+@pytest.fixture(scope="module")
+def split():
+    """A linear classifier that changes at 0.5, and numbers whose balls reach 0.2 around."""
+    layer = torch.nn.Linear(1, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+        layer.bias.copy_(torch.tensor([0.5, -0.5]))
+    X = np.array([[0.21], [0.35], [0.43], [0.47], [0.56], [0.62], [0.68], [0.79]])
+    return TorchClassifier(layer, 2), X
+
+
+# ---- closed forms --------------------
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_r1_and_r2_of_a_linear_classifier(split, norm):
+    model, X = split
+    margin = np.abs(X[:, 0] - 0.5)
+    r1 = RobustnessScore.preset("R1", 0.1, norm=norm, n_samples=500, random_state=0)
+    assert r1(model, X) == pytest.approx((margin > 0.1).mean(), abs=1e-12)
+    epsilons = np.linspace(0, 0.2, 401)[1:]
+    r2 = RobustnessScore.preset("R2", epsilons, norm=norm, n_samples=2000, random_state=0)
+    result = r2.evaluate(model, X)
+    truth = np.minimum(margin, 0.2).mean()
+    assert result.integral == pytest.approx(truth, abs=1e-3)
+    assert result.score == pytest.approx(truth / 0.2, abs=5e-3)
+    np.testing.assert_allclose(result.values * 0.2, np.minimum(margin, 0.2), atol=1.5e-3)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_r3_of_a_linear_classifier(split, norm):
+    model, X = split
+    # Of the length 2 epsilon of the ball, margin + epsilon lies on the right side.
+    share = np.minimum((np.abs(X[:, 0] - 0.5) + 0.15) / 0.3, 1)
+    r3 = RobustnessScore.preset("R3", 0.15, norm=norm, n_samples=100_000, random_state=0)
+    result = r3.evaluate(model, X)
+    np.testing.assert_allclose(result.shares[:, 0], share, atol=0.01)
+    assert result.score == pytest.approx(share.mean(), abs=4e-3)
+
+
+def test_balls_are_cut_to_the_bounds(split):
+    model, _ = split
+    X = np.array([[0.4]])
+    # [0.3, 0.55] without the part above it; 0.2 of 0.25 lies on the right side.
+    score = RobustnessScore(epsilons=0.25, bounds=(0.3, 0.55), n_samples=100_000, random_state=0)
+    assert score(model, X) == pytest.approx(0.8, abs=0.01)
+    # For l2, clipped: 0.1 / 0.5 falls on the lower end, 0.1 / 0.5 on the upper one.
+    assert score.set_params(norm="l2")(model, X) == pytest.approx(0.35 / 0.5, abs=0.01)
+
+
+def test_densities_of_the_radii(split):
+    model, X = split
+    epsilons = [0.05, 0.1, 0.2]
+    make = {"H": "all", "epsilons": epsilons, "n_samples": 2000, "random_state": 0}
+    curve = np.array([(np.abs(X[:, 0] - 0.5) > e).mean() for e in epsilons])
+    for G, weights in (
+        ("radii", [0, 1, 1, 1]),
+        ("uniform", [0.025, 0.05, 0.075, 0.05]),
+        ("inverse", [0, 0.5, 0.25 + 0.5, 0.25]),
+        (lambda X, e: 2 * np.ones(3), [0, 0.05, 0.15, 0.1]),
+        (lambda X, e: np.tile([1.0, 0.0, 0.0], (len(X), 1)), [0, 1, 0, 0]),
+    ):
+        result = RobustnessScore(G=G, **make).evaluate(model, X)
+        assert result.curve == pytest.approx(curve)
+        assert result.score == pytest.approx(np.dot(np.r_[1, curve], weights) / sum(weights))
+
+
+def test_weights_that_differ_between_samples(split):
+    model, X = split
+    weight = np.arange(1.0, 9.0)
+    scorer = RobustnessScore(
+        H="all", G=lambda X, e: weight[:, None], epsilons=0.1, n_samples=500, random_state=0
+    )
+    result = scorer.evaluate(model, X)
+    robust = np.abs(X[:, 0] - 0.5) > 0.1
+    assert result.score == pytest.approx(np.average(robust, weights=weight))
+    assert result.interval.method == "normal, approximate"
+    assert result.interval.low < result.score < result.interval.high
+
+
+def test_readings_of_the_probability(split):
+    model, X = split
+    make = {"epsilons": 0.15, "n_samples": 4000, "random_state": 0}
+    shares = RobustnessScore(**make).evaluate(model, X).shares
+    for H, worth in (
+        ("identity", shares),
+        ("all", shares == 1),
+        ("majority", shares > 0.5),
+        (np.square, shares**2),
+    ):
+        assert RobustnessScore(H=H, **make)(model, X) == pytest.approx(worth.mean())
+
+
+# ---- invariances --------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_constant_classifier_scores_one(blobs, name, norm):
+    X, y = blobs
+    scorer = RobustnessScore.preset(name, [0.1, 0.3, 0.5], norm=norm, random_state=0)
+    for model in (
+        DummyClassifier(strategy="constant", constant=1).fit(X, y),
+        Constant([0, 1]),
+    ):
+        result = scorer.evaluate(model, X, y)
+        assert result.score == 1.0
+        assert result.interval.high == 1.0
+        assert set(result.curve) == {1.0}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_names_of_the_classes_do_not_matter(blobs, name):
+    X, y = blobs
+    scorer = RobustnessScore.preset(name, [0.1, 0.3], random_state=0)
+    names = np.array(["zebra", "ant"])[y]
+    scores = [
+        scorer(DecisionTreeClassifier(max_depth=1).fit(X, labels), X, labels)
+        for labels in (y, 1 - y, names)
+    ]
+    assert scores[0] == scores[1] == scores[2]
+    assert 0 < scores[0] < 1
+
+
+def test_scores_fall_as_the_balls_grow(blobs):
+    X, y = blobs
+    model = RandomForestClassifier(10, random_state=0).fit(X, y)
+    curve = (
+        RobustnessScore(epsilons=[0.02, 0.1, 0.2, 0.4], random_state=0).evaluate(model, X).curve
+    )
+    assert (np.diff(curve) < 0).all()
+
+
+def test_reference_to_the_label(blobs):
+    X, y = blobs
+    model = LogisticRegression(C=0.05).fit(X, y)
+    assert 0.5 < model.score(X, y) < 1
+    make = {"epsilons": 1e-6, "n_samples": 3, "random_state": 0}
+    assert RobustnessScore(reference="label", **make)(model, X, y) == model.score(X, y)
+    assert RobustnessScore(**make)(model, X) == 1.0
+    # The integral from radius 0 starts with accuracy as well.
+    r2 = RobustnessScore.preset("R2", reference="label", **make)
+    assert r2(model, X, y) == pytest.approx(model.score(X, y))
+
+
+# ---- the other sources of points --------------------
+
+
+def test_neighbours_by_hand(split):
+    model, _ = split
+    X = np.array([[0.3], [0.4], [0.45], [0.55], [0.9]])
+    y = np.array([0, 0, 1, 1, 1])
+    result = RobustnessScore("data", epsilons=0.16).evaluate(model, X)
+    assert result.n_points[:, 0].tolist() == [2, 3, 3, 2, 0]
+    assert result.shares[:, 0] == pytest.approx([1, 2 / 3, 2 / 3, 0, 1])
+    result = RobustnessScore("class-data", epsilons=0.16).evaluate(model, X, y)
+    assert result.n_points[:, 0].tolist() == [1, 1, 1, 1, 0]
+    assert result.shares[:, 0].tolist() == [1, 1, 0, 0, 1]
+    result = RobustnessScore("data", epsilons=0.16, reference="label").evaluate(model, X, y)
+    assert result.shares[:, 0] == pytest.approx([1, 2 / 3, 1 / 3, 0, 1])
+
+
+def test_a_generator_is_conditioned_on_the_ball(split):
+    model, X = split
+    seen = []
+
+    def everywhere(X, labels, epsilon, n_samples, generator):
+        seen.append((X.shape, labels, epsilon))
+        return generator.random((len(X), n_samples, 1))
+
+    make = {"epsilons": 0.15, "n_samples": 50_000, "random_state": 0}
+    ours = RobustnessScore(everywhere, **make).evaluate(model, X)
+    uniform = RobustnessScore(**make).evaluate(model, X)
+    np.testing.assert_allclose(ours.shares, uniform.shares, atol=0.02)
+    np.testing.assert_allclose(ours.n_points / 50_000, 0.3, atol=0.02)
+    assert seen[0] == ((1, 1), None, 0.15)
+
+    def labelled(X, labels, epsilon, n_samples, generator):
+        points = np.full((len(X), n_samples, 1), np.nan)
+        points[labels == "b"] = X[labels == "b"][:, None]
+        return points
+
+    names = np.array(["a", "b"])
+    model = TorchClassifier(model.module, names)
+    result = RobustnessScore(labelled, **make).evaluate(model, X, names[[0, 1] * 4])
+    assert result.n_points[:, 0].tolist() == [0, 50_000] * 4
+    assert (result.shares == 1).all()
+
+
+# ---- the points drawn --------------------
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 300])
+def test_points_are_uniform_in_the_l2_ball(d):
+    x = torch.full((3, d), 0.5)
+    draw = _Points("l2", None, 2000, torch.Generator().manual_seed(0))
+    points = draw(Ball.around(x, 0.3, "l2", None)).double().numpy()
+    offset = (points - 0.5) / 0.3
+    length = np.linalg.norm(offset, axis=2)
+    assert length.max() <= 1 + 1e-5
+    for row in range(3):
+        # The volume within the length is uniform, and no direction is preferred.
+        assert kstest(length[row] ** d, "uniform").pvalue > 1e-3
+        assert np.abs(offset[row].mean(axis=0)).max() < 5 / np.sqrt(2000 * d) + 0.01
+        first = offset[row][:, 0] / length[row]
+        assert np.mean(first**2) == pytest.approx(1 / d, rel=0.2)
+    assert np.abs(np.corrcoef(offset[0].ravel(), offset[1].ravel())[0, 1]) < 0.12
+
+
+@pytest.mark.parametrize("d", [1, 300])
+def test_points_are_uniform_in_the_cut_box(d):
+    x = torch.full((2, d), 0.9)
+    draw = _Points("linf", (0.0, 1.0), 4000, torch.Generator().manual_seed(0))
+    points = draw(Ball.around(x, 0.3, "linf", (0.0, 1.0))).double().numpy()
+    assert 0.6 - 1e-6 <= points.min() < points.max() <= 1 + 1e-6
+    for row in range(2):
+        assert kstest((points[row][:, 0] - 0.6) / 0.4, "uniform").pvalue > 1e-3
+    assert np.abs(np.corrcoef(points[0].ravel(), points[1].ravel())[0, 1]) < 0.08
+
+
+def test_bounds_of_each_feature():
+    x = torch.full((1, 2), 0.5)
+    low, high = np.array([0.4, 0.0]), np.array([1.0, 0.6])
+    for norm in ("linf", "l2"):
+        draw = _Points(norm, (low, high), 500, torch.Generator().manual_seed(0))
+        points = draw(Ball.around(x, 0.3, norm, (low, high))).numpy()[0]
+        assert (points >= low - 1e-6).all() and (points <= high + 1e-6).all()
+        assert points.max() > 0.75 and points.min() < 0.25
+
+
+# ---- results --------------------
+
+
+def test_results_and_types(split):
+    model, X = split
+    scorer = RobustnessScore.preset("R3", [0.1, 0.2], random_state=0)
+    result = scorer.evaluate(model, X)
+    assert result.to_frame().columns.tolist() == ["values"]
+    assert result.score == pytest.approx(result.values.mean()) == scorer(model, X)
+    assert result.epsilons == (0.1, 0.2)
+    assert result.interval == hoeffding(result.values)
+    assert [RobustnessScore.preset(name, 0.1).type for name in PRESETS] == [1, 1, 1, 2, 3]
+    assert RobustnessScore(lambda *args: None).type == 2
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_jobs_batches_and_memory(blobs, name, tmp_path):
+    X, y = blobs
+    model = LogisticRegression().fit(X, y)
+    scorer = RobustnessScore.preset(name, [0.1, 0.3], chunk_size=30, random_state=0)
+    first = scorer.evaluate(model, X, y)
+    for changed in ({"memory": str(tmp_path)}, {"memory": str(tmp_path)}, {"n_jobs": 2}):
+        with parallel_config("threading"):
+            again = clone(scorer).set_params(**changed).evaluate(model, X, y)
+        np.testing.assert_array_equal(again.shares, first.shares)
+    small = clone(scorer).set_params(batch_size=17).evaluate(model, X, y)
+    np.testing.assert_allclose(small.curve, first.curve, atol=0.05)
+    np.testing.assert_array_equal(small.n_points, first.n_points)
+
+
+# ---- refusals --------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"Q": "normal"}, "Got Q='normal', but expected one of 'uniform', 'data', 'class-data'"),
+        ({"H": "none"}, "Got H='none', but expected one of 'identity'"),
+        ({"G": 1.0}, r"Got G=1\.0, but expected one of 'radii'"),
+        (
+            {"G": lambda X, e: np.ones(5)},
+            r"Got G with values of shape \(5,\), but expected \(1,\)",
+        ),
+        ({"G": lambda X, e: -np.ones(1)}, "but expected finite weights of at least 0"),
+        ({"H": lambda p: 1.0}, r"Got H with values of shape \(\)"),
+        ({"Q": lambda *args: np.zeros(3)}, r"Got Q with points of shape \(3,\), but expected"),
+        ({"epsilons": 0}, "Got epsilons=0, but expected a positive number"),
+        ({"epsilons": [0.2, 0.1]}, "but expected a positive number, or an array of rising"),
+        ({"epsilons": "small"}, "Got epsilons='small'"),
+        ({"norm": "l1"}, "Got norm='l1', but expected one of"),
+        ({"reference": "truth"}, "Got reference='truth'"),
+        ({"n_samples": 0}, "Got n_samples=0"),
+        ({"batch_size": 0}, "Got batch_size=0"),
+        ({"confidence": 1.0}, r"Got confidence=1\.0"),
+        ({"reference": "label"}, "Got y=None, but expected the true labels, for reference="),
+        ({"Q": "class-data"}, "Got y=None, but expected the true labels, for Q='class-data'"),
+        ({"bounds": (0.4, 1.0)}, "3 of 8 rows of X lie outside|rows of X lie outside"),
+    ],
+)
+def test_bad_parameters(split, params, message):
+    with pytest.raises(ValueError, match=message):
+        RobustnessScore(random_state=0).set_params(**params)(*split)
+
+
+def test_bad_labels_and_presets(split):
+    model, X = split
+    with pytest.raises(ValueError, match="Got y of length 3, but expected 8"):
+        RobustnessScore()(model, X, [0, 1, 0])
+    with pytest.raises(ValueError, match="Got name='R6', but expected one of 'R1'"):
+        RobustnessScore.preset("R6", 0.1)

@@ -1,0 +1,375 @@
+"""Global robustness: promises kept, sides named, and closed forms."""
+
+import warnings
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from skrobust import TorchClassifier
+from skrobust.attacks import FGSM, PGD, UniformSampling
+from skrobust.exceptions import ToleranceWarning, UnsupportedModelError
+from skrobust.properties import ClassificationRobustness, StandardRobustness
+from skrobust.scorers import GlobalRobustness
+from skrobust.statistics import attainable_tolerance, clopper_pearson, hoeffding
+from tests._asserts import assert_counterexamples_break
+
+CR = ClassificationRobustness
+BOUNDS = ["hoeffding", "clopper-pearson", "bernstein", "sequential", "anytime"]
+own = CR(0.1, reference="prediction")
+
+
+@pytest.fixture(scope="module")
+def line():
+    """A classifier of numbers in [0, 1] that changes at 0.5, and 3000 uniform ones.
+
+    At epsilon = 0.1 the share that is robust is 0.8.
+    """
+    layer = torch.nn.Linear(1, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[-20.0], [20.0]]))
+        layer.bias.copy_(torch.tensor([10.0, -10.0]))
+    X = np.random.default_rng(0).random((3000, 1))
+    return TorchClassifier(layer, 2), X
+
+
+@dataclass(frozen=True)
+class Found:
+    verdicts: np.ndarray
+    counterexamples: np.ndarray
+    reasons: np.ndarray
+    seconds: np.ndarray
+    lower: np.ndarray
+
+
+class Exactly(BaseEstimator):
+    """A verifier of `line`, in closed form, that knows nothing of some inputs."""
+
+    def __init__(self, unknown_from=2.0):
+        self.unknown_from = unknown_from
+
+    def check(self):
+        return self
+
+    def encode(self, network, property, n_features=None):
+        return SimpleNamespace(network=network, property=property)
+
+    def decide(self, state, x, labels=None, *, timeout=None, generator=None):
+        epsilon = state.property.epsilon
+        x = x.double().numpy()
+        robust = np.abs(x[:, 0] - 0.5) > epsilon
+        verdicts = np.where(robust, "verified", "falsified")
+        verdicts[x[:, 0] > self.unknown_from] = "unknown"
+        counterexamples = np.where(verdicts[:, None] == "falsified", 0.5, np.nan)
+        lower = 40 * (np.abs(x[:, 0] - 0.5) - epsilon)
+        if isinstance(state.property, StandardRobustness):
+            reach = np.minimum(x + epsilon, 1) - x, x - np.maximum(x - epsilon, 0)
+            lower = state.property.delta - 20 * np.maximum(*reach)[:, 0]
+            lower[x[:, 0] > self.unknown_from] = -np.inf
+        n = len(x)
+        return Found(verdicts, counterexamples, np.full(n, ""), np.zeros(n), lower)
+
+
+# ---- how many samples, and what is promised --------------------
+
+
+def test_the_default_looks_at_738_samples(line):
+    model, X = line
+    result = GlobalRobustness(own, random_state=0).evaluate(model, X)
+    assert result.n_used == len(result.index) == len(result.holds) == 738
+    assert len(np.unique(result.index)) == 738
+    assert result.side == "upper"
+    assert result.score == result.upper == result.holds.mean()
+    assert result.interval == hoeffding(result.holds)
+    assert result.tolerance == pytest.approx(0.05, abs=1e-4)
+    assert result.tolerance <= 0.05
+    assert (result.lower, result.lower_interval) == (0.0, None)
+    # In closed form, but for the attack's last rounding.
+    distance = np.abs(X[result.index, 0] - 0.5)
+    clear = np.abs(distance - 0.1) > 1e-4
+    np.testing.assert_array_equal(result.holds[clear], distance[clear] > 0.1)
+    assert_counterexamples_break(model, own, result, X[result.index], None)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_every_bound_keeps_its_promise(line, bound):
+    model, X = line
+    scorer = GlobalRobustness(own, bound=bound, local=FGSM(), tolerance=0.1, random_state=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ToleranceWarning)
+        result = scorer.evaluate(model, X)
+    assert result.interval.low <= 0.8 <= result.interval.high
+    assert result.interval.high - result.interval.low <= 0.2 + 1e-9
+    assert result.tolerance <= 0.1
+    assert result.interval.method == bound
+    most = {"hoeffding": 185, "clopper-pearson": 104, "sequential": 110, "anytime": 260}
+    assert result.n_used <= most.get(bound, 10_000)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_coverage_over_many_draws(line, bound):
+    model, X = line
+    truth = (np.abs(X[:, 0] - 0.5) > 0.1).mean()
+    scorer = GlobalRobustness(own, bound=bound, local=Exactly(), tolerance=0.15, confidence=0.9)
+    covered = []
+    for seed in range(60):
+        interval = clone(scorer).set_params(random_state=seed).evaluate(model, X).interval
+        covered.append(interval.low <= truth <= interval.high)
+    assert np.mean(covered) >= 0.9 - 3 * np.sqrt(0.09 / 60)
+
+
+def test_rules_that_stop_early_need_fewer_samples(line):
+    model, X = line
+    easy = CR(0.02, reference="prediction")
+    used = {
+        bound: GlobalRobustness(easy, bound=bound, local=FGSM(), random_state=0)
+        .evaluate(model, X)
+        .n_used
+        for bound in ("hoeffding", "sequential")
+    }
+    assert used["hoeffding"] == 738
+    assert 76 <= used["sequential"] <= 738 / 3
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_too_few_samples_are_said(line, bound):
+    model, X = line
+    scorer = GlobalRobustness(own, bound=bound, tolerance=0.02, random_state=0, local=FGSM())
+    with pytest.warns(ToleranceWarning, match="Got 150 samples, fewer than a tolerance of 0.02"):
+        result = scorer.evaluate(model, X[:150])
+    assert result.n_used == 150
+    assert 0.02 < result.tolerance < 0.25
+    assert (result.interval.high - result.interval.low) / 2 <= result.tolerance + 1e-9
+    if bound in ("hoeffding", "clopper-pearson", "bernstein"):
+        assert result.tolerance == attainable_tolerance(150, bound=bound)
+
+
+def test_clopper_pearson_is_that_of_scipy(line):
+    model, X = line
+    scorer = GlobalRobustness(own, bound="clopper-pearson", confidence=0.9, random_state=0)
+    result = scorer.evaluate(model, X)
+    assert result.interval == clopper_pearson(int(result.holds.sum()), result.n_used, 0.9)
+
+
+# ---- which side --------------------
+
+
+def test_a_verifier_that_knows_all_is_exact(line):
+    model, X = line
+    result = GlobalRobustness(own, local=Exactly(), random_state=0).evaluate(model, X)
+    assert result.side == "exact"
+    assert result.lower == result.upper == result.score
+    attacked = GlobalRobustness(own, random_state=0).evaluate(model, X)
+    np.testing.assert_array_equal(result.index, attacked.index)
+    assert result.score <= attacked.score <= result.score + 0.01
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_unknowns_give_both_sides(line, bound):
+    model, X = line
+    scorer = GlobalRobustness(
+        own, bound=bound, local=Exactly(unknown_from=0.9), tolerance=0.1, random_state=0
+    )
+    result = scorer.evaluate(model, X)
+    assert result.side == "both"
+    assert result.score == result.lower < result.upper
+    assert set(result.verdicts) == {"verified", "falsified", "unknown"}
+    for interval, truth in ((result.lower_interval, 0.7), (result.upper_interval, 0.8)):
+        assert interval.low <= truth <= interval.high
+        assert interval.confidence == 0.95
+    assert result.interval.low == result.lower_interval.low
+    assert result.interval.high == result.upper_interval.high
+    sure = bound not in ("sequential", "anytime")
+    assert result.interval.confidence == pytest.approx(0.95 if sure else 0.9)
+
+
+def test_bounds_that_falsify_nothing_give_the_lower_side(line):
+    model, X = line
+    X = X[np.abs(X[:, 0] - 0.5) > 0.1]
+    result = GlobalRobustness(own, local=Exactly(0.9), random_state=0).evaluate(model, X)
+    assert result.side == "lower"
+    assert result.score == result.lower == (result.verdicts == "verified").mean()
+    assert result.interval == result.lower_interval
+    assert result.upper == 1.0
+
+
+def test_a_tie_is_not_robust():
+    layer = torch.nn.Linear(1, 2)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+    X = np.full((800, 1), 0.5)
+    assert GlobalRobustness(own, random_state=0)(TorchClassifier(layer, 2), X) == 0.0
+
+
+def test_properties_about_labels(digits, digits_model):
+    X, _, y, _ = digits
+    scorer = GlobalRobustness(CR(0.05), bound="sequential", tolerance=0.1, random_state=0)
+    result = scorer.evaluate(digits_model, X, y)
+    used = result.index
+    assert_counterexamples_break(digits_model, CR(0.05), result, X[used], y[used])
+    assert 0.3 < result.score < 1
+    zero = clone(scorer).set_params(property__epsilon=0.0).evaluate(digits_model, X, y)
+    np.testing.assert_array_equal(zero.holds, digits_model.predict(X[zero.index]) == y[zero.index])
+
+
+def test_black_boxes_by_sampling(blobs):
+    X, y = blobs
+    forest = RandomForestClassifier(5, random_state=0).fit(X, y)
+    scorer = GlobalRobustness(own, tolerance=0.2, local=UniformSampling(20), random_state=0)
+    assert 0 < scorer(forest, X) < 1
+    with pytest.raises(UnsupportedModelError, match="RandomForestClassifier"):
+        clone(scorer).set_params(local=PGD())(forest, X)
+
+
+# ---- quantitative --------------------
+
+
+def true_changes(X, epsilon):
+    """Largest change of the logistic function of 40 (x - 0.5), which is monotone."""
+    x = X[:, 0]
+    p = expit(40 * (x - 0.5))
+    up = expit(40 * (np.minimum(x + epsilon, 1) - 0.5)) - p
+    down = p - expit(40 * (np.maximum(x - epsilon, 0) - 0.5))
+    return np.maximum(up, down)
+
+
+def test_quantities_are_sandwiched_and_found(line):
+    model, X = line
+    scorer = GlobalRobustness(own, quantitative="linf-probabilities", random_state=0)
+    found = scorer.evaluate(model, X)
+    truth = true_changes(X[found.index], 0.1)
+    np.testing.assert_allclose(found.changes, truth, atol=1e-3)
+    assert (found.changes <= truth + 1e-6).all()
+    assert found.side == "upper"
+    assert found.score == pytest.approx(1 - found.changes.mean())
+    assert found.interval == hoeffding(1 - found.changes)
+    both = clone(scorer).set_params(local=Exactly(0.9)).evaluate(model, X)
+    assert both.side == "both"
+    assert (both.change_bounds >= truth).all()
+    assert (both.changes <= both.change_bounds).all()
+    assert (both.change_bounds[X[both.index, 0] > 0.9] > 0.5).all()
+    assert both.score == pytest.approx(1 - both.change_bounds.mean())
+    assert both.lower <= 1 - truth.mean() <= both.upper
+    # With two classes the bound is the change itself where the reach of the ball is symmetric.
+    inner = (X[both.index, 0] > 0.11) & (X[both.index, 0] < 0.89)
+    np.testing.assert_allclose(both.change_bounds[inner], truth[inner], atol=1e-3)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_thresholds(line, bound):
+    model, X = line
+    scorer = GlobalRobustness(
+        own,
+        bound=bound,
+        quantitative="linf-probabilities",
+        threshold=0.5,
+        tolerance=0.1,
+        random_state=0,
+    )
+    result = scorer.evaluate(model, X)
+    assert result.score == (result.changes <= 0.5).mean()
+    truth = (true_changes(X, 0.1) <= 0.5).mean()
+    assert result.interval.low <= truth <= result.interval.high
+
+
+def test_bernstein_for_a_mean_that_varies_little(line):
+    model, X = line
+    scorer = GlobalRobustness(
+        CR(0.001), bound="bernstein", quantitative="linf-probabilities", random_state=0
+    )
+    result = scorer.evaluate(model, X)
+    assert result.n_used == 1253
+    assert result.interval.high - result.interval.low < 0.04 < 2 * result.tolerance
+
+
+def test_a_constant_classifier_changes_nothing():
+    layer = torch.nn.Linear(2, 3)
+    with torch.no_grad():
+        layer.weight.zero_()
+    X = np.random.default_rng(0).random((800, 2))
+    model = TorchClassifier(layer, 3)
+    assert GlobalRobustness(own, random_state=0)(model, X) == 1.0
+    quantity = GlobalRobustness(own, quantitative="linf-probabilities", random_state=0)
+    assert quantity(model, X) == pytest.approx(1.0)
+
+
+# ---- repeats, jobs, memory, frames --------------------
+
+
+def test_random_state_jobs_and_memory(line, tmp_path):
+    model, X = line
+    scorer = GlobalRobustness(
+        own, bound="sequential", tolerance=0.1, chunk_size=20, random_state=0
+    )
+    first = scorer.evaluate(model, X)
+    for changed in ({}, {"n_jobs": 2}, {"memory": str(tmp_path)}, {"memory": str(tmp_path)}):
+        again = clone(scorer).set_params(**changed).evaluate(model, X)
+        np.testing.assert_array_equal(again.index, first.index)
+        np.testing.assert_array_equal(again.margins, first.margins)
+    other = clone(scorer).set_params(random_state=1).evaluate(model, X)
+    assert (other.index[:20] != first.index[:20]).any()
+    assert type(scorer(model, X)) is float
+
+
+def test_frames_and_parameters_in_reach(line):
+    model, X = line
+    scorer = GlobalRobustness(own, tolerance=0.2, random_state=0)
+    result = scorer.evaluate(model, X)
+    assert result.to_frame().columns.tolist() == ["index", "verdicts", "holds", "margins"]
+    assert repr(result).startswith("GlobalRobustnessResult(score=")
+    scorer.set_params(local__n_steps=7, property__epsilon=0.2)
+    assert (scorer.local.n_steps, scorer.property.epsilon) == (7, 0.2)
+
+
+# ---- refusals --------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"tolerance": 0}, ValueError, r"Got tolerance=0, but expected .*\(0, 1\)"),
+        ({"tolerance": 1.0}, ValueError, r"Got tolerance=1\.0, but expected"),
+        ({"tolerance": -0.1}, ValueError, r"Got tolerance=-0\.1, but expected"),
+        ({"confidence": 0}, ValueError, r"Got confidence=0, but expected .*\(0, 1\)"),
+        ({"confidence": 1}, ValueError, "Got confidence=1, but expected"),
+        ({"bound": "exact"}, ValueError, "Got bound='exact', but expected one of"),
+        ({"local": "pgd"}, TypeError, "Got local='pgd', but expected an Attack, such as"),
+        ({"local": PGD(0)}, ValueError, "Got n_steps=0"),
+        ({"property": 0.1}, TypeError, r"Got property=0\.1, but expected a Robustness"),
+        ({"threshold": 0.5}, ValueError, r"Got threshold=0\.5, but expected None, or quant"),
+        ({"quantitative": "l2"}, ValueError, "Got quantitative='l2', but expected one of"),
+        (
+            {"quantitative": "linf-probabilities", "bound": "sequential"},
+            ValueError,
+            "Got bound='sequential', but expected 'hoeffding' or 'bernstein'",
+        ),
+        (
+            {"quantitative": "linf-probabilities", "threshold": 2},
+            ValueError,
+            "Got threshold=2, but expected",
+        ),
+        ({"chunk_size": 0}, ValueError, "Got chunk_size=0"),
+    ],
+)
+def test_bad_parameters(line, params, error, message):
+    with pytest.raises(error, match=message):
+        GlobalRobustness(own).set_params(**params)(*line)
+
+
+def test_bad_data(blobs):
+    X, y = blobs
+    model = LogisticRegression().fit(X, y)
+    scorer = GlobalRobustness(CR(0.1), tolerance=0.2)
+    with pytest.raises(ValueError, match="Got y=None, but expected the true labels"):
+        scorer(model, X)
+    with pytest.raises(ValueError, match="Got y of length 5, but expected 80"):
+        scorer(model, X, y[:5])
+    with pytest.raises(ValueError, match="80 of 80 rows of X lie outside"):
+        scorer(model, X + 2, y)
