@@ -32,7 +32,7 @@ ORDER = [
 ]
 # Files that `_base` itself builds on, or that only hold what siblings speak about (the nodes of a
 # graph), open to the whole package.
-FOUNDATIONS = {"attacks._boundary", "networks._graph"}
+FOUNDATIONS = {"attacks._boundary", "networks._graph", "verification._query"}
 # Files that put siblings together: of pointwise, the regions' linear programs, which hand their
 # dense rows to a solver, and the methods that combine these programs, attacks and bounds.
 COMPOSITES = {

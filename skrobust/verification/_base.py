@@ -1,0 +1,360 @@
+"""What all verifiers share: verdicts, reasons, results, and the confirmation of a candidate."""
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+
+from skrobust._validation import check_bounds, check_epsilon, check_instance
+from skrobust.attacks import Target
+from skrobust.networks._piecewise_linear import PiecewiseLinear, piecewise_linear
+from skrobust.properties import RobustnessProperty
+
+__all__ = [
+    "Encoding",
+    "Reason",
+    "Stopwatch",
+    "Verdict",
+    "Verification",
+    "Verifier",
+    "at_reference",
+    "confirm",
+    "read_graph",
+]
+
+
+class Verdict(StrEnum):
+    """What is known of a property around one reference point."""
+
+    VERIFIED = "verified"
+    FALSIFIED = "falsified"
+    UNKNOWN = "unknown"
+
+
+class Reason(StrEnum):
+    """Why a verdict is what it is. The text of those behind an unknown is advice."""
+
+    PROVED = "The property was proved for every point of the ball."
+    COUNTEREXAMPLE = "A point was found that breaks the property in the estimator itself."
+    BOUNDS_TOO_LOOSE = (
+        "The bounds neither prove nor break the property. Try a tighter method of bounds, or "
+        "a complete verifier such as Exact."
+    )
+    TIME_OUT = (
+        "The time limit was reached. Try a larger timeout, a smaller epsilon, or a network "
+        "trained to be verified (CertifiedTraining)."
+    )
+    SOLVER_ERROR = "The solver reported an error. Try another verifier on this point."
+    SOLVER_CRASH = "The process of the solver died. Try another verifier on this point."
+    SPURIOUS = (
+        "The solver's point does not break the property in the estimator itself, which computes "
+        "in its own precision, and no point near it does. The property holds or fails here by "
+        "less than the solver's tolerance; try another epsilon."
+    )
+    NOT_SUPPORTED = "The verifier cannot treat this point. Try another verifier."
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """What a verifier found, for each of n reference points.
+
+    Parameters
+    ----------
+    verdicts : ndarray of shape (n,) of str
+        Members of `Verdict`.
+    counterexamples : ndarray of shape (n, n_features)
+        Points that break the property, in the dtype of the network; NaN where there is none.
+    reasons : ndarray of shape (n,) of object
+        Members of `Reason`.
+    seconds : ndarray of shape (n,)
+        Wall time. A time that was spent on several points together is shared out equally.
+    lower : ndarray of shape (n,)
+        A proved lower bound of the smallest row in the ball; minus infinity where none is known.
+    """
+
+    verdicts: np.ndarray
+    counterexamples: np.ndarray
+    reasons: np.ndarray
+    seconds: np.ndarray
+    lower: np.ndarray
+
+    @classmethod
+    def undecided(cls, x, reason=Reason.BOUNDS_TOO_LOOSE):
+        """Return a result for the rows of the tensor `x` in which nothing is decided."""
+        n = len(x)
+        return cls(
+            np.full(n, Verdict.UNKNOWN, dtype="<U9"),
+            np.full(tuple(x.shape), np.nan, dtype=torch.empty(0, dtype=x.dtype).numpy().dtype),
+            np.full(n, reason, dtype=object),
+            np.zeros(n),
+            np.full(n, -np.inf),
+        )
+
+    def __len__(self):
+        return len(self.verdicts)
+
+    def __getitem__(self, index):
+        return Verification(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    @property
+    def undecided_index(self):
+        """Places of the points whose verdict is unknown."""
+        return np.flatnonzero(self.verdicts == Verdict.UNKNOWN)
+
+    def falsify(self, index, points, broken):
+        """Return this result with counterexamples of the points at `index`.
+
+        Parameters
+        ----------
+        index : ndarray of shape (k,)
+        points : Tensor of shape (k, n_features)
+        broken : bool Tensor of shape (k,)
+            Which of them were confirmed (see `confirm`); the others change nothing.
+        """
+        broken = broken.cpu().numpy()
+        changed, index = self._copy(), np.asarray(index)[broken]
+        changed.verdicts[index] = Verdict.FALSIFIED
+        changed.reasons[index] = Reason.COUNTEREXAMPLE
+        changed.counterexamples[index] = points.detach().cpu().numpy()[broken]
+        return changed
+
+    def prove(self, index, lower=None):
+        """Return this result with the points at `index` verified."""
+        changed = self._copy()
+        changed.verdicts[index] = Verdict.VERIFIED
+        changed.reasons[index] = Reason.PROVED
+        if lower is not None:
+            changed.lower[index] = lower
+        return changed
+
+    def merge(self, index, other):
+        """Return this result with what `other` says of the points at `index`.
+
+        Seconds add up, and the larger lower bound is kept. Only points that are unknown here
+        may be asked again.
+        """
+        if (self.verdicts[index] != Verdict.UNKNOWN).any():
+            raise ValueError("Got an index of decided points, but expected unknown ones.")
+        changed = self._copy()
+        for field in fields(self):
+            getattr(changed, field.name)[index] = getattr(other, field.name)
+        changed.seconds[index] = self.seconds[index] + other.seconds
+        changed.lower[index] = np.maximum(self.lower[index], other.lower)
+        return changed
+
+    def _copy(self):
+        return Verification(*(getattr(self, field.name).copy() for field in fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """A network and a property, read once for many points.
+
+    Parameters
+    ----------
+    network : Network
+    property : RobustnessProperty
+    graph : object
+        The network as the verifier needs it; by default a `PiecewiseLinear` in float64.
+    """
+
+    network: object
+    property: RobustnessProperty
+    graph: object
+
+    def target(self, x, labels=None):
+        """Return the `Target` at the reference points `x`, in the network's own precision."""
+        return Target(self.network, self.property, x, labels)
+
+
+class Verifier(BaseEstimator, ABC):
+    """Base class: decides whether a property holds on the whole ball of each point.
+
+    Subclasses define `check`, `decide`, and, where they accept less than piecewise linear
+    networks and linear properties, `accepts`.
+    """
+
+    @abstractmethod
+    def check(self):
+        """Validate the parameters; return self."""
+
+    def accepts(self, network, property):
+        """Refuse what the verifier cannot treat, before any work starts.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the network is of another kind.
+        UnsupportedPropertyError
+            If the property, or its norm, is of another kind.
+        """
+
+    def encode(self, network, property, n_features=None):
+        """Return the `Encoding` of a network and a property, to ask for many points.
+
+        Parameters
+        ----------
+        network : Network
+        property : RobustnessProperty
+        n_features : int, default=None
+            Entries of a row, where the network does not know them.
+        """
+        self.check()
+        example = "ClassificationRobustness()"
+        check_instance("property", property, RobustnessProperty, example).check()
+        self.accepts(network, property)
+        return Encoding(network, property, self._graph(network, n_features))
+
+    def _graph(self, network, n_features):
+        return read_graph(network, n_features)
+
+    @abstractmethod
+    def decide(self, state, x, labels=None, *, timeout=None, generator=None):
+        """Decide the property around a batch of rows.
+
+        Parameters
+        ----------
+        state : Encoding
+        x : Tensor of shape (n, n_features)
+            Reference points, in the dtype of the network.
+        labels : Tensor of shape (n,), default=None
+            True class indices, where the property needs them.
+        timeout : float, default=None
+            Seconds for each point; no limit if None.
+        generator : torch.Generator, default=None
+            Source of randomness; torch's own one if None.
+
+        Returns
+        -------
+        Verification
+        """
+
+    def verify(self, network, property, x, labels=None, *, timeout=None, generator=None):
+        """Encode a network and a property, and decide; see `encode` and `decide`."""
+        state = self.encode(network, property, x.shape[1])
+        return self.decide(state, x, labels, timeout=timeout, generator=generator)
+
+
+def read_graph(network, n_features=None):
+    """Return the network as a `PiecewiseLinear` graph; an error where it is not finite.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the network is not piecewise linear, or has weights that are NaN or infinite.
+    """
+    if isinstance(network, PiecewiseLinear):
+        return network
+    return piecewise_linear(network, n_features)
+
+
+def at_reference(target):
+    """Return the `Verification` that looking at the reference points alone can give.
+
+    Where the property is broken there, it is falsified; where it is not, and no feature of the
+    point can move, it is verified, since the ball holds no other point.
+    """
+    broken = _replayed(target, target.x)
+    found = Verification.undecided(target.x)
+    found = found.falsify(np.arange(len(target.x)), target.x, broken)
+    property, center = target.property, target.x.double()
+    # As float64 from the start: torch would make a Python float a float32.
+    exact = {"dtype": torch.float64, "device": center.device}
+    radius = torch.as_tensor(check_epsilon(property.epsilon), **exact)
+    moves = (radius > 0).expand_as(center)
+    bounds = check_bounds(property.bounds)
+    if bounds is not None:
+        low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
+        moves = moves & ((low < center) | (high > center))
+    fixed = (~moves.any(dim=1) & ~broken).cpu().numpy()
+    return found.prove(np.flatnonzero(fixed))
+
+
+# ---- confirmation ------------------------------------------------------------------------
+
+_REPAIR_STEPS = 25
+_REPAIR_SIZE = 0.05  # first step, relative to epsilon
+
+
+def confirm(target, points, *, repair=True):
+    """Tell which candidates break the property in the estimator itself.
+
+    The only place that turns a point into a counterexample. Each point is put into the dtype
+    of the network and into its ball and domain, and assessed by the outputs as the estimator
+    computes them. One that breaks nothing is repaired by a short descent from there.
+
+    Parameters
+    ----------
+    target : Target
+        Of n reference points. Its network is a `Network`.
+    points : Tensor or array-like of shape (n, n_features)
+        Candidates in any dtype; rows with NaN are none.
+    repair : bool, default=True
+        Whether to repair what breaks nothing.
+
+    Returns
+    -------
+    points : Tensor of shape (n, n_features)
+        In the dtype and on the device of ``target.x``.
+    broken : bool Tensor of shape (n,)
+    """
+    points = torch.as_tensor(points).detach().to(target.x.device)
+    is_candidate = torch.isfinite(points).all(dim=1)
+    points = torch.where(is_candidate[:, None], points, target.x.to(points.dtype))
+    points = target.ball.project(points.to(target.x.dtype))
+    broken = _replayed(target, points) & is_candidate
+    index = (is_candidate & ~broken).nonzero().squeeze(1)
+    if repair and len(index):
+        repaired, mended = _repair(target[index], points[index])
+        points[index] = torch.where(mended[:, None], repaired, points[index])
+        broken[index] = mended
+    return points, broken
+
+
+def _replayed(target, points):
+    replay = getattr(target.network, "replay", None)
+    if replay is not None:
+        return target.replay(points).broken
+    with torch.no_grad():
+        return target.assess(points, target.network(points)).broken
+
+
+def _repair(target, x):
+    """Walk down the smallest row from x; return the first broken points met, and a mask."""
+    found, broken = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    for step in range(_REPAIR_STEPS):
+        gradient, _, _ = target.gradient(x, "margin")
+        x = target.ball.step(x, gradient, -_REPAIR_SIZE * (1 - step / _REPAIR_STEPS))
+        fresh = _replayed(target, x) & ~broken
+        found, broken = torch.where(fresh[:, None], x, found), broken | fresh
+        if broken.all():
+            break
+    return found, broken
+
+
+class Stopwatch:
+    """Wall time since it was made, against a limit.
+
+    Parameters
+    ----------
+    timeout : float or None
+        Seconds; no limit if None.
+    """
+
+    def __init__(self, timeout=None):
+        self.start = time.perf_counter()
+        self.timeout = float("inf") if timeout is None else timeout
+
+    @property
+    def elapsed(self):
+        """Seconds since the start."""
+        return time.perf_counter() - self.start
+
+    @property
+    def left(self):
+        """Seconds until the limit, not below 0."""
+        return max(0.0, self.timeout - self.elapsed)

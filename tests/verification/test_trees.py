@@ -1,0 +1,518 @@
+"""Trees: distances and verdicts against brute force over cells, projections, and each other."""
+
+import itertools
+import sys
+from fractions import Fraction
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
+
+from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
+from skrobust.networks import BlackBox
+from skrobust.properties import ClassificationRobustness, StandardRobustness
+from skrobust.verification import _trees
+from skrobust.verification._base import Reason
+from skrobust.verification._trees import (
+    ExactBall,
+    TreeVerifier,
+    last_left,
+    tree_distances,
+)
+from tests._asserts import assert_inside_ball
+
+SINGLE = {
+    "tree": DecisionTreeClassifier(max_depth=4, random_state=0),
+    "extra tree": ExtraTreeClassifier(max_depth=4, random_state=0),
+}
+ENSEMBLES = {
+    "forest": RandomForestClassifier(4, max_depth=3, random_state=0),
+    "pure forest": RandomForestClassifier(4, random_state=0),
+    "extra": ExtraTreesClassifier(4, max_depth=3, random_state=0),
+    "boosting": GradientBoostingClassifier(n_estimators=4, max_depth=2, random_state=0),
+    "exponential": GradientBoostingClassifier(
+        loss="exponential", n_estimators=4, max_depth=2, init="zero", random_state=0
+    ),
+    "hist": HistGradientBoostingClassifier(max_iter=4, max_leaf_nodes=5, min_samples_leaf=3),
+}
+
+
+def data(n_classes=3, n_features=2, n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.random((n, n_features)).round(2)
+    return X, (np.floor(X.sum(axis=1) * 5) + rng.integers(2, size=n)).astype(int) % n_classes
+
+
+def fitted(model, n_classes=3, n_features=2, seed=0):
+    X, y = data(n_classes, n_features, seed=seed)
+    return clone(model).fit(X, y)
+
+
+def thresholds(model):
+    """All pairs (feature, threshold) of a model, and whether it rounds inputs to float32."""
+    if isinstance(model, HistGradientBoostingClassifier):
+        nodes = np.concatenate([p.nodes for stage in model._predictors for p in stage])
+        nodes = nodes[nodes["is_leaf"] == 0]
+        return nodes["feature_idx"], nodes["num_threshold"], False
+    trees = np.ravel(getattr(model, "estimators_", [model]))
+    feature = np.concatenate([tree.tree_.feature for tree in trees])
+    threshold = np.concatenate([tree.tree_.threshold for tree in trees])
+    return feature[feature >= 0], threshold[feature >= 0], True
+
+
+def cells(model, x, lower, upper):
+    """The closest point to x of every cell, in a box, in which the model is constant."""
+    feature, threshold, in_float32 = thresholds(model)
+    last = last_left(threshold) if in_float32 else threshold
+    sides = []
+    for j in range(len(x)):
+        cuts = last[feature == j]
+        values = np.concatenate([[x[j]], cuts, np.nextafter(cuts, np.inf)])
+        sides.append(np.unique(values[(values >= lower[j]) & (values <= upper[j])]))
+    return np.array(list(itertools.product(*sides)))
+
+
+def lengths(points, x, epsilon, norm):
+    gap = np.abs(points - x)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = np.where(gap > 0, gap / epsilon, 0.0)
+    return gap.max(axis=1) if norm == "linf" else np.linalg.norm(gap, axis=1)
+
+
+def brute_force(model, property, X, y):
+    """Verdicts by `predict` at one point of every cell that the ball touches."""
+    verdicts = []
+    epsilon = np.broadcast_to(property.epsilon, X.shape[1:])
+    for x, label in zip(X, y, strict=True):
+        low, high = (-np.inf, np.inf) if property.bounds is None else property.bounds
+        lower, upper = np.maximum(x - epsilon, low), np.minimum(x + epsilon, high)
+        points = cells(model, x, lower, upper)
+        points = points[lengths(points, x, epsilon, property.norm) <= 1]
+        broken = (model.predict(points) != label).any()
+        verdicts.append("falsified" if broken else "verified")
+    return verdicts
+
+
+def verify(model, property, X, y, method="branch", **options):
+    verifier = TreeVerifier(method, max_boxes=options.pop("max_boxes", None))
+    state = verifier.encode(model, property)
+    labels = None if y is None else state.network.encode(y)
+    return verifier.decide(state, state.network.rows(X), labels, **options)
+
+
+def assert_sound(model, property, X, y, result):
+    """Counterexamples lie in the ball and have another label; nothing else is there."""
+    falsified = result.verdicts == "falsified"
+    assert np.isnan(result.counterexamples[~falsified]).all()
+    points = result.counterexamples[falsified]
+    if len(points):
+        assert_inside_ball(points, X[falsified], property)
+        assert (model.predict(points) != y[falsified]).all()
+    reasons = {"verified": {Reason.PROVED}, "falsified": {Reason.COUNTEREXAMPLE}}
+    for verdict, reason in zip(result.verdicts, result.reasons, strict=True):
+        assert reason in reasons.get(verdict, {Reason.BOUNDS_TOO_LOOSE, Reason.TIME_OUT})
+    np.testing.assert_array_equal(
+        result.lower, np.where(result.verdicts == "verified", 1, -np.inf)
+    )
+
+
+# ---- thresholds and balls ----------------------------------------------------------------
+
+FLOATS = st.floats(-1e6, 1e6, allow_nan=False) | st.floats(-1e-3, 1e-3, allow_nan=False)
+
+
+@given(FLOATS)
+def test_the_last_number_that_goes_left(threshold):
+    last = last_left(np.array([threshold]))
+    beyond = np.nextafter(last, np.inf)
+    # Through float: beside a float32 number, Python's would be rounded as well.
+    assert float(last.astype(np.float32)[0]) <= threshold < float(beyond.astype(np.float32)[0])
+
+
+def test_thresholds_of_a_tree_are_where_predict_changes():
+    tree = fitted(SINGLE["tree"])
+    feature, threshold, _ = thresholds(tree)
+    nodes = np.flatnonzero(tree.tree_.feature >= 0)
+    last = last_left(threshold)
+    for node, j, value in zip(nodes, feature, last, strict=True):
+        # A point that comes to the node, with the feature at the border.
+        path = tree.decision_path(data()[0].astype(np.float32)).toarray()[:, node]
+        point = np.repeat(data()[0][path.argmax()][None], 2, axis=0)
+        point[:, j] = value, np.nextafter(value, np.inf)
+        went = tree.decision_path(point).toarray()[:, [tree.tree_.children_left[node]]]
+        assert went.ravel().tolist() == [1, 0]
+
+
+@given(FLOATS, st.floats(0, 1e3))
+def test_the_box_of_a_ball_holds_exactly_its_numbers(x, epsilon):
+    ball = ExactBall.around(np.array([[x]]), ClassificationRobustness(epsilon, bounds=None))
+    for side, sign in ((ball.lower[0, 0], -1), (ball.upper[0, 0], 1)):
+        exact = Fraction(x) + sign * Fraction(epsilon)
+        beyond = Fraction(float(np.nextafter(side, sign * np.inf)))
+        assert sign * (exact - Fraction(float(side))) >= 0
+        assert sign * (beyond - exact) > 0
+
+
+def test_the_border_of_a_ball_is_exact():
+    # In binary, 0.1 + 0.2 lies above 0.3, and so the ball around 0.1 ends at the number
+    # that `0.1 + 0.2` rounds to, or below; the boosted tree compares float64 numbers.
+    X = np.array([[0.1], [0.5]]).repeat(20, axis=0)
+    model = HistGradientBoostingClassifier(max_iter=1, min_samples_leaf=1, max_bins=2)
+    model.fit(X, np.arange(40) // 20)
+    nodes = model._predictors[0][0].nodes
+    top = ExactBall.around(np.array([[0.1]]), ClassificationRobustness(0.2)).upper[0, 0]
+    for threshold, verdict in ((top, "verified"), (np.nextafter(top, 0), "falsified")):
+        nodes["num_threshold"][0] = threshold
+        result = verify(model, ClassificationRobustness(0.2), [[0.1]], np.array([0]))
+        assert result.verdicts.tolist() == [verdict]
+    assert result.counterexamples[0, 0] == top
+
+
+# ---- distances ---------------------------------------------------------------------------
+
+
+def test_distances_worked_by_hand():
+    # Left of 0.5: "a"; right: "b" below 0.25 in the second feature, else "a".
+    X = np.array([[0.25, 0.0], [0.25, 0.5], [0.75, 0.0], [0.75, 0.5]])
+    tree = DecisionTreeClassifier(random_state=0).fit(X, ["a", "a", "b", "a"])
+    points = [[0.2, 0.1], [0.2, 0.65], [0.6, 0.2], [0.9, 0.65]]
+    np.testing.assert_allclose(tree_distances(tree, points), [0.3, 0.4, 0.05, 0.4], atol=1e-7)
+    euclidean = tree_distances(tree, points, norm="l2")
+    np.testing.assert_allclose(euclidean, [0.3, 0.5, 0.05, 0.4], atol=1e-7)
+    labelled = tree_distances(tree, points, ["b", "a", "a", "b"])
+    np.testing.assert_allclose(labelled, [0, 0.4, 0, 0], atol=1e-7)
+
+
+def test_distances_respect_bounds():
+    tree = DecisionTreeClassifier().fit([[0.0], [2.0], [5.0]], [0, 1, 0])
+    X = [[0.9], [2.9]]
+    np.testing.assert_allclose(tree_distances(tree, X), [0.1, 0.6], atol=1e-6)
+    bounded = tree_distances(tree, X, bounds=(0.0, 3.0))
+    np.testing.assert_allclose(bounded, [0.1, 1.9], atol=1e-6)
+
+
+def test_a_tree_of_one_label_has_infinite_distances():
+    tree = DecisionTreeClassifier(min_samples_leaf=2).fit([[0.0], [1.0], [2.0]], [1, 0, 1])
+    assert tree.get_n_leaves() == 1
+    assert tree_distances(tree, [[0.3]]).tolist() == [np.inf]
+    result = verify(tree, ClassificationRobustness(5.0, bounds=None), [[0.3]], np.array([1]))
+    assert result.verdicts.tolist() == ["verified"]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", SINGLE)
+def test_distances_are_those_of_brute_force(name, norm):
+    model = fitted(SINGLE[name], n_features=3)
+    X, _ = data(n_features=3, seed=1)
+    distances = tree_distances(model, X, norm=norm, bounds=(0.0, 1.0))
+    for x, label, distance in zip(X, model.predict(X), distances, strict=True):
+        points = cells(model, x, np.zeros(3), np.ones(3))
+        others = points[model.predict(points) != label]
+        assert distance == pytest.approx(lengths(others, x, 1.0, norm).min(), abs=1e-12)
+
+
+def test_euclidean_distances_are_projections():
+    model = fitted(SINGLE["tree"], n_classes=2)
+    boxes = TreeVerifier().encode(model, ClassificationRobustness()).graph
+    x = np.array([0.31, 0.62])
+    label = model.predict([x])[0]
+    found = []
+    for leaf in np.flatnonzero(boxes.labels != label):
+        entries = boxes.entries(leaf)
+        z = cp.Variable(2)
+        inside = [z >= 0, z <= 1]
+        for j, low, high in zip(
+            boxes.feature[entries], boxes.lower[entries], boxes.upper[entries], strict=True
+        ):
+            inside += [z[j] >= max(low, -1), z[j] <= min(high, 2)]
+        problem = cp.Problem(cp.Minimize(cp.norm(z - x)), inside)
+        found.append(problem.solve(solver=cp.CLARABEL))
+    distance = tree_distances(model, x[None], norm="l2", bounds=(0, 1))[0]
+    assert distance == pytest.approx(min(found), abs=1e-6)
+
+
+# ---- verdicts ----------------------------------------------------------------------------
+
+BALLS = {
+    "linf": ClassificationRobustness(0.06),
+    "l2": ClassificationRobustness(0.08, norm="l2"),
+    "features": ClassificationRobustness([0.0, 0.12], norm="linf"),
+    "ellipse": ClassificationRobustness([0.0, 0.12], norm="l2", bounds=None),
+    "ellipse 2": ClassificationRobustness([0.03, 0.1], norm="l2"),
+    "domain": ClassificationRobustness(0.2, bounds=([0.0, 0.4], [0.6, 1.0])),
+}
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("name", SINGLE | ENSEMBLES)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_verdicts_are_those_of_brute_force(name, ball, n_classes):
+    if name == "exponential" and n_classes == 3:
+        pytest.skip("scikit-learn's exponential loss is for two classes")
+    property = BALLS[ball]
+    model = fitted((SINGLE | ENSEMBLES)[name], n_classes)
+    X, y = data(n_classes, n=40, seed=2)
+    if ball == "domain":
+        inside = (X[:, 0] <= 0.6) & (X[:, 1] >= 0.4)
+        X, y = X[inside], y[inside]
+    result = verify(model, property, X, y)
+    assert result.verdicts.tolist() == brute_force(model, property, X, y)
+    assert_sound(model, property, X, y, result)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["linf", "l2"]), st.floats(0.001, 0.5))
+def test_random_forests_are_decided_as_by_brute_force(seed, norm, epsilon):
+    model = fitted(RandomForestClassifier(3, max_depth=3, random_state=seed), seed=seed)
+    property = ClassificationRobustness(epsilon, norm=norm)
+    X, y = data(n=6, seed=seed + 1)
+    y = np.where(np.arange(6) % 2, model.predict(X), y)
+    result = verify(model, property, X, y)
+    assert result.verdicts.tolist() == brute_force(model, property, X, y)
+
+
+@pytest.mark.parametrize("name", ["forest", "pure forest", "boosting", "hist"])
+def test_bounds_are_sound_and_never_beat_the_search(name):
+    model = fitted(ENSEMBLES[name], n_features=5)
+    X, _ = data(n_features=5, n=40, seed=3)
+    y, seen = model.predict(X), set()
+    for epsilon in (0.01, 0.04, 0.1):
+        property = ClassificationRobustness(epsilon)
+        loose = verify(model, property, X, y, "bounds")
+        exact = verify(model, property, X, y)
+        decided = loose.verdicts != "unknown"
+        np.testing.assert_array_equal(loose.verdicts[decided], exact.verdicts[decided])
+        assert (exact.verdicts != "unknown").all()
+        assert set(loose.reasons[~decided]) <= {Reason.BOUNDS_TOO_LOOSE}
+        assert_sound(model, property, X, y, loose)
+        seen |= set(loose.verdicts)
+    assert {"verified", "falsified"} <= seen
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_veritas_agrees(name, n_classes):
+    pytest.importorskip("veritas")
+    if name == "exponential" and n_classes == 3:
+        pytest.skip("scikit-learn's exponential loss is for two classes")
+    model = fitted(ENSEMBLES[name], n_classes, n_features=4)
+    X, y = data(n_classes, n_features=4, n=40, seed=4)
+    for epsilon in (0.03, 0.1):
+        property = ClassificationRobustness(epsilon)
+        theirs = verify(model, property, X, y, "veritas")
+        ours = verify(model, property, X, y)
+        np.testing.assert_array_equal(theirs.verdicts, ours.verdicts)
+        assert_sound(model, property, X, y, theirs)
+
+
+def test_a_witness_of_veritas_that_does_not_hold_leaves_the_work_to_us(monkeypatch):
+    pytest.importorskip("veritas")
+    model, property = fitted(ENSEMBLES["forest"]), ClassificationRobustness(0.06)
+    X, _ = data(n=40, seed=2)
+    y = model.predict(X)
+    asked = []
+
+    def center(box, question):
+        asked.append(question.i)
+        return question.ball.center[question.i]
+
+    monkeypatch.setattr(_trees, "_solution_point", center)
+    result = verify(model, property, X, y, "veritas")
+    assert len(asked) > 5
+    np.testing.assert_array_equal(result.verdicts, verify(model, property, X, y).verdicts)
+    assert_sound(model, property, X, y, result)
+
+
+def test_tied_votes_count_as_predict_counts_them():
+    X, y = data(2, n=30, seed=5)
+    model = RandomForestClassifier(2, random_state=1, max_depth=2).fit(X, y)
+    pure = RandomForestClassifier(2, random_state=1).fit(X, y)
+    for forest in (model, pure):
+        tied = np.isclose(forest.predict_proba(X)[:, 0], 0.5)
+        for label in (0, 1):
+            property = ClassificationRobustness(0.0)
+            verdicts = verify(forest, property, X, np.full(30, label)).verdicts
+            np.testing.assert_array_equal(verdicts == "verified", forest.predict(X) == label)
+    assert tied.any()  # the first class wins them
+    assert (pure.predict(X[tied]) == 0).all()
+
+
+# ---- what else is asked ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tree", "forest"])
+def test_labels_of_any_kind_and_the_networks_own(name):
+    X, y = data()
+    names = np.array(["red", "green", "blue"])[y]
+    model = clone((SINGLE | ENSEMBLES)[name]).fit(X, names)
+    own = ClassificationRobustness(0.05, reference="prediction")
+    result = verify(model, own, X, None)
+    same = verify(model, ClassificationRobustness(0.05), X, model.predict(X))
+    np.testing.assert_array_equal(result.verdicts, same.verdicts)
+    assert_sound(model, own, X, model.predict(X), result)
+    wrong = verify(model, ClassificationRobustness(0.0), X, names)
+    np.testing.assert_array_equal(wrong.verdicts == "verified", model.predict(X) == names)
+
+
+@pytest.mark.parametrize("wrap", ["network", "search", "frame"])
+def test_what_stands_for_an_estimator(wrap):
+    X, y = data()
+    tree, property = SINGLE["tree"], ClassificationRobustness(0.05)
+    expected = verify(clone(tree).fit(X, y), property, X, y).verdicts
+    if wrap == "network":
+        model = BlackBox(clone(tree).fit(X, y))
+    elif wrap == "search":
+        model = GridSearchCV(tree, {"max_depth": [4]}, cv=2).fit(X, y)
+    else:
+        pd = pytest.importorskip("pandas")
+        model = clone(tree).fit(pd.DataFrame(X, columns=["a", "b"]), y)
+    np.testing.assert_array_equal(verify(model, property, X, y).verdicts, expected)
+
+
+def test_witnesses_survive_float32():
+    model, property = fitted(SINGLE["tree"]), ClassificationRobustness(0.1)
+    X, _ = data(n=40, seed=6)
+    X, y = X.astype(np.float32).astype(float), model.predict(X)
+    result = verify(model, property, X, y)
+    points = result.counterexamples[result.verdicts == "falsified"]
+    assert len(points) > 5
+    np.testing.assert_array_equal(points.astype(np.float32), points)
+
+
+def test_time_and_boxes_are_limited():
+    X, y = data(n_features=12, n=200)
+    model = RandomForestClassifier(60, max_depth=6, random_state=0).fit(X, y)
+    X, y, property = X[:8], model.predict(X[:8]), ClassificationRobustness(0.05)
+    full = verify(model, property, X, y)
+    assert "unknown" not in full.verdicts
+    late = verify(model, property, X, y, timeout=0.0)
+    few = verify(model, property, X, y, max_boxes=1)
+    open_ = late.verdicts == "unknown"
+    assert open_.any()
+    assert set(late.reasons[open_]) == {Reason.TIME_OUT}
+    assert set(few.reasons[few.verdicts == "unknown"]) == {Reason.BOUNDS_TOO_LOOSE}
+    assert (late.seconds < full.seconds)[full.seconds > 0.1].all()
+
+
+@pytest.mark.parametrize("name", ["tree", "forest"])
+def test_the_result_does_not_depend_on_the_seed_of_torch(name):
+    model, property = fitted((SINGLE | ENSEMBLES)[name]), ClassificationRobustness(0.05)
+    X, y = data(n=20, seed=7)
+    runs = [
+        verify(model, property, X, y, generator=torch.Generator().manual_seed(seed))
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(runs[0].counterexamples, runs[1].counterexamples)
+    np.testing.assert_array_equal(runs[0].verdicts, runs[2].verdicts)
+
+
+def test_a_witness_that_predict_does_not_confirm_is_spurious():
+    model = fitted(SINGLE["tree"])
+    X, _ = data(n=20, seed=8)
+    y = model.predict(X)
+    honest = verify(model, ClassificationRobustness(0.1), X, y).verdicts
+    known = dict(zip(map(tuple, X), y, strict=True))
+    model.predict = lambda points: np.array([known.get(tuple(p), y[0]) for p in points])
+    X, y, honest = X[y == y[0]], y[y == y[0]], honest[y == y[0]]
+    result = verify(model, ClassificationRobustness(0.1), X, y)
+    np.testing.assert_array_equal(result.verdicts == "unknown", honest == "falsified")
+    assert (honest == "falsified").any()
+    assert set(result.reasons[honest == "falsified"]) == {Reason.SPURIOUS}
+
+
+# ---- refusals ----------------------------------------------------------------------------
+
+
+def test_refused_properties():
+    tree = fitted(SINGLE["tree"])
+    for property in (StandardRobustness(), ClassificationRobustness() & StandardRobustness()):
+        name = type(property).__name__
+        with pytest.raises(UnsupportedPropertyError, match=f"Got a {name}, but TreeVerifier"):
+            TreeVerifier().encode(tree, property)
+    with pytest.raises(TypeError, match="Got property=None"):
+        TreeVerifier().encode(tree, None)
+
+
+class Contrarian(DecisionTreeClassifier):
+    def predict(self, X):
+        return -super().predict(X)
+
+
+def test_refused_models():
+    X, y = data()
+    property = ClassificationRobustness()
+    for model in (LogisticRegression(), AdaBoostClassifier(), Contrarian()):
+        with pytest.raises(UnsupportedModelError, match=f"Got a {type(model).__name__}, but"):
+            TreeVerifier().encode(model.fit(X, y), property)
+    with pytest.raises(NotFittedError):
+        TreeVerifier().encode(RandomForestClassifier(), property)
+    for model in (DecisionTreeClassifier(), RandomForestClassifier(3)):
+        with pytest.raises(UnsupportedModelError, match="one class, but expected two or more"):
+            TreeVerifier().encode(model.fit(X, np.zeros(len(X))), property)
+        model.fit(X, np.stack([y, y], axis=1))
+        with pytest.raises(UnsupportedModelError, match="with 2 outputs"):
+            TreeVerifier().encode(model, property)
+    with pytest.raises(UnsupportedModelError, match="starts from another estimator"):
+        model = GradientBoostingClassifier(init=LogisticRegression(), n_estimators=2).fit(X, y)
+        TreeVerifier().encode(model, property)
+    with pytest.raises(UnsupportedModelError, match="categorical features"):
+        codes = np.floor(X * 4)
+        model = HistGradientBoostingClassifier(categorical_features=[0], max_iter=2).fit(codes, y)
+        TreeVerifier().encode(model, property)
+
+
+def test_distances_refuse_bad_input():
+    tree, forest = fitted(SINGLE["tree"]), fitted(ENSEMBLES["forest"])
+    with pytest.raises(UnsupportedModelError, match="Got a RandomForestClassifier, but expected"):
+        tree_distances(forest, [[0.5, 0.5]])
+    with pytest.raises(ValueError, match="Got norm='l1'"):
+        tree_distances(tree, [[0.5, 0.5]], norm="l1")
+    with pytest.raises(ValueError, match="Got X with 3 features, but expected 2"):
+        tree_distances(tree, [[0.5, 0.5, 0.5]])
+    with pytest.raises(ValueError, match="1 of 1 rows of X lie outside"):
+        tree_distances(tree, [[0.5, 1.5]], bounds=(0, 1))
+    with pytest.raises(ValueError, match=r"Got y with labels \[7\]"):
+        tree_distances(tree, [[0.5, 0.5]], [7])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"method": "smt"}, "Got method='smt', but expected one of 'branch', 'veritas', 'bounds'"),
+        ({"max_boxes": 0}, "Got max_boxes=0, but expected an integer of at least 1"),
+    ],
+)
+def test_bad_parameters(params, message):
+    with pytest.raises(ValueError, match=message):
+        TreeVerifier(**params).encode(fitted(SINGLE["tree"]), ClassificationRobustness())
+
+
+def test_veritas_is_optional(monkeypatch):
+    forest = fitted(ENSEMBLES["forest"])
+    monkeypatch.setitem(sys.modules, "veritas", None)
+    with pytest.raises(ImportError, match=r"pip install 'skrobust\[trees\]'"):
+        TreeVerifier("veritas").encode(forest, ClassificationRobustness())
+    TreeVerifier("branch").encode(forest, ClassificationRobustness())
+
+
+def test_veritas_takes_boxes_only():
+    pytest.importorskip("veritas")
+    with pytest.raises(UnsupportedPropertyError, match="Got norm='l2', but method='veritas'"):
+        TreeVerifier("veritas").encode(
+            fitted(ENSEMBLES["forest"]), ClassificationRobustness(norm="l2")
+        )
