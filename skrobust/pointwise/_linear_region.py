@@ -34,6 +34,8 @@ class LinearRegion:
     x : Tensor of shape (1, n_features)
     decisions : dict of int to tuple of Tensor
         For each position in ``graph.piecewise``, what its node decided.
+    at_x : list of Tensor
+        What ``values(x)`` returns.
 
     Attributes
     ----------
@@ -44,6 +46,7 @@ class LinearRegion:
     graph: PiecewiseLinear
     x: torch.Tensor
     decisions: dict
+    at_x: list
 
     @cached_property
     def _starts(self):
@@ -207,38 +210,43 @@ def linear_region(network, x, *, direction=None):
     x = torch.as_tensor(x).double().reshape(1, -1)
     if not isinstance(network, PiecewiseLinear):
         network = piecewise_linear(network, x.shape[1])
-    decisions, is_tied = _decide(network, x, None)
+    decisions, values, is_tied = _decide(network, x)
     if is_tied:
         if direction is None:
             generator = torch.Generator().manual_seed(0)
             direction = torch.randn(x.shape, generator=generator, dtype=torch.float64)
         direction = torch.as_tensor(direction).to(x).reshape(1, -1)
-        decisions, _ = _decide(network, x, direction)
-    return LinearRegion(network, x, decisions)
+        decisions = _break_ties(network, values, direction)
+    return LinearRegion(network, x, decisions, values)
 
 
 def _is_relu(node):
     return isinstance(node, Relu) and node.slope.ndim == 0 and node.slope == 0
 
 
-def _decide(graph, x, direction):
-    """Run the network at x; return its decisions, and whether any was a tie."""
-    values, tangents, decisions = [x], [direction], {}
+def _decide(graph, x):
+    """Run the network at x; return its decisions, its values, and whether any was a tie."""
+    values, decisions = [x], {}
     is_tied = False
     for i, node in enumerate(itertools.islice(graph.nodes, 1, None), start=1):
         parts = [values[j] for j in node.inputs]
         if node.is_affine:
             values.append(node.apply(*parts))
+            continue
+        is_tied = is_tied or node.is_tied(parts[0], _is_relu(graph.nodes[node.inputs[0]]))
+        decisions[i] = node.decide(parts[0])
+        values.append(node.frozen(decisions[i], parts[0]))
+    return decisions, values, is_tied
+
+
+def _break_ties(graph, values, direction):
+    """Return the decisions a small move away; the values are those of either side."""
+    tangents, decisions = [direction], {}
+    for i, node in enumerate(itertools.islice(graph.nodes, 1, None), start=1):
+        moves = [tangents[j] for j in node.inputs]
+        if node.is_affine:
+            tangents.append(_linear_part(graph, i, moves))
         else:
-            tangent = None if direction is None else tangents[node.inputs[0]]
-            if direction is None and not is_tied:
-                is_tied = node.is_tied(parts[0], _is_relu(graph.nodes[node.inputs[0]]))
-            decisions[i] = node.decide(parts[0], tangent)
-            values.append(node.frozen(decisions[i], parts[0]))
-        if direction is not None:
-            moves = [tangents[j] for j in node.inputs]
-            if node.is_affine:
-                tangents.append(_linear_part(graph, i, moves))
-            else:
-                tangents.append(node.frozen(decisions[i], moves[0], True))
-    return decisions, is_tied
+            decisions[i] = node.decide(values[node.inputs[0]], moves[0])
+            tangents.append(node.frozen(decisions[i], moves[0], True))
+    return decisions

@@ -165,7 +165,7 @@ def pointwise_robustness(
     targets="runner-up",
     bounds=(0.0, 1.0),
     margin=0.0,
-    max_rows=400,
+    max_rows=100,
     attack=None,
     chunk_size=64,
     random_state=None,
@@ -207,7 +207,7 @@ def pointwise_robustness(
         Valid domain of the inputs.
     margin : float, default=0.0
         By how much the target's score must at least exceed the others, in "lp".
-    max_rows : int or None, default=400
+    max_rows : int or None, default=100
         Half-spaces of one linear program from where on it is given up: some regions of large
         networks need thousands, at seconds to minutes each. Status "row limit" tells where;
         "polished" then keeps the best point so far. None sets no limit.
@@ -500,7 +500,7 @@ def _in_own_region(chunk, records, i, graph, status, *, targets, **options):
     """Solve the programs in the region of the sample; return how they ended, as a set."""
     x, label = chunk.exact[i], int(chunk.labels[i])
     region = linear_region(graph, x)
-    values = region.values(x.unsqueeze(0))
+    values = region.at_x
     ends, bounds = set(), []
     for target in _target_classes(targets, values[-1][0].numpy(), label):
         end, bound = _solve_one(

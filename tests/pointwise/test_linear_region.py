@@ -18,6 +18,8 @@ def test_region_holds_its_point_and_has_the_network_s_value_and_gradient(factory
         region = linear_region(graph, x)
         torch.testing.assert_close(region(x), module(x).detach(), rtol=1e-12, atol=1e-12)
         assert region.contains(x).all()
+        for known, computed in zip(region.at_x, region.values(x), strict=True):
+            torch.testing.assert_close(known, computed, rtol=0, atol=0)
         jacobian = torch.autograd.functional.jacobian(lambda v: module(v)[0], x)[:, 0]
         found = region.normals(outputs=torch.eye(len(jacobian)))
         torch.testing.assert_close(found, jacobian, rtol=1e-10, atol=1e-10)
