@@ -32,12 +32,20 @@ ORDER = [
 ]
 # Files that `_base` itself builds on, or that only hold what siblings speak about (the nodes of a
 # graph), open to the whole package.
-FOUNDATIONS = {"attacks._boundary", "networks._graph", "verification._query"}
-# Files that put siblings together: of pointwise, the regions' linear programs, which hand their
-# dense rows to a solver, and the methods that combine these programs, attacks and bounds.
+FOUNDATIONS = {
+    "attacks._boundary",
+    "networks._graph",
+    "verification._query",
+    "verification._relaxation",
+}
+# Files that put siblings together: in verification, the complete method, which combines bounds,
+# branch and bound and mixed-integer programs, and the cascade; in pointwise, the regions' linear
+# programs, which hand their dense rows to a solver, and the methods that combine these programs,
+# attacks and bounds.
 COMPOSITES = {
     "attacks._ensemble",
     "verification._cascade",
+    "verification._exact",
     "pointwise._linear_program",
     "pointwise._radius",
 }

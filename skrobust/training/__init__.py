@@ -3,11 +3,13 @@
 from skrobust.training._adversarial import AdversarialTraining
 from skrobust.training._augmentation import DataAugmentation
 from skrobust.training._base import TrainingRegime, TrainingStep
+from skrobust.training._certified import CertifiedTraining
 from skrobust.training._constraint import ConstraintTraining
 from skrobust.training._standard import StandardTraining
 
 __all__ = [
     "AdversarialTraining",
+    "CertifiedTraining",
     "ConstraintTraining",
     "DataAugmentation",
     "StandardTraining",

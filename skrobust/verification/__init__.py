@@ -1,15 +1,22 @@
 """Verifiers: model x property -> verdicts that hold for every point of the ball."""
 
 from skrobust.verification._base import Reason, Verdict, Verification, Verifier
+from skrobust.verification._bounds import Bounds, lower_bounds
+from skrobust.verification._exact import Exact
 from skrobust.verification._export import export_query
+from skrobust.verification._lipschitz import lipschitz_bound
 from skrobust.verification._trees import TreeVerifier, tree_distances
 
 __all__ = [
+    "Bounds",
+    "Exact",
     "Reason",
     "TreeVerifier",
     "Verdict",
     "Verification",
     "Verifier",
     "export_query",
+    "lipschitz_bound",
+    "lower_bounds",
     "tree_distances",
 ]

@@ -354,6 +354,10 @@ class Stopwatch:
         """Seconds since the start."""
         return time.perf_counter() - self.start
 
+    def part(self, seconds):
+        """Return a new watch for that many seconds from now, or for what is left if less."""
+        return Stopwatch(min(seconds, self.left))
+
     @property
     def left(self):
         """Seconds until the limit, not below 0."""

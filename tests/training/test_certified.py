@@ -1,0 +1,159 @@
+"""Tests of training on bounds: the loss by hand, agreement with Bounds, and what it achieves."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skrobust import RobustClassifier
+from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
+from skrobust.networks import as_network
+from skrobust.networks._base import Network
+from skrobust.properties import (
+    ClassificationRobustness,
+    LipschitzRobustness,
+    StandardRobustness,
+    StrongClassificationRobustness,
+)
+from skrobust.training._base import TrainingStep
+from skrobust.training._certified import CertifiedTraining
+from skrobust.verification import Bounds
+
+CR = ClassificationRobustness
+
+
+def step(module, property=None, epoch=0, n=6, n_features=2):
+    x = 0.2 + 0.6 * torch.rand((n, n_features), generator=torch.Generator().manual_seed(0))
+    return TrainingStep(module, nn.CrossEntropyLoss(), x, torch.arange(n) % 2, property, epoch)
+
+
+def linear(weight, bias):
+    layer = nn.Linear(len(weight[0]), len(weight))
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weight))
+        layer.bias.copy_(torch.tensor(bias))
+    return layer
+
+
+def test_loss_of_a_linear_network_by_hand():
+    # z_0 - z_1 = 2 x_0 - x_1 - 0.3: an interval of half-width 3 epsilon.
+    module = linear([[2.0, 0.0], [0.0, 1.0]], [-0.3, 0.0])
+    asked = step(module, CR(0.1))
+    gap = 2 * asked.x[:, 0] - asked.x[:, 1] - 0.3
+    gap = torch.where(asked.labels == 0, gap, -gap)
+    regime = CertifiedTraining(ramp_epochs=0)
+    loss, logits = regime.loss(asked)
+    expected = torch.log1p(torch.exp(-(gap - 0.3))).mean()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(logits, module(asked.x))
+    half = CertifiedTraining(ramp_epochs=0, clean_weight=0.5).loss(asked)[0]
+    torch.testing.assert_close(half, (expected + torch.log1p(torch.exp(-gap)).mean()) / 2)
+
+
+def test_radius_and_weight_grow_over_the_epochs():
+    module = linear([[2.0, 0.0], [0.0, 1.0]], [-0.3, 0.0])
+    regime = CertifiedTraining(ramp_epochs=4, clean_weight=0.2)
+    for epoch, ramp in ((0, 0.25), (3, 1.0), (9, 1.0)):
+        asked = step(module, CR(0.1), epoch)
+        full = CertifiedTraining(ramp_epochs=0).loss(step(module, CR(0.1 * ramp), 0))[0]
+        clean = nn.functional.cross_entropy(module(asked.x), asked.labels)
+        weight = 1 - 0.8 * ramp
+        torch.testing.assert_close(regime.loss(asked)[0], weight * clean + (1 - weight) * full)
+
+
+class Parts(nn.Module):
+    """Most operations that have an interval, each once."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.last = nn.Linear(12, 2)
+
+    def forward(self, x):
+        x = (2 * x - 1).view(len(x), 1, 4, 4) / 3
+        x = nn.functional.relu(self.norm(self.conv(x)), inplace=True) - x * -0.5
+        x = nn.functional.leaky_relu(nn.functional.max_pool2d(x, 2), 0.1).clamp(-1, 2)
+        return self.last(nn.functional.dropout(x.flatten(1), 0.5, self.training and False))
+
+
+def test_intervals_are_those_of_the_verifier():
+    torch.manual_seed(0)
+    module = Parts()
+    module(torch.rand(20, 16))
+    module.eval().requires_grad_(False)
+    asked = step(module, CR(0.05), n_features=16)
+    loss, _ = CertifiedTraining(ramp_epochs=0).loss(asked)
+    network = Network(module, np.arange(2), 16)
+    verifier = Bounds("ibp")
+    found = verifier.verify(network, CR(0.05), asked.x, asked.labels)
+    known = np.isfinite(found.lower)
+    assert known.any()
+    # One row a sample, with two classes: the loss is that of its bound, where that is known.
+    one = [CertifiedTraining(ramp_epochs=0).loss(part(asked, k))[0].item() for k in range(6)]
+    np.testing.assert_allclose(
+        np.array(one)[known], np.log1p(np.exp(-found.lower[known])), rtol=1e-4
+    )
+    assert loss.item() == pytest.approx(np.mean(one), rel=1e-5)
+
+
+def part(asked, k):
+    at = slice(k, k + 1)
+    return TrainingStep(
+        asked.module, asked.criterion, asked.x[at], asked.labels[at], asked.property, asked.epoch
+    )
+
+
+def test_batch_norm_takes_the_statistics_of_the_batch():
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).train()
+    asked = step(module, CR(0.0))
+    loss, logits = CertifiedTraining(ramp_epochs=0).loss(asked)
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(logits, asked.labels))
+    assert module[1].num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("property", [CR(0.1), StandardRobustness(0.1, 0.5),
+                                      StrongClassificationRobustness(0.1, 0.6)], ids=repr)  # fmt: skip
+def test_gradients_reach_all_weights(property):
+    module = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
+    CertifiedTraining(ramp_epochs=0).loss(step(module, property))[0].backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in module.parameters())
+    assert module[0].weight.grad.abs().sum() > 0
+
+
+def test_it_makes_networks_verifiable(digits):
+    X, X_test, y, y_test = digits
+    shares = {}
+    for name, training in (("certified", CertifiedTraining(ramp_epochs=10)), ("standard", None)):
+        model = RobustClassifier(
+            hidden_layer_sizes=32, property=CR(0.1), training=training, max_epochs=30, lr=5e-3,
+            random_state=0,
+        ).fit(X, y)  # fmt: skip
+        network = as_network(model)
+        found = Bounds().verify(network, CR(0.1), network.rows(X_test), network.encode(y_test))
+        shares[name] = (found.verdicts == "verified").mean()
+    assert shares["certified"] > shares["standard"] + 0.3
+    assert shares["certified"] > 0.5
+
+
+def test_what_has_no_interval_is_refused(digits):
+    X, _, y, _ = digits
+    regime = CertifiedTraining()
+    with pytest.raises(UnsupportedPropertyError, match="do not depend on the distance"):
+        regime.check(LipschitzRobustness(0.1), X)
+    with pytest.raises(UnsupportedPropertyError, match="norm='linf'"):
+        regime.check(CR(0.1, norm="l2"), X)
+    with pytest.raises(UnsupportedPropertyError, match="rows of the logits"):
+        regime.check(StandardRobustness(0.1, 0.5, output="probabilities"), X)
+    softmax = nn.Sequential(nn.Linear(2, 2), nn.Softmax(dim=1))
+    with pytest.raises(UnsupportedModelError, match="'softmax'"):
+        regime.loss(step(softmax, CR(0.1)))
+
+
+def test_bad_input_is_refused(digits):
+    X = digits[0]
+    with pytest.raises(ValueError, match="Got ramp_epochs=-1"):
+        CertifiedTraining(ramp_epochs=-1).check(CR(0.1), X)
+    with pytest.raises(ValueError, match="Got clean_weight=2"):
+        CertifiedTraining(clean_weight=2).check(CR(0.1), X)
+    with pytest.raises(ValueError, match="Got property=None"):
+        CertifiedTraining().check(None, X)

@@ -1,0 +1,142 @@
+"""Tests of what verifiers share: results, confirmation, points decided without a verifier."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+
+from skrobust.attacks import Target
+from skrobust.networks._base import Network
+from skrobust.properties import ClassificationRobustness, LipschitzRobustness
+from skrobust.verification import Bounds, Exact, Reason, Verdict, Verification
+from skrobust.verification._base import Stopwatch, at_reference, confirm
+
+
+def line(replay=None):
+    """z = (x, 1 - x): class 0 wins above 1 / 2."""
+    layer = nn.Linear(1, 2)
+    layer.weight = nn.Parameter(torch.tensor([[1.0], [-1.0]]), requires_grad=False)
+    layer.bias = nn.Parameter(torch.tensor([0.0, 1.0]), requires_grad=False)
+    return Network(layer, np.arange(2), 1, replay)
+
+
+def target(epsilon=0.2, x=(0.6, 0.65, 0.9), replay=None, **options):
+    property = ClassificationRobustness(epsilon, **options)
+    x = torch.tensor(x)[:, None]
+    return Target(line(replay), property, x, torch.zeros(len(x), dtype=torch.long))
+
+
+def test_confirm_keeps_points_that_break_and_repairs_others():
+    # 0.45 breaks; 0.58 does not, but the way down does; nothing does around 0.9.
+    points, broken = confirm(target(), [[0.45], [0.58], [0.75]])
+    assert broken.tolist() == [True, True, False]
+    assert points[0].item() == np.float32(0.45)
+    assert points[1].item() + 1e-6 >= 0.5 and points[1].item() <= 0.5
+    assert points.dtype == torch.float32
+
+
+def test_confirm_without_repair():
+    _, broken = confirm(target(), [[0.45], [0.58], [0.75]], repair=False)
+    assert broken.tolist() == [True, False, False]
+
+
+def test_confirm_puts_points_into_the_ball_and_the_domain():
+    points, broken = confirm(target(epsilon=0.05), [[0.0], [0.0], [0.0]])
+    assert broken.tolist() == [False] * 3
+    np.testing.assert_allclose(points.squeeze(1), [0.55, 0.6, 0.85], atol=1e-6)
+    points, _ = confirm(target(epsilon=0.4, bounds=(0.55, 1.0)), [[0.0], [0.0], [0.0]])
+    assert (points >= 0.55).all()
+
+
+def test_confirm_takes_nan_for_no_candidate():
+    points, broken = confirm(target(), [[np.nan], [0.45], [np.inf]])
+    assert not broken[0] and not broken[2]
+    assert torch.isfinite(points).all()
+
+
+def test_confirm_asks_the_estimator_itself():
+    def constant(logits):
+        return lambda X: torch.tensor([logits]).expand(len(X), 2)
+
+    _, broken = confirm(target(replay=constant([1.0, 0.0])), [[0.4]] * 3)
+    assert not broken.any()
+    _, broken = confirm(target(replay=constant([0.0, 1.0])), [[0.7]] * 3)
+    assert broken.all()
+
+
+def test_at_reference_decides_what_needs_no_verifier():
+    found = at_reference(target(epsilon=0.1, x=(0.3, 0.7)))
+    assert found.verdicts.tolist() == ["falsified", "unknown"]
+    found = at_reference(target(epsilon=0.0, x=(0.3, 0.7)))
+    assert found.verdicts.tolist() == ["falsified", "verified"]
+    # The domain alone can fix a point, too.
+    found = at_reference(target(epsilon=0.1, x=(0.7,), bounds=(np.float32(0.7).item(),) * 2))
+    assert found.verdicts.tolist() == ["verified"]
+
+
+def result(n=3):
+    return Verification.undecided(torch.zeros(n, 2))
+
+
+def test_results_are_built_step_by_step():
+    found = result()
+    points, broken = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([True, False])
+    found = found.falsify([2, 0], points, broken).prove([1], lower=0.5)
+    assert found.verdicts.tolist() == ["unknown", "verified", "falsified"]
+    np.testing.assert_array_equal(found.counterexamples, [[np.nan] * 2, [np.nan] * 2, [1, 2]])
+    assert found.reasons.tolist() == [
+        Reason.BOUNDS_TOO_LOOSE,
+        Reason.PROVED,
+        Reason.COUNTEREXAMPLE,
+    ]
+    assert found.lower.tolist() == [-np.inf, 0.5, -np.inf]
+    assert found.undecided_index.tolist() == [0]
+    assert found[1:].verdicts.tolist() == ["verified", "falsified"]
+    assert len(found) == 3
+
+
+def test_merge_adds_seconds_and_keeps_the_better_bound():
+    found = result().prove([1])
+    found.seconds[:], found.lower[:] = 1.0, [-2.0, 0.0, -3.0]
+    other = result(2).prove([1])
+    other.seconds[:], other.lower[:] = 2.0, [-5.0, 0.1]
+    merged = found.merge([0, 2], other)
+    assert merged.verdicts.tolist() == ["unknown", "verified", "verified"]
+    assert merged.seconds.tolist() == [3.0, 1.0, 3.0]
+    assert merged.lower.tolist() == [-2.0, 0.0, 0.1]
+    assert found.verdicts.tolist() == ["unknown", "verified", "unknown"]  # unchanged
+
+
+def test_decided_points_are_not_asked_again():
+    with pytest.raises(ValueError, match="expected unknown ones"):
+        result().prove([1]).merge([1], result(1))
+
+
+def test_reasons_are_advice():
+    assert all(reason.value.endswith(".") for reason in Reason)
+    assert {v.value for v in Verdict} == {"verified", "falsified", "unknown"}
+
+
+@pytest.mark.parametrize("verifier", [Bounds("ibp", n_steps=3), Exact(batch_size=7)])
+def test_verifiers_are_parameters_and_nothing_else(verifier):
+    assert clone(verifier).get_params() == verifier.get_params()
+
+
+@pytest.mark.parametrize("verifier", [Bounds(), Exact()])
+def test_labels_are_asked_for_where_they_are_needed(verifier):
+    x = torch.tensor([[0.7]])
+    with pytest.raises(ValueError, match="needs the true labels"):
+        verifier.verify(line(), ClassificationRobustness(0.1), x)
+    own = ClassificationRobustness(0.1, reference="prediction")
+    assert verifier.verify(line(), own, x).verdicts.tolist() == ["verified"]
+    assert verifier.verify(line(), LipschitzRobustness(0.1, 2.0), x).verdicts[0] == "verified"
+
+
+def test_stopwatch():
+    watch = Stopwatch(100.0)
+    assert 0 <= watch.elapsed < 50 < watch.left <= 100
+    assert watch.part(3.0).left <= 3
+    assert watch.part(1e6).left <= 100
+    assert Stopwatch().left == np.inf
+    assert Stopwatch(0.0).left == 0
