@@ -18,6 +18,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from skrobust import RobustClassifier
 from skrobust.datasets import load_digits
+from skrobust.displays import CorruptionDisplay
 from skrobust.scorers import CorruptionRobustness, RobustnessScore
 
 X, y = load_digits(return_X_y=True)
@@ -66,12 +67,7 @@ for name, model in models.items():
 # %%
 # Corruptions: accuracy under each.
 
-figure, ax = plt.subplots(layout="constrained")
-frames = {
-    name: CorruptionRobustness(severity=3, random_state=0)
-    .evaluate(model, X_test, y_test)
-    .to_frame()["accuracy"]
-    for name, model in models.items()
-}
-pd.DataFrame(frames).plot.bar(ax=ax, ylabel="accuracy", rot=0)
+CorruptionDisplay.from_estimator(
+    models, X_test, y_test, scorer=CorruptionRobustness(severity=3, random_state=0)
+)
 plt.show()

@@ -21,6 +21,7 @@ def evaluate_in_chunks(
     n_jobs=None,
     memory=None,
     verbose=0,
+    on_part=None,
 ):
     """Apply `measure` to chunks of samples, and join what it returns.
 
@@ -41,23 +42,28 @@ def evaluate_in_chunks(
         plain values. Called only where there is a `memory`.
     chunk_size : int, default=1024
     random_state : int, RandomState instance or None, default=None
+        None stands for 0 where there is a `memory`, which would know nothing again otherwise.
     n_jobs : int or None, default=None
         As in `joblib.Parallel`; any joblib backend.
     memory : None, str or joblib.Memory, default=None
         Where the result of each chunk is kept, so that an evaluation that was killed goes on
-        where it stopped. Takes effect where `random_state` is an int.
+        where it stopped.
     verbose : int, default=0
         Progress messages, as in `joblib.Parallel`.
+    on_part : callable, default=None
+        ``on_part(part)`` is called with what `measure` returned, chunk by chunk, in order.
 
     Returns
     -------
     dict of str to ndarray
     """
     starts = range(0, len(rows), chunk_size)
+    if memory is not None and random_state is None:
+        random_state = 0
     seeds = check_random_state(random_state).randint(2**31 - 1, size=len(starts))
     kept = check_memory(memory).cache(_measure, ignore=["model"])
     key = None if memory is None else joblib.hash(fingerprint())
-    parts = Parallel(n_jobs=n_jobs, verbose=verbose)(
+    coming = Parallel(n_jobs=n_jobs, verbose=verbose, return_as="generator")(
         delayed(kept)(
             measure,
             model,
@@ -68,6 +74,11 @@ def evaluate_in_chunks(
         )
         for start, seed in zip(starts, seeds, strict=True)
     )
+    parts = []
+    for part in coming:
+        parts.append(part)
+        if on_part is not None:
+            on_part(part)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -4,12 +4,13 @@
 from 0 to 255 with the arrays ``X_train``, ``y_train``, ``X_test`` and ``y_test``, found in
 `data_home`, in the folder named by the environment variable ``SKROBUST_DATA``, or in
 scikit-learn's own data folder; where there is none, they download from OpenML if they can.
+`fetch_mnist_c` reads the corrupted digits of MNIST-C, from its published folder.
 """
 
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 
@@ -18,9 +19,16 @@ from sklearn.datasets import fetch_openml, get_data_home
 from sklearn.datasets import load_digits as load_sklearn_digits
 from sklearn.utils import Bunch
 
-from skrobust._validation import check_choice
+from skrobust._validation import check_choice, expected
 
-__all__ = ["fetch_cifar10", "fetch_fashion_mnist", "fetch_gtsrb", "fetch_mnist", "load_digits"]
+__all__ = [
+    "fetch_cifar10",
+    "fetch_fashion_mnist",
+    "fetch_gtsrb",
+    "fetch_mnist",
+    "fetch_mnist_c",
+    "load_digits",
+]
 
 _SUBSETS = ("train", "test", "all")
 _ARRAYS = ("X_train", "y_train", "X_test", "y_test")
@@ -136,6 +144,25 @@ _GTSRB = _Source(
         "Keep right",
     ),
     class_ids=(1, 2, 4, 5, 9, 10, 12, 13, 25, 38),
+)
+
+
+_CORRUPTIONS = (
+    "shot_noise",
+    "impulse_noise",
+    "glass_blur",
+    "motion_blur",
+    "shear",
+    "scale",
+    "rotate",
+    "brightness",
+    "translate",
+    "stripe",
+    "fog",
+    "spatter",
+    "dotted_line",
+    "zigzag",
+    "canny_edges",
 )
 
 
@@ -404,6 +431,92 @@ def fetch_gtsrb(*, subset="train", data_home=None, download_if_missing=True, ret
     return _fetch(_GTSRB, subset, data_home, download_if_missing, return_X_y)
 
 
+def fetch_mnist_c(*, corruption="all", subset="test", data_home=None, return_X_y=False):
+    """Fetch MNIST-C, digits under fifteen corruptions, from its published folder or one file.
+
+    Parameters
+    ----------
+    corruption : str or list of str, default="all"
+        Name of a corruption, such as "fog"; several of them; "all" fifteen; or "identity", the
+        digits as they were.
+    subset : {"train", "test", "all"}, default="test"
+        Which images to return: the first 60000, the last 10000, or both in this order.
+    data_home : str or path-like, default=None
+        The folder that holds ``mnist_c``, as published, with the files ``train_images.npy``,
+        ``train_labels.npy``, ``test_images.npy`` and ``test_labels.npy`` in a folder for each
+        corruption; or else the file ``mnist_c.npz``, with an array of images for each
+        corruption and their labels ``y``, which is taken for the test subset. By default the
+        environment variable ``SKROBUST_DATA`` names it, else it is
+        `sklearn.datasets.get_data_home()`.
+    return_X_y : bool, default=False
+        Whether to return ``(data, target)`` instead of a Bunch.
+
+    Returns
+    -------
+    mnist_c : Bunch, or (data, target)
+        data : float32 array of shape (n_samples, 784), pixels in [0, 1]; for several
+        corruptions a dict of names to such arrays, of the same digits, as
+        `~skrobust.scorers.CorruptionRobustness` takes it.
+        target : int64 array of shape (n_samples,), classes from 0 to 9.
+        target_names : list of str, one a class.
+        input_shape : tuple (1, 28, 28) of channels, height, width.
+        DESCR : str, which says where the data came from.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither folder nor file, or a corruption is not in the folder.
+    ValueError
+        If files do not hold the arrays that they should.
+
+    References
+    ----------
+    .. [1] Mu, Gilmer, "MNIST-C: a robustness benchmark for computer vision",
+       arXiv:1906.02337, 2019.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from skrobust.datasets import fetch_mnist_c
+    >>> images = np.full((3, 28, 28), 255, dtype=np.uint8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/mnist_c.npz", fog=images, stripe=images, y=[7, 2, 1])
+    ...     X, y = fetch_mnist_c(corruption="fog", data_home=folder, return_X_y=True)
+    ...     both = fetch_mnist_c(corruption=["fog", "stripe"], data_home=folder)
+    >>> X.shape, y
+    ((3, 784), array([7, 2, 1]))
+    >>> sorted(both.data)
+    ['fog', 'stripe']
+    """
+    names = _corruption_names(corruption)
+    check_choice("subset", subset, _SUBSETS)
+    folder = _data_folder(data_home)
+    published, file = folder / "mnist_c", folder / "mnist_c.npz"
+    if published.is_dir():
+        origin = f"the folder {published}"
+        found = {name: _read_corruption(published / name, subset) for name in names}
+    elif file.is_file():
+        origin = f"the file {file}"
+        found = _read_corruptions(file, names, subset)
+    else:
+        raise FileNotFoundError(
+            f"MNIST-C was not found. Tried:\n  {published}\n  {file}\nPut the published folder "
+            "mnist_c there (doi:10.5281/zenodo.3239543), or such a file. Another folder can be "
+            "given by data_home or by the environment variable SKROBUST_DATA."
+        )
+    target = found[names[0]][1]
+    for name, (_, labels) in found.items():
+        if not np.array_equal(labels, target):
+            raise _broken(published, f"other labels for {name}", f"those for {names[0]}")
+    data = {name: _scaled(pixels) for name, (pixels, _) in found.items()}
+    if isinstance(corruption, str) and corruption != "all":
+        data = data[corruption]
+    description = f"Handwritten digits, 28 x 28 greyscale, corrupted: {', '.join(names)}."
+    source = replace(_MNIST, title="MNIST-C", description=description)
+    return _packed(source, data, target, subset, origin, return_X_y)
+
+
 # ---- finding, reading, checking ----------------------------------------------------------
 
 
@@ -419,8 +532,17 @@ def _fetch(source, subset, data_home, download_if_missing, return_X_y):
     else:
         pixels, target = _download(source, subset, paths, download_if_missing)
         origin = f"OpenML, {source.openml}, version 1"
+    return _packed(source, _scaled(pixels), target, subset, origin, return_X_y)
+
+
+def _scaled(pixels):
+    """Return pixels from 0 to 255 as numbers in [0, 1]."""
     # The dtype of the division is given, so that no float64 copy of the pixels is made.
-    data = np.divide(pixels, np.float32(255), dtype=np.float32)
+    return np.divide(pixels, np.float32(255), dtype=np.float32)
+
+
+def _packed(source, data, target, subset, origin, return_X_y):
+    """Return what the user gets: a pair, or a Bunch."""
     target = target.astype(np.int64)
     if return_X_y:
         return data, target
@@ -431,7 +553,7 @@ def _fetch(source, subset, data_home, download_if_missing, return_X_y):
         input_shape=source.input_shape,
         DESCR=(
             f"{source.title}\n\n{source.description}\n\n"
-            f"Subset {subset!r}, {len(data)} images, pixels divided by 255, from {origin}.\n"
+            f"Subset {subset!r}, {len(target)} images, pixels divided by 255, from {origin}.\n"
         ),
     )
 
@@ -450,10 +572,13 @@ def _read(path, source, subset):
         if missing:
             raise _broken(path, f"the arrays {archive.files}", f"also {', '.join(missing)}")
         _check_class_ids(path, archive, source)
-        splits = ("train", "test") if subset == "all" else (subset,)
-        parts = [_read_split(path, archive, source, split) for split in splits]
+        parts = [_read_split(path, archive, source, split) for split in _splits(subset)]
     pixels, target = zip(*parts, strict=True)
     return np.concatenate(pixels), np.concatenate(target)
+
+
+def _splits(subset):
+    return ("train", "test") if subset == "all" else (subset,)
 
 
 def _archive(path, file):
@@ -507,6 +632,63 @@ def _check_target(path, name, target, n_samples, source):
     if target.dtype.kind not in "ui" or not np.isin(target, np.arange(n_classes)).all():
         shown = f"{name} with the values {np.unique(target)[:20].tolist()}"
         raise _broken(path, shown, f"integers from 0 to {n_classes - 1}")
+
+
+def _corruption_names(corruption):
+    """Return the names of corruptions as a tuple."""
+    if isinstance(corruption, str) and corruption == "all":
+        return _CORRUPTIONS
+    names = tuple(corruption) if isinstance(corruption, list | tuple) else (corruption,)
+    if not names:
+        raise ValueError(expected("corruption", corruption, "at least one name, or 'all'"))
+    for name in names:
+        check_choice("corruption", name, ("identity", *_CORRUPTIONS))
+    return names
+
+
+def _read_corruption(folder, subset):
+    """Return pixels, one image a row, and labels from the folder of one corruption."""
+    parts = []
+    for split in _splits(subset):
+        images, labels = (_load(folder / f"{split}_{what}.npy") for what in ("images", "labels"))
+        parts.append(_checked_corruption(folder, f"{split}_images", images, labels))
+    pixels, target = zip(*parts, strict=True)
+    return np.concatenate(pixels), np.concatenate(target)
+
+
+def _load(path):
+    """Read one npy file, or say what is wrong with it."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"MNIST-C lacks {path}. Expected is the published folder mnist_c, complete."
+        ) from None
+    except (EOFError, ValueError) as error:
+        raise _broken(path, "bytes that NumPy cannot read", "an npy file") from error
+
+
+def _read_corruptions(path, names, subset):
+    """Return a dict of names to pixels and labels from an npz file."""
+    if subset != "test":
+        raise _broken(path, f"subset={subset!r}", "subset='test', the only one in such a file")
+    with open(path, "rb") as file, _archive(path, file) as archive:
+        missing = [name for name in (*names, "y") if name not in archive.files]
+        if missing:
+            raise _broken(path, f"the arrays {archive.files}", f"also {', '.join(missing)}")
+        target = _array(path, archive, "y")
+        return {
+            name: _checked_corruption(path, name, _array(path, archive, name), target)
+            for name in names
+        }
+
+
+def _checked_corruption(path, name, images, target):
+    if images.ndim == 4 and images.shape[-1] == 1:  # as published
+        images = images[..., 0]
+    _check_images(path, name, images, _MNIST)
+    _check_target(path, f"the labels of {name}", target, len(images), _MNIST)
+    return _as_rows(images), target
 
 
 def _check_class_ids(path, archive, source):

@@ -3,6 +3,7 @@
 __all__ = [
     "AttackWarning",
     "DivergedTrainingError",
+    "SolverDisagreementWarning",
     "ToleranceWarning",
     "UnsupportedModelError",
     "UnsupportedPropertyError",
@@ -23,6 +24,10 @@ class DivergedTrainingError(FloatingPointError):
 
 class AttackWarning(RuntimeWarning):
     """An attack could not take a step, so robustness may be overestimated."""
+
+
+class SolverDisagreementWarning(RuntimeWarning):
+    """A solver claims a proof, and a confirmed counterexample contradicts it."""
 
 
 class ToleranceWarning(UserWarning):

@@ -3,17 +3,19 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
 from skrobust.datasets import load_digits
 from skrobust.displays import (
     AdversarialExamplesDisplay,
+    CorruptionDisplay,
     RobustnessCurveDisplay,
     TradeOffDisplay,
 )
 from skrobust.properties import ClassificationRobustness
-from skrobust.scorers import ConstraintSecurity
+from skrobust.scorers import ConstraintSecurity, CorruptionRobustness
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +113,67 @@ class TestTradeOff:
             TradeOffDisplay.from_estimator(search, robustness="nonsense")
         with pytest.raises(ValueError, match=r"Got group_by='D', but expected one of \['C'\]"):
             TradeOffDisplay.from_estimator(search, group_by="D")
+
+
+class TestCorruptions:
+    scorer = CorruptionRobustness(["blur", "noise", "occlusion"], random_state=0)
+
+    def test_bars_are_what_the_scorer_says(self, model, digits):
+        result = self.scorer.evaluate(model, *digits)
+        display = CorruptionDisplay.from_estimator(model, *digits, scorer=self.scorer)
+        heights = display.values_["LogisticRegression"]
+        assert heights.to_dict() == result.to_frame()["accuracy"].to_dict()
+        # The mildest first.
+        assert (np.diff(heights) <= 0).all()
+        (bars,) = display.bars_
+        assert [bar.get_height() for bar in bars] == heights.tolist()
+        ticks = [text.get_text() for text in display.ax_.get_xticklabels()]
+        assert ticks == heights.index.tolist()
+        ends = bars.errorbar[2][0].get_segments()[0][:, 1]
+        frame = result.to_frame().loc[heights.index[0]]
+        assert ends.tolist() == pytest.approx([frame["low"], frame["high"]])
+        assert display.ax_.lines[-1].get_ydata()[0] == result.clean_accuracy
+
+    def test_several_estimators_stand_side_by_side(self, model, digits):
+        _, ax = plt.subplots()
+        flat = DummyClassifier().fit(*digits)
+        display = CorruptionDisplay.from_estimator(
+            {"a": model, "b": flat}, *digits, scorer=self.scorer, shown="agreement", ax=ax
+        )
+        assert display.ax_ is ax and display.figure_ is ax.figure
+        assert list(display.values_) == ["a", "b"]
+        assert (display.values_["b"] == 1).all()
+        first, second = display.bars_
+        for left, right in zip(first, second, strict=True):
+            assert left.get_x() + left.get_width() == pytest.approx(right.get_x())
+        # The scorer's intervals are of accuracies.
+        assert first.errorbar is None
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+
+    def test_scores_of_another_scorer(self, model, digits):
+        scorer = CorruptionRobustness(["noise"], scorer=SCORER, random_state=0)
+        result = scorer.evaluate(model, *digits)
+        display = CorruptionDisplay.from_result(result, shown="score")
+        assert display.values_.loc["noise", "estimator"] == result.scores[0]
+        agreement = CorruptionRobustness(["noise"], reference="prediction", random_state=0)
+        display = CorruptionDisplay.from_result(
+            agreement.evaluate(model, digits[0]), shown="agreement", color="gray"
+        )
+        assert display.bars_[0].errorbar is not None
+
+    def test_refusals(self, model, digits):
+        result = self.scorer.evaluate(model, *digits)
+        with pytest.raises(ValueError, match="Got shown='score', but expected results of the"):
+            CorruptionDisplay.from_result(result, shown="score")
+        with pytest.raises(ValueError, match="Got shown='loss', but expected one of"):
+            CorruptionDisplay.from_result(result, shown="loss")
+        other = CorruptionRobustness(["shift"]).evaluate(model, *digits)
+        with pytest.raises(ValueError, match="but expected results of the same corruptions"):
+            CorruptionDisplay.from_result({"a": result, "b": other})
+        with pytest.raises(TypeError, match=r"Got result=0\.5, but expected a CorruptionRob"):
+            CorruptionDisplay.from_result(0.5)
+        with pytest.raises(TypeError, match="but expected a CorruptionRobustness, such as"):
+            CorruptionDisplay.from_estimator(model, *digits, scorer=SCORER)
 
 
 class TestAdversarialExamples:

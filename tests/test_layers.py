@@ -38,16 +38,18 @@ FOUNDATIONS = {
     "verification._query",
     "verification._relaxation",
 }
-# Files that put siblings together: in verification, the complete method, which combines bounds,
-# branch and bound and mixed-integer programs, and the cascade; in pointwise, the regions' linear
-# programs, which hand their dense rows to a solver, and the methods that combine these programs,
+# Files that put siblings together: in verification, the complete methods, which combine bounds
+# with branch and bound and mixed-integer programs, or with Marabou, which is told the affine parts
+# that these programs are, and the cascade; in pointwise, the regions' linear programs, which hand their dense rows to a solver, and the methods that combine these programs,
 # attacks and bounds.
 COMPOSITES = {
     "attacks._ensemble",
     "verification._cascade",
     "verification._exact",
+    "verification._marabou",
     "pointwise._linear_program",
     "pointwise._radius",
+    "scorers._manifold",
 }
 
 

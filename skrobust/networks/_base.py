@@ -1,5 +1,7 @@
 """What a network is to the rest of the library, and how an estimator becomes one."""
 
+import warnings
+from contextlib import contextmanager
 from functools import singledispatch
 
 import numpy as np
@@ -9,7 +11,7 @@ from skrobust.exceptions import UnsupportedModelError
 
 _PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
 
-__all__ = ["Network", "as_network", "check_rows", "linear_layer"]
+__all__ = ["Network", "as_network", "check_rows", "linear_layer", "without_names"]
 
 
 class Network:
@@ -99,11 +101,14 @@ class Network:
         return torch.as_tensor(index, device=self.device)
 
     def replay(self, x):
-        """Return the logits at rows `x` as the estimator itself computes them."""
+        """Return the logits at a tensor of rows as the estimator itself computes them."""
         with torch.no_grad():
-            if self._replay is None:
-                return self(x)
-            return self._replay(x.cpu().numpy()).to(x)
+            return (self(x) if self._replay is None else self._replay(x.cpu().numpy())).to(x)
+
+    def replay_rows(self, X):
+        """Return the logits at an array of rows, whose own precision counts, as `replay` does."""
+        with torch.no_grad():
+            return self(self.rows(X)) if self._replay is None else self._replay(X)
 
 
 def check_rows(X, n_features=None):
@@ -134,6 +139,14 @@ def check_rows(X, n_features=None):
             f"Got X with NaN or infinity in {n_bad} rows, but expected finite values."
         )
     return X
+
+
+@contextmanager
+def without_names():
+    """Let estimators that were fitted on named columns take rows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+        yield
 
 
 def linear_layer(weight, bias):

@@ -271,21 +271,22 @@ class Concat(Node):
 class PiecewiseNode(Node):
     """Base class of nodes with decisions.
 
-    A decision is what `decide` returns for one sample: tensors that say which piece is
-    active. The half-spaces where it stays right are numbered from 0 to `n_rows` - 1.
+    A decision is what `decide` returns: tensors that say, for each of n samples, which piece is
+    active. Methods that take a decision take one of a single sample for any number of inputs,
+    too. The half-spaces where a decision stays right are numbered from 0 to `n_rows` - 1.
     """
 
     is_affine = False
 
     def decide(self, z, tangent=None):
-        """Return the decision for inputs `z` of one sample, of shape (1, ...).
+        """Return the decision for inputs `z` of shape (n, *input shape).
 
         Ties are broken by `tangent`, the derivative of z in some direction.
         """
         raise NotImplementedError
 
     def is_tied(self, z, behind_relu=False):
-        """Return whether more than one decision is right at z, and it matters which."""
+        """Return whether more than one decision is right, and it matters which: shape (n,)."""
         raise NotImplementedError
 
     def frozen(self, decision, z, linear=False):
@@ -300,8 +301,12 @@ class PiecewiseNode(Node):
         """Return how far z is inside of each half-space, of shape (n, n_rows)."""
         raise NotImplementedError
 
-    def normals(self, rows, decision):
-        """Return the gradient of each of the selected rows by z, of shape (k, *input shape)."""
+    def seeds(self, decision, place, row, weight):
+        """Return sums of weighted gradients of half-spaces by z, of shape (k, *input shape).
+
+        The sum number ``place[t]`` has the term ``weight[t]`` times the gradient of the
+        half-space ``row[t]``; `decision` belongs to the k sums.
+        """
         raise NotImplementedError
 
 
@@ -328,7 +333,7 @@ class Relu(PiecewiseNode):
         return torch.where(active, one, self.slope), torch.where(active, one, -one)
 
     def is_tied(self, z, behind_relu=False):
-        return not bool(z.all())
+        return ~z.flatten(1).all(dim=1)
 
     def frozen(self, decision, z, linear=False):
         return z * decision[0]
@@ -339,8 +344,9 @@ class Relu(PiecewiseNode):
     def slacks(self, decision, z):
         return (z * decision[1]).flatten(1)
 
-    def normals(self, rows, decision):
-        return _one_hot(rows, decision[1].flatten()[rows], self.shape)
+    def seeds(self, decision, place, row, weight):
+        weight = weight * decision[1].flatten(1)[place, row]
+        return _sums(decision[1].shape, (place, row, weight))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -372,7 +378,7 @@ class Clamp(PiecewiseNode):
         return slope, offset, below, above
 
     def is_tied(self, z, behind_relu=False):
-        return bool(((z == self.low) | (z == self.high)).any())
+        return ((z == self.low) | (z == self.high)).flatten(1).any(dim=1)
 
     def frozen(self, decision, z, linear=False):
         return z * decision[0] if linear else z * decision[0] + decision[1]
@@ -386,11 +392,11 @@ class Clamp(PiecewiseNode):
         upper = torch.where(above, z - self.high, self.high - z).masked_fill(below, torch.inf)
         return torch.cat([lower.flatten(1), upper.flatten(1)], dim=1)
 
-    def normals(self, rows, decision):
+    def seeds(self, decision, place, row, weight):
         _, _, below, above = decision
-        flipped = torch.cat([below.flatten(), ~above.flatten()])
-        sign = 1.0 - 2.0 * flipped[rows].to(decision[0].dtype)
-        return _one_hot(rows % self.size, sign, self.shape)
+        flipped = torch.cat([below.flatten(1), ~above.flatten(1)], dim=1)[place, row]
+        weight = torch.where(flipped, -weight, weight)
+        return _sums(below.shape, (place, row % self.size, weight))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -421,51 +427,52 @@ class MaxPool(PiecewiseNode):
         return self.windows(z).amax(dim=2).view(len(z), *self.shape)
 
     def decide(self, z, tangent=None):
-        entries = self.windows(z)[0]
-        best = entries.amax(dim=1, keepdim=True)
-        if tangent is None:
-            place = entries.argmax(dim=1, keepdim=True)
-        else:
-            moves = self.windows(tangent)[0].masked_fill(entries < best, -torch.inf)
-            place = moves.argmax(dim=1, keepdim=True)
-        return (self.members.gather(1, place).squeeze(1),)
+        entries = self.windows(z)
+        if tangent is not None:
+            best = entries.amax(dim=2, keepdim=True)
+            entries = self.windows(tangent).masked_fill(entries < best, -torch.inf)
+        place = entries.argmax(dim=2, keepdim=True)
+        return (self.members.expand(len(z), -1, -1).gather(2, place).squeeze(2),)
 
     def is_tied(self, z, behind_relu=False):
         # Behind a ReLU, zeros are equal in the whole region, so that any choice among them
         # is as good; units that are zero before the ReLU are its own ties.
-        entries = self.windows(z)[0]
-        best, place = entries.max(dim=1, keepdim=True)
+        entries = self.windows(z)
+        best, place = entries.max(dim=2, keepdim=True)
         equal = (entries == best) & (best > 0) if behind_relu else entries == best
         # Entries that are repeated to fill a window are no ties.
-        return bool((equal & (self.members != self.members.gather(1, place))).any())
+        chosen = self.members.expand(len(z), -1, -1).gather(2, place)
+        return (equal & (self.members != chosen)).flatten(1).any(dim=1)
 
     def frozen(self, decision, z, linear=False):
-        return z.flatten(1)[:, decision[0]].view(len(z), *self.shape)
+        chosen = decision[0].expand(len(z), -1)
+        return z.flatten(1).gather(1, chosen).view(len(z), *self.shape)
 
     def frozen_adjoint(self, decision, gradient):
         flat = gradient.new_zeros(len(gradient), int(np.prod(self.input_shape, dtype=int)))
-        flat.index_add_(1, decision[0], gradient.flatten(1))
+        flat.scatter_add_(1, decision[0].expand(len(gradient), -1), gradient.flatten(1))
         return flat.view(len(gradient), *self.input_shape)
 
     def slacks(self, decision, z):
-        chosen = z.flatten(1)[:, decision[0]].unsqueeze(2)
+        chosen = z.flatten(1).gather(1, decision[0].expand(len(z), -1)).unsqueeze(2)
         slacks = chosen - self.windows(z)
-        trivial = self.members == decision[0].unsqueeze(1)
+        trivial = self.members == decision[0].unsqueeze(2)
         return slacks.masked_fill_(trivial, torch.inf).flatten(1)
 
-    def normals(self, rows, decision):
-        chosen = decision[0][rows // self.members.shape[1]]
-        ones = torch.ones(len(rows), dtype=torch.float64, device=rows.device)
-        normals = _one_hot(chosen, ones, self.input_shape)
-        normals -= _one_hot(self._flat_members[rows], ones, self.input_shape)
-        return normals
+    def seeds(self, decision, place, row, weight):
+        chosen = decision[0][place, row // self.members.shape[1]]
+        other = self._flat_members[row]
+        shape = (len(decision[0]), *self.input_shape)
+        return _sums(shape, (place, chosen, weight), (place, other, -weight))
 
 
-def _one_hot(places, values, shape):
-    """Return one tensor of `shape` for each place, zero but for its value there."""
-    flat = values.new_zeros(len(places), int(np.prod(shape, dtype=int)))
-    flat[torch.arange(len(places), device=places.device), places] = values
-    return flat.view(len(places), *shape)
+def _sums(shape, *terms):
+    """Return zeros of `shape`, with weights added at (place along the first axis, entry)."""
+    total = terms[0][2].new_zeros(int(np.prod(shape, dtype=int)))
+    size = len(total) // shape[0]
+    for place, entry, weight in terms:
+        total.index_add_(0, place * size + entry, weight)
+    return total.view(shape)
 
 
 @dataclass(frozen=True, eq=False)

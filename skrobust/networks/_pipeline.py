@@ -1,7 +1,5 @@
 """Pipelines as networks: the affine steps become layers in front of the classifier."""
 
-import warnings
-from contextlib import contextmanager
 from functools import partial, singledispatch
 
 import numpy as np
@@ -19,7 +17,7 @@ from sklearn.preprocessing import (
 from sklearn.utils.validation import check_is_fitted
 
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks._base import Network, as_network, linear_layer
+from skrobust.networks._base import Network, as_network, linear_layer, without_names
 
 __all__ = ["Scale"]
 
@@ -55,14 +53,6 @@ class _Cast(torch.nn.Module):
 def _scale(weight, bias):
     weight, bias = (np.asarray(v, dtype=np.float64) for v in (weight, bias))
     return Scale(torch.tensor(weight), torch.tensor(bias))
-
-
-@contextmanager
-def _without_names():
-    """Let steps that were fitted on named columns take rows."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
-        yield
 
 
 @singledispatch
@@ -160,9 +150,9 @@ def _(pipeline: Pipeline, *, input_shape=None):
 
     def replay(X):
         for _, step in steps:
-            with _without_names():
+            with without_names():
                 X = step.transform(X)
-        return final.replay(final.rows(X))
+        return final.replay_rows(X)
 
     return Network(
         module,

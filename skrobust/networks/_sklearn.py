@@ -1,5 +1,8 @@
 """scikit-learn's linear classifiers, perceptrons and searches as networks."""
 
+from copy import deepcopy
+from functools import partial
+
 import numpy as np
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -18,7 +21,7 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks._base import Network, as_network, linear_layer
+from skrobust.networks._base import Network, as_network, linear_layer, without_names
 
 __all__ = []
 
@@ -54,8 +57,16 @@ def _(model, *, input_shape=None):
         torch.nn.Sequential(layer),
         model.classes_,
         model.n_features_in_,
+        partial(_scores, model),
         probabilistic=_is_softmax(model),
     )
+
+
+def _scores(model, X):
+    """Return the logits at rows as the model computes them, in the precision of the rows."""
+    with without_names():
+        scores = torch.as_tensor(model.decision_function(X))
+    return torch.stack([torch.zeros_like(scores), scores], dim=1) if scores.ndim == 1 else scores
 
 
 def _is_softmax(model):
@@ -79,7 +90,18 @@ def _(model: MLPClassifier, *, input_shape=None):
     layers = []
     for weight, bias in zip(weights, biases, strict=True):
         layers += [linear_layer(weight, bias), _ACTIVATIONS[model.activation]()]
-    return Network(torch.nn.Sequential(*layers[:-1]), model.classes_, model.n_features_in_)
+    module = torch.nn.Sequential(*layers[:-1])
+    replay = partial(_outputs, module)
+    return Network(module, model.classes_, model.n_features_in_, replay)
+
+
+def _outputs(module, X):
+    """Return the logits at rows; like NumPy, in float64 where the rows or the weights are."""
+    x = torch.as_tensor(np.asarray(X))
+    weight = next(module.parameters())
+    if x.dtype != weight.dtype:
+        module, x = deepcopy(module).double(), x.double()
+    return module(x)
 
 
 @as_network.register(GridSearchCV)

@@ -1,5 +1,6 @@
-"""The closest point of a linear region at which another label wins (Bastani et al.)."""
+"""The closest points of linear regions at which another label wins (Bastani et al.)."""
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,146 +8,254 @@ import torch
 from scipy import sparse
 from scipy.optimize import linprog
 
-from skrobust.pointwise._program import BoxProgram
+from skrobust.pointwise._program import FAILURE, INFEASIBLE, LIMIT, OPTIMAL, BoxPrograms
 
-__all__ = ["Solution", "closest_by_cvxpy", "closest_by_half_spaces", "closest_lazily"]
+__all__ = ["LazyPrograms", "Solutions", "StatedPrograms", "closest_by_half_spaces"]
 
 _ROWS_AT_A_TIME = 24
 _FEW_ROWS = 200  # from here on, HiGHS is faster than dense steps in NumPy
+_SETTLED = 1 + FAILURE
 _FEASIBLE = 1e-9  # slack, relative to the largest output or pre-activation
+_PARTS = 4  # what has come so far is dealt with when it is one in so many of the programs
 
 
 @dataclass(frozen=True, eq=False)
-class Solution:
-    """What a linear program found.
+class Solutions:
+    """What n linear programs found.
 
-    Attributes
+    Parameters
     ----------
-    status : {"optimal", "infeasible", "limit", "rows", "failure"}
-        "limit" where the radius has passed the limit, "rows" where more rows than allowed are
-        needed.
-    radius : float
-        The optimum; for "limit" and "rows", a lower bound of it.
-    point : ndarray of shape (n_features,) or None
+    status : ndarray of str, shape (n,)
+        "optimal", "infeasible", "limit" where the radius has passed the limit, "rows" where
+        more rows than allowed are needed, or "failure".
+    radius : ndarray of shape (n,)
+        The optima; for "limit" and "rows", lower bounds of them.
+    points : ndarray of shape (n, n_features)
+        What attains them; NaN where the status is another one.
+    seconds : ndarray of shape (n,)
+        Wall-clock time; what is done for several programs together is shared out evenly.
     """
 
-    status: str
-    radius: float
-    point: np.ndarray | None = None
+    status: np.ndarray
+    radius: np.ndarray
+    points: np.ndarray
+    seconds: np.ndarray
+
+    @classmethod
+    def none(cls, n, n_features):
+        """Return failures, to be filled."""
+        status, points = np.full(n, "failure", dtype="<U10"), np.full((n, n_features), np.nan)
+        return cls(status, np.zeros(n), points, np.zeros(n))
+
+    def keep(self, k, status, radius, points=np.nan):
+        """Fill in what was found for programs k."""
+        self.status[k], self.radius[k], self.points[k] = status, radius, points
 
 
-def output_rows(target, n_classes):
-    """Return z_target - z_j for j != target as rows, of shape (n_classes - 1, n_classes)."""
-    rows = np.zeros((n_classes, n_classes))
-    rows[:, target] = 1.0
-    rows -= np.eye(n_classes)
-    return np.delete(rows, target, axis=0)
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """What is to be added to one program: half-spaces, or a sum of them, and output rows.
+
+    Parameters
+    ----------
+    rows : ndarray of int
+    weights : ndarray or None
+        Of the half-spaces in one sum; None where each is a row of its own.
+    outputs : ndarray of int
+        Classes that the target is to beat.
+    """
+
+    rows: np.ndarray
+    weights: np.ndarray | None
+    outputs: np.ndarray
+
+    def __len__(self):
+        return (len(self.rows) if self.weights is None else 1) + len(self.outputs)
 
 
-class LazyProgram:
-    """The program over one region for one target, with rows added where they are violated.
+class LazyPrograms:
+    """A program over each of n regions, with rows added where they are violated.
+
+    All programs take their steps together, so that each step is a few operations on arrays.
 
     Parameters
     ----------
     region : LinearRegion
-    center : ndarray of shape (n_features,)
-        Distances are measured from here; it need not lie in the region.
-    target : int
-        Class that is to win.
-    low, high : ndarray of shape (n_features,)
-        Domain.
+        Of n points.
+    centers : ndarray of shape (n, n_features)
+        Distances are measured from here; they need not lie in the regions.
+    targets : ndarray of int, shape (n,)
+        Classes that are to win.
+    low, high : ndarray of shape (n, n_features)
+        Domains.
     margin : float
         By how much.
-    label : int
-        Class that wins at the centre: its row is the first one.
-    values : list of Tensor, default=None
-        ``region.values`` at the centre, where they are known.
+    labels : ndarray of int, shape (n,)
+        Classes that win at the centres: their rows are the first ones.
     max_rows : float, default=inf
         The search gives up where more half-spaces than that are needed.
     """
 
-    def __init__(
-        self, region, center, target, low, high, margin, label, values=None, max_rows=np.inf
-    ):
-        self.region, self.center, self.margin = region, center, margin
+    def __init__(self, region, centers, targets, low, high, margin, labels, max_rows=np.inf):
+        begin = time.perf_counter()
+        self.region, self.centers, self.targets = region, centers, targets
         self.max_rows = max_rows
-        self.low, self.high = low, high
-        self.x = torch.as_tensor(center).unsqueeze(0)
-        if values is None:
-            values = region.values(self.x)
-        logits = values[-1][0].numpy()
-        self.start = region.slacks(values)[0].numpy() if region.n_rows else np.empty(0)
-        self.outputs = output_rows(target, len(logits))
-        self.gaps = -(self.outputs @ logits)  # the margin that is missing at the centre
-        self.program = BoxProgram(low - center, high - center)
-        finite = self.start[np.isfinite(self.start)]
-        self.tolerance = _FEASIBLE * max(1.0, np.abs(logits).max(), np.abs(finite).max(initial=0))
-        self.used = np.zeros(len(self.start), dtype=bool)
-        self.output_of_row = {}  # row of the program -> output row
-        self.extra = 0.0
-        first = label - (label > target)
-        self._add([], [first])
+        at_centers = region.at_x is not None and np.array_equal(region.x.cpu(), centers)
+        values = region.at_x if at_centers else region.values(self._tensor(centers))
+        logits = values[-1].flatten(1).cpu().numpy()
+        each = np.arange(len(centers))
+        self.gaps = logits - logits[each, targets, None]
+        self.margin = np.full(len(centers), float(margin))
+        self.start = region.slacks(values).cpu().numpy()
+        largest = np.abs(self.start).max(axis=1, initial=1.0, where=np.isfinite(self.start))
+        self.tolerance = _FEASIBLE * np.maximum(largest, np.abs(logits).max(axis=1))
+        self.used = np.zeros(self.start.shape, dtype=bool)
+        self.place = np.full(logits.shape, -1)  # of the rows of outputs in the programs
+        self.programs = BoxPrograms.empty(low - centers, high - centers)
+        none = np.empty(0, dtype=int)
+        first = [_Rows(none, None, label) for label in np.reshape(labels, (-1, 1))]
+        self._add(self.programs, each, each, first)
+        self.seconds = np.full(len(centers), (time.perf_counter() - begin) / len(centers))
 
-    def _add(self, rows, outputs):
-        rows, outputs = np.asarray(rows, dtype=np.int64), np.asarray(outputs, dtype=np.int64)
-        weights = torch.as_tensor(self.outputs[outputs])
-        normals = self.region.normals(rows, weights).numpy()
-        right = np.concatenate([-self.start[rows], self.gaps[outputs] + self.margin + self.extra])
-        for k, output in enumerate(outputs):
-            self.output_of_row[self.program.n_rows + len(rows) + k] = int(output)
-        self.used[rows] = True
-        self.program.add(normals, right)
+    def _tensor(self, x):
+        return torch.as_tensor(x, dtype=torch.float64, device=self.region.x.device)
 
-    def tighten(self, extra):
-        """Ask for a larger margin than `margin`, by `extra`."""
-        self.extra = extra
-        for row, output in self.output_of_row.items():
-            self.program.change(row, self.gaps[output] + self.margin + extra)
+    def tighten(self, margin, at):
+        """Ask for larger margins, of shape (k,), in the programs `at`."""
+        self.margin[at] = margin
+        k, j = (self.place[at] >= 0).nonzero()
+        k = at[k]
+        self.programs.change(k, self.place[k, j], self.gaps[k, j] + self.margin[k])
 
-    def solve(self, limit=np.inf):
-        """Return the `Solution`; rounds of solving and of adding the rows that it violates."""
+    def solve(self, limit=np.inf, at=None):
+        """Return the `Solutions` of the programs `at`, in that order; of all if None."""
+        at = np.arange(len(self.centers)) if at is None else at
+        limit = np.broadcast_to(limit, len(at)).astype(float)
+        found = Solutions.none(len(at), self.centers.shape[1])
+        found.seconds[:], self.seconds[at] = self.seconds[at], 0.0
+        work, left = self.programs[at], np.arange(len(at))  # left: places in `found`
+        work.restart(left)
+        while len(left):
+            begin = time.perf_counter()
+            unfinished = work.status <= OPTIMAL
+            work.step(limit[left])
+            idle = np.flatnonzero(work.status == OPTIMAL)
+            if len(idle) and len(idle) * _PARTS >= unfinished.sum():
+                self._look(work, idle, at, left, found)
+            found.seconds[left[unfinished]] += (time.perf_counter() - begin) / unfinished.sum()
+            done = work.status > OPTIMAL
+            if done.sum() * _PARTS >= len(left):
+                for end, status in ((LIMIT, "limit"), (INFEASIBLE, "infeasible")):
+                    which = work.status == end
+                    found.keep(left[which], status, work.radius[which])
+                self.programs.put(at[left[done]], work[done])
+                work, left = work[~done], left[~done]
+        for k in np.flatnonzero(found.status == "failure"):
+            begin = time.perf_counter()
+            found.keep(k, *self._by_highs(at[[k]], limit[k]))
+            found.seconds[k] += time.perf_counter() - begin
+        return found
+
+    def _look(self, work, idle, at, left, found):
+        """Add the rows that optima violate; settle the programs whose optimum violates none."""
+        rows = self._violated(at[left[idle]], work.point[idle], work.n_rows[idle])
+        more = np.array([len(part) for part in rows])
+        total = work.n_rows[idle] + more
+        is_settled, is_full = more == 0, (more > 0) & (total > self.max_rows)
+        k = idle[is_settled]
+        found.keep(left[k], "optimal", work.radius[k], self.centers[at[left[k]]] + work.point[k])
+        k = idle[is_full]
+        found.keep(left[k], "rows", work.radius[k])
+        go = ~is_settled & ~is_full & (total <= _FEW_ROWS)
+        work.status[idle[is_settled | is_full]] = _SETTLED
+        work.status[idle[(more > 0) & ~is_full & ~go]] = FAILURE
+        go = np.flatnonzero(go)
+        if len(go):
+            k = idle[go]
+            self._add(work, k, at[left[k]], [rows[i] for i in go])
+            work.restart(k)
+
+    def _violated(self, k, moves, n_rows):
+        """Return the `_Rows` that moves of programs k, of shape (len(k), n_features), violate."""
+        region = self.region if np.array_equal(k, np.arange(len(self.region))) else self.region[k]
+        values = region.values(self._tensor(self.centers[k] + moves))
+        tolerance = self.tolerance[k, None]
+        logits = values[-1].flatten(1).cpu().numpy()
+        short = self.margin[k, None] + logits - logits[np.arange(len(k)), self.targets[k], None]
+        short[np.arange(len(k)), self.targets[k]] = 0.0
+        is_short = (short > tolerance) & (self.place[k] < 0)
+        slacks = region.slacks(values).cpu().numpy()
+        is_outside = (slacks < -tolerance) & ~self.used[k]
+        found = []
+        for i in range(len(k)):
+            rows, weights = np.flatnonzero(is_outside[i]), None
+            outputs = np.flatnonzero(is_short[i])
+            # The most violated first: those that the segment from the centre meets first, tried
+            # as well, raise the bound more slowly.
+            count = max(_ROWS_AT_A_TIME, n_rows[i] // 2)
+            if len(rows) > count:
+                if n_rows[i] == 1:
+                    # At first, all in one sum: that costs a single backward pass, and often
+                    # is enough to pass the limit.
+                    weights = -slacks[i, rows]
+                else:
+                    rows = rows[np.argpartition(slacks[i, rows], count)[:count]]
+            found.append(_Rows(rows, weights, outputs))
+        return found
+
+    def _add(self, programs, owner, k, parts):
+        """Add `_Rows` to the programs `owner`, which are those of the regions k."""
+        counts = np.array([len(part) for part in parts])
+        place, row, weight, right = [], [], [], []
+        weights = np.zeros((counts.sum(), self.gaps.shape[1]))
+        for region, first, part in zip(k, np.cumsum(counts) - counts, parts, strict=True):
+            rows, end = part.rows, first + len(part)
+            start = self.start[region, rows]
+            row.append(rows)
+            if part.weights is None:
+                place.append(first + np.arange(len(rows)))
+                weight.append(np.ones(len(rows)))
+                right.append(-start)
+                self.used[region, rows] = True
+            else:
+                place.append(np.full(len(rows), first))
+                weight.append(part.weights)
+                right.append([-part.weights @ start])
+            right.append(self.gaps[region, part.outputs] + self.margin[region])
+            weights[end - len(part.outputs) : end, self.targets[region]] = 1.0
+            weights[end - len(part.outputs) + np.arange(len(part.outputs)), part.outputs] = -1.0
+        normals = self.region.normals(
+            np.repeat(k, counts),
+            *(np.concatenate(parts) for parts in (place, row, weight)),
+            self._tensor(weights) if weights.any() else None,
+        )
+        places = programs.add(
+            np.repeat(owner, counts), normals.cpu().numpy(), np.concatenate(right)
+        )
+        for region, end, part in zip(k, np.cumsum(counts), parts, strict=True):
+            self.place[region, part.outputs] = places[end - len(part.outputs) : end]
+
+    def _by_highs(self, k, limit):
+        """Solve the program k, an array of one, where rounding or its size stopped the method."""
+        programs, n_rows = self.programs, self.programs.n_rows
         while True:
-            status = "failure"
-            if self.program.n_rows <= _FEW_ROWS:
-                status = self.program.solve(limit)
-            solution = Solution(status, self.program.radius, self.program.point)
-            if status == "failure":
-                solution = _general(self.program)
-                if solution.status == "optimal" and solution.radius > limit:
-                    solution = Solution("limit", solution.radius)
-            if solution.status != "optimal":
-                return solution
-            rows, outputs = self._violated(solution.point)
-            if len(rows) == 0 and len(outputs) == 0:
-                return Solution("optimal", solution.radius, self.center + solution.point)
-            if self.program.n_rows + len(rows) + len(outputs) > self.max_rows:
-                return Solution("rows", solution.radius)
-            self._add(rows, outputs)
-
-    def _violated(self, move):
-        x = self.x + torch.as_tensor(move).unsqueeze(0)
-        values = self.region.values(x)
-        missing = self.margin + self.extra - self.outputs @ values[-1][0].numpy()
-        missing[list(self.output_of_row.values())] = 0.0
-        outputs = np.flatnonzero(missing > self.tolerance)
-        slacks = self.region.slacks(values)[0].numpy()
-        rows = np.flatnonzero((slacks < -self.tolerance) & ~self.used)
-        # The most violated first: those that the segment from the centre meets first, tried as
-        # well, raise the bound more slowly.
-        count = max(_ROWS_AT_A_TIME, self.program.n_rows // 2)
-        if len(rows) > count:
-            rows = rows[np.argpartition(slacks[rows], count)[:count]]
-        return rows, outputs
-
-
-def closest_lazily(region, center, target, low, high, margin, label, limit=np.inf):
-    """Return the `Solution` by lazily added rows; see `LazyProgram`."""
-    return LazyProgram(region, center, target, low, high, margin, label).solve(limit)
-
-
-def _general(program):
-    """Solve a BoxProgram with HiGHS, where rounding or cycling stopped its own method."""
-    return _by_linprog(program.A, program.b, -program.below, program.above)
+            used = slice(n_rows[k[0]])
+            status, radius, move = _by_linprog(
+                programs.A[k[0], used],
+                programs.b[k[0], used],
+                -programs.below[k[0]],
+                programs.above[k[0]],
+            )
+            if status != "optimal":
+                return status, radius, np.nan
+            if radius > limit:
+                return "limit", radius, np.nan
+            (rows,) = self._violated(k, move[None], n_rows[k])
+            if len(rows) == 0:
+                return "optimal", radius, self.centers[k[0]] + move
+            if n_rows[k[0]] + len(rows) > self.max_rows:
+                return "rows", radius, np.nan
+            self._add(programs, k, k, [rows])
 
 
 def _by_linprog(A, b, low, high):
@@ -164,58 +273,93 @@ def _by_linprog(A, b, low, high):
     cost = np.append(np.zeros(n), 1.0)
     found = linprog(cost, A_ub=rows, b_ub=right, bounds=bounds, method="highs")
     if found.status == 2:
-        return Solution("infeasible", np.inf)
+        return "infeasible", np.inf, None
     if found.status != 0:
-        return Solution("failure", 0.0)
-    return Solution("optimal", float(found.fun), found.x[:-1])
+        return "failure", 0.0, None
+    return "optimal", float(found.fun), found.x[:-1]
 
 
-def closest_by_half_spaces(region, center, target, low, high, margin, label, limit=np.inf):
-    """Solve with `scipy.optimize.linprog` on every half-space of the region: for checking."""
-    program = LazyProgram(region, center, target, low, high, margin, label)
-    rows = np.flatnonzero(np.isfinite(program.start))
-    others = [k for k in range(len(program.outputs)) if k not in program.output_of_row.values()]
-    program._add(rows, others)
-    solution = _general(program.program)
-    if solution.status != "optimal":
-        return solution
-    status = "limit" if solution.radius > limit else "optimal"
-    return Solution(status, solution.radius, center + solution.point)
+def closest_by_half_spaces(region, centers, targets, low, high, margin, labels, limit=np.inf):
+    """Solve with `scipy.optimize.linprog` on every half-space of each region: for checking."""
+    found = Solutions.none(*centers.shape)
+    low, high = (np.broadcast_to(end, centers.shape) for end in (low, high))
+    for k in range(len(centers)):
+        begin = time.perf_counter()
+        at = slice(k, k + 1)
+        lazy = LazyPrograms(
+            region[at], centers[at], targets[at], low[at], high[at], margin, labels[at]
+        )
+        rows = np.flatnonzero(np.isfinite(lazy.start[0]))
+        others = np.flatnonzero(
+            (lazy.place[0] < 0) & (np.arange(lazy.place.shape[1]) != targets[k])
+        )
+        one = np.zeros(1, dtype=int)
+        lazy._add(lazy.programs, one, one, [_Rows(rows, None, others)])
+        found.keep(k, *lazy._by_highs(one, limit))
+        found.seconds[k] = time.perf_counter() - begin
+    return found
 
 
-def closest_by_cvxpy(region, center, target, low, high, margin, label, limit=np.inf):
-    """Solve the program as section 3.3 of the paper states it: a variable for every unit.
+class StatedPrograms:
+    """The programs as section 3.3 of the paper states them: a variable for every unit.
 
     The value of each node is a variable; affine nodes are equations between them, decisions
-    are equations and inequalities.
+    are equations and inequalities. Each is solved by HiGHS in cvxpy, one after the other. The
+    parameters are those of `LazyPrograms`.
     """
-    import cvxpy as cp
 
-    graph = region.graph
-    radius = cp.Variable()
-    values = [cp.Variable(graph.n_features)]
-    constraints = [values[0] - center <= radius, center - values[0] <= radius]
-    finite = np.isfinite(low), np.isfinite(high)
-    constraints += [values[0][finite[0]] >= low[finite[0]]] if finite[0].any() else []
-    constraints += [values[0][finite[1]] <= high[finite[1]]] if finite[1].any() else []
-    for i, node in enumerate(graph.nodes[1:], start=1):
-        value = cp.Variable(node.size)
-        matrices, constant = _as_matrices(region, i)
-        parts = [M @ values[j] for M, j in zip(matrices, node.inputs, strict=True)]
-        constraints.append(value == sum(parts[1:], parts[0]) + constant)
-        if not node.is_affine:
-            normals, offsets = _half_spaces(region, i)
-            constraints.append(normals @ values[node.inputs[0]] + offsets >= 0)
-        values.append(value)
-    constraints.append(output_rows(target, graph.n_classes) @ values[-1] >= margin)
-    problem = cp.Problem(cp.Minimize(radius), constraints)
-    problem.solve(solver=cp.HIGHS)
-    if problem.status in (cp.INFEASIBLE, "infeasible_or_unbounded"):
-        return Solution("infeasible", np.inf)
-    if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
-        return Solution("failure", 0.0)
-    found = max(float(radius.value), 0.0)
-    return Solution("limit" if found > limit else "optimal", found, values[0].value)
+    def __init__(self, region, centers, targets, low, high, margin, labels, max_rows=np.inf):
+        self.region, self.centers, self.targets = region, centers, targets
+        self.low, self.high = (np.broadcast_to(end, centers.shape) for end in (low, high))
+        self.margin = np.full(len(centers), float(margin))
+
+    def tighten(self, margin, at):
+        """Ask for larger margins, of shape (k,), in the programs `at`."""
+        self.margin[at] = margin
+
+    def solve(self, limit=np.inf, at=None):
+        """Return the `Solutions` of the programs `at`, in that order; of all if None."""
+        at = np.arange(len(self.centers)) if at is None else at
+        limit = np.broadcast_to(limit, len(at))
+        found = Solutions.none(len(at), self.centers.shape[1])
+        for place, k in enumerate(at):
+            begin = time.perf_counter()
+            status, radius, point = self._solve_one(k)
+            if status == "optimal" and radius > limit[place]:
+                status, point = "limit", np.nan
+            found.keep(place, status, radius, point)
+            found.seconds[place] = time.perf_counter() - begin
+        return found
+
+    def _solve_one(self, k):
+        import cvxpy as cp
+
+        region, graph, center = self.region[k : k + 1], self.region.graph, self.centers[k]
+        low, high = self.low[k], self.high[k]
+        radius = cp.Variable()
+        values = [cp.Variable(graph.n_features)]
+        constraints = [values[0] - center <= radius, center - values[0] <= radius]
+        finite = np.isfinite(low), np.isfinite(high)
+        constraints += [values[0][finite[0]] >= low[finite[0]]] if finite[0].any() else []
+        constraints += [values[0][finite[1]] <= high[finite[1]]] if finite[1].any() else []
+        for i, node in enumerate(graph.nodes[1:], start=1):
+            value = cp.Variable(node.size)
+            matrices, constant = _as_matrices(region, i)
+            parts = [M @ values[j] for M, j in zip(matrices, node.inputs, strict=True)]
+            constraints.append(value == sum(parts[1:], parts[0]) + constant)
+            if not node.is_affine:
+                normals, offsets = _half_spaces(region, i)
+                constraints.append(normals @ values[node.inputs[0]] + offsets >= 0)
+            values.append(value)
+        others = np.delete(np.arange(graph.n_classes), self.targets[k])
+        constraints.append(values[-1][self.targets[k]] - values[-1][others] >= self.margin[k])
+        problem = cp.Problem(cp.Minimize(radius), constraints)
+        problem.solve(solver=cp.HIGHS)
+        if problem.status in (cp.INFEASIBLE, "infeasible_or_unbounded"):
+            return "infeasible", np.inf, np.nan
+        if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
+            return "failure", 0.0, np.nan
+        return "optimal", max(float(radius.value), 0.0), values[0].value
 
 
 def _as_matrices(region, i):
@@ -253,8 +397,12 @@ def _half_spaces(region, i):
     zero = torch.zeros(1, *region.graph.nodes[node.inputs[0]].shape, dtype=torch.float64)
     offsets = node.slacks(decision, zero)[0].numpy()
     rows = np.flatnonzero(np.isfinite(offsets))
-    blocks = [
-        sparse.csr_matrix(node.normals(torch.as_tensor(part), decision).reshape(-1, size).numpy())
-        for part in np.array_split(rows, -(-max(len(rows), 1) // 256))
-    ]
+    step = max(1, min(256, len(rows)))
+    blocks = []
+    for start in range(0, max(len(rows), 1), step):
+        row = torch.as_tensor(rows[start : start + step])
+        repeated = tuple(d.expand(len(row), *d.shape[1:]) for d in decision)
+        place, weight = torch.arange(len(row)), torch.ones(len(row), dtype=torch.float64)
+        seeds = node.seeds(repeated, place, row, weight)
+        blocks.append(sparse.csr_matrix(seeds.reshape(-1, size).numpy()))
     return sparse.vstack(blocks), offsets[rows]

@@ -1,7 +1,7 @@
-"""The affine piece of a network around a point.
+"""The affine pieces of a network around points.
 
-`linear_region` freezes the decisions of the piecewise linear nodes at a point: what is left is
-an affine map, valid in the polyhedron where all frozen decisions stay right.
+`linear_region` freezes the decisions of the piecewise linear nodes at each of n points: what is
+left is an affine map a point, valid in the polyhedron where all frozen decisions stay right.
 
 References
 ----------
@@ -21,21 +21,24 @@ from skrobust.networks._piecewise_linear import piecewise_linear
 __all__ = ["LinearRegion", "linear_region"]
 
 
+_PULL_NUMBERS = 2**22  # in the largest array of one backward pass
+
+
 @dataclass(frozen=True, eq=False)
 class LinearRegion:
-    """The affine piece of a network around one point.
+    """The affine pieces of a network around n points.
 
-    The rows of the region are half-spaces: together, the closed polyhedron of all inputs at
+    The rows of a region are half-spaces: together, the closed polyhedron of all inputs at
     which every frozen decision is right. On it the affine map equals the network.
 
     Parameters
     ----------
     graph : PiecewiseLinear
-    x : Tensor of shape (1, n_features)
+    x : Tensor of shape (n, n_features)
     decisions : dict of int to tuple of Tensor
         For each position in ``graph.piecewise``, what its node decided.
-    at_x : list of Tensor
-        What ``values(x)`` returns.
+    at_x : list of Tensor, default=None
+        What ``values(x)`` returns, where it is known.
 
     Attributes
     ----------
@@ -46,7 +49,7 @@ class LinearRegion:
     graph: PiecewiseLinear
     x: torch.Tensor
     decisions: dict
-    at_x: list
+    at_x: list | None = None
 
     @cached_property
     def _starts(self):
@@ -57,14 +60,23 @@ class LinearRegion:
     def n_rows(self):
         return int(self._starts[-1])
 
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        """Return the regions of the points at `index`, an array or slice."""
+        decisions = {i: tuple(d[index] for d in parts) for i, parts in self.decisions.items()}
+        return LinearRegion(self.graph, self.x[index], decisions)
+
     def __call__(self, x):
-        """Return the outputs of the frozen affine map, of shape (n, n_classes), at rows x."""
+        """Return the outputs of the frozen affine maps, of shape (n, n_classes), at rows x."""
         return self.values(x)[-1]
 
     def values(self, x, linear=False):
         """Return the output of every node under the frozen decisions, as a list.
 
-        With `linear`, x is a direction, and the values are the derivatives along it.
+        Each row of x belongs to one region; a single region takes any number of rows. With
+        `linear`, x are directions, and the values are the derivatives along them.
         """
         values = [x.double()]
         for i, node in enumerate(self.graph.nodes[1:], start=1):
@@ -88,87 +100,108 @@ class LinearRegion:
         return torch.cat(parts, dim=1) if parts else values[0].new_zeros(len(values[0]), 0)
 
     def contains(self, x, tolerance=0.0):
-        """Return whether each row of x lies in the region, of shape (n,)."""
+        """Return whether each row of x lies in its region, of shape (n,)."""
         return (self.slacks(self.values(x)) >= -tolerance).all(dim=1)
 
-    def normals(self, rows=(), outputs=None):
-        """Return gradients by the input of half-spaces, and of combinations of outputs.
+    def normals(self, owner, place, row, weight=None, outputs=None):
+        """Return weighted sums of gradients by the input, of half-spaces or of outputs.
 
         Parameters
         ----------
-        rows : array-like of int, shape (k,)
-            Numbers of half-spaces.
-        outputs : Tensor of shape (m, n_classes), default=None
-            Weights of outputs.
+        owner : array-like of int, shape (k,)
+            The region that each of the k sums is about.
+        place, row : array-like of int, shape (t,)
+            Sum and half-space of each term.
+        weight : array-like of shape (t,), default=None
+            Of the terms; 1 if None.
+        outputs : Tensor of shape (k, n_classes), default=None
+            Weights of outputs in the sums; 0 if None.
 
         Returns
         -------
-        Tensor of shape (k + m, n_features)
+        Tensor of shape (k, n_features)
         """
-        if len(rows) == 0 and outputs is not None:
-            last = len(self.graph.nodes) - 1
-            return self._pull_back([(last, outputs.double())])
-        seeds, order = self._seeds(np.asarray(rows, dtype=np.int64), outputs)
-        gradients = self._pull_back(seeds)
-        back = np.empty(len(order), dtype=np.int64)
-        back[order] = np.arange(len(order))
-        return gradients[back]
-
-    def _seeds(self, rows, outputs):
-        """Return the gradients to start from, at each node, and the places of their rows.
-
-        Rows that start deepest come first, so that on the way back the rows at hand are always
-        the first ones.
-        """
-        blocks = np.searchsorted(self._starts, rows, side="right") - 1
-        groups = []
-        if outputs is not None and len(outputs):
-            last = len(self.graph.nodes) - 1
-            seed = outputs.double().view(-1, *self.graph.nodes[last].shape)
-            groups.append((last, np.arange(len(rows), len(rows) + len(seed)), seed))
-        for block in np.unique(blocks):
-            i = self.graph.piecewise[block]
-            places = np.flatnonzero(blocks == block)
-            local = torch.as_tensor(rows[places] - self._starts[block], device=self.x.device)
-            node = self.graph.nodes[i]
-            source = node.inputs[0]
-            seed = node.normals(local, self.decisions[i])
-            groups.append((source, places, seed.view(-1, *self.graph.nodes[source].shape)))
-        groups.sort(key=lambda group: -group[0])
-        order = np.concatenate(
-            [places for _, places, _ in groups] or [np.empty(0, dtype=np.int64)]
+        device = self.x.device
+        owner, place, row = (
+            torch.as_tensor(v, dtype=torch.long, device=device) for v in (owner, place, row)
         )
-        return [(source, seed) for source, _, seed in groups], order
+        weight = (
+            torch.ones(len(row), dtype=torch.float64, device=device)
+            if weight is None
+            else (torch.as_tensor(weight, dtype=torch.float64, device=device))
+        )
+        starts = torch.as_tensor(self._starts[1:], device=device)
+        block = torch.bucketize(row, starts, right=True)
+        # Sums that start deepest come first, so that on the way back those at hand are always
+        # the first ones.
+        sources = [self.graph.nodes[i].inputs[0] for i in self.graph.piecewise]
+        depth = torch.zeros(len(owner), dtype=torch.long, device=device)
+        if len(row):
+            depth.scatter_reduce_(0, place, torch.as_tensor(sources, device=device)[block], "amax")
+        if outputs is not None:
+            depth[(outputs != 0).any(dim=1)] = len(self.graph.nodes) - 1
+        order = depth.argsort(descending=True, stable=True)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=device)
+        largest = max(node.size for node in self.graph.nodes)
+        step = max(8, _PULL_NUMBERS // largest)
+        parts = []
+        for start in range(0, len(order), step):
+            part = order[start : start + step]
+            local = rank[place] - start
+            here = (local >= 0) & (local < len(part))
+            terms = (local[here], row[here], weight[here], block[here])
+            parts.append(
+                self._pull_back(
+                    owner[part], depth[part], terms, None if outputs is None else outputs[part]
+                )
+            )
+        return torch.cat(parts)[rank]
 
-    def _pull_back(self, seeds):
-        """Return gradients by the input; `seeds` come deepest first."""
-        total = sum(len(seed) for _, seed in seeds)
+    def _pull_back(self, owner, depth, terms, outputs):
+        """Return gradients by the input; `depth` does not increase."""
+        graph = self.graph
+        place, row, weight, block = terms
+        readers = {}
+        for b, i in enumerate(graph.piecewise):
+            readers.setdefault(graph.nodes[i].inputs[0], []).append((b, i))
         pending = {}
-        seeds = iter([*seeds, (-1, None)])
-        source, seed = next(seeds)
-        started = 0
-        for i in range(source, -1, -1):
-            while source == i:
-                if started:
-                    seed = torch.cat([seed.new_zeros(started, *seed.shape[1:]), seed])
-                pending[i] = _padded_sum(pending.get(i), seed)
-                started = len(seed)
-                source, seed = next(seeds)
-            gradient = pending.pop(i, None) if i > 0 else None
+        if outputs is not None:
+            last = len(graph.nodes) - 1
+            count = int((depth == last).sum())
+            pending[last] = outputs[:count].double().view(count, *graph.nodes[last].shape)
+        for j in range(int(depth[0]) if len(depth) else 0, -1, -1):
+            for b, i in readers.get(j, ()):
+                here = block == b
+                if not here.any():
+                    continue
+                count = int(place[here].max()) + 1
+                decision = self._of(i, owner[:count])
+                seed = graph.nodes[i].seeds(
+                    decision, place[here], row[here] - int(self._starts[b]), weight[here]
+                )
+                pending[j] = _padded_sum(pending.get(j), seed)
+            gradient = pending.pop(j, None) if j > 0 else None
             if gradient is None:
                 continue
-            node = self.graph.nodes[i]
+            node = graph.nodes[j]
             if node.is_affine:
                 parts = node.adjoint(gradient)
             else:
-                parts = (node.frozen_adjoint(self.decisions[i], gradient),)
-            for j, part in zip(node.inputs, parts, strict=True):
+                parts = (node.frozen_adjoint(self._of(j, owner[: len(gradient)]), gradient),)
+            for i, part in zip(node.inputs, parts, strict=True):
                 if part is not None:
-                    pending[j] = _padded_sum(pending.get(j), part)
-        if len(pending.get(0, ())) == total:
-            return pending[0]
-        zeros = self.x.new_zeros(total, self.graph.n_features)
-        return _padded_sum(pending.get(0), zeros)
+                    pending[i] = _padded_sum(pending.get(i), part)
+        gradient = pending.get(0)
+        if gradient is not None and len(gradient) == len(owner):
+            return gradient
+        return _padded_sum(gradient, self.x.new_zeros(len(owner), graph.n_features))
+
+    def _of(self, i, owner):
+        """Return the decisions of a node for the regions `owner`."""
+        if len(self) == 1:
+            return tuple(d.expand(len(owner), *d.shape[1:]) for d in self.decisions[i])
+        return tuple(d[owner] for d in self.decisions[i])
 
 
 def _padded_sum(first, second):
@@ -188,7 +221,7 @@ def _linear_part(graph, i, parts):
 
 
 def linear_region(network, x, *, direction=None):
-    """Return the linear region of a network at one sample.
+    """Return the linear regions of a network at n samples.
 
     Where a decision is tied (a pre-activation of exactly zero, equal entries of a pool), x
     lies on the border of several regions. Ties are then broken as a small move along
@@ -199,24 +232,29 @@ def linear_region(network, x, *, direction=None):
     ----------
     network : PiecewiseLinear, Network or torch.nn.Module
         From rows to logits. Encode it once with `piecewise_linear` to ask for many regions.
-    x : Tensor or array-like of shape (n_features,) or (1, n_features)
-    direction : Tensor of shape (n_features,), default=None
+    x : Tensor or array-like of shape (n, n_features) or (n_features,)
+    direction : Tensor of shape (n, n_features) or (n_features,), default=None
         A fixed random direction if None.
 
     Returns
     -------
     LinearRegion
     """
-    x = torch.as_tensor(x).double().reshape(1, -1)
+    x = torch.as_tensor(x).double()
+    x = x.reshape(-1, x.shape[-1])
     if not isinstance(network, PiecewiseLinear):
         network = piecewise_linear(network, x.shape[1])
     decisions, values, is_tied = _decide(network, x)
-    if is_tied:
+    tied = is_tied.nonzero().squeeze(1)
+    if len(tied):
         if direction is None:
             generator = torch.Generator().manual_seed(0)
-            direction = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        direction = torch.as_tensor(direction).to(x).reshape(1, -1)
-        decisions = _break_ties(network, values, direction)
+            direction = torch.randn(x.shape[1], generator=generator, dtype=torch.float64)
+        direction = torch.as_tensor(direction).to(x).expand_as(x)
+        broken = _break_ties(network, [value[tied] for value in values], direction[tied])
+        for i, parts in broken.items():
+            for decided, part in zip(decisions[i], parts, strict=True):
+                decided[tied] = part
     return LinearRegion(network, x, decisions, values)
 
 
@@ -225,15 +263,15 @@ def _is_relu(node):
 
 
 def _decide(graph, x):
-    """Run the network at x; return its decisions, its values, and whether any was a tie."""
+    """Run the network at x; return its decisions, its values, and where any was a tie."""
     values, decisions = [x], {}
-    is_tied = False
+    is_tied = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for i, node in enumerate(itertools.islice(graph.nodes, 1, None), start=1):
         parts = [values[j] for j in node.inputs]
         if node.is_affine:
             values.append(node.apply(*parts))
             continue
-        is_tied = is_tied or node.is_tied(parts[0], _is_relu(graph.nodes[node.inputs[0]]))
+        is_tied |= node.is_tied(parts[0], _is_relu(graph.nodes[node.inputs[0]]))
         decisions[i] = node.decide(parts[0])
         values.append(node.frozen(decisions[i], parts[0]))
     return decisions, values, is_tied

@@ -1,4 +1,4 @@
-r"""The smallest box that meets given half-spaces: a linear program of few, dense rows.
+r"""The smallest boxes that meet given half-spaces: linear programs of few, dense rows.
 
 .. math:: \min e \quad \text{s.t.} \quad A\delta \ge b,\; |\delta_j| \le e,\;
    l_j \le \delta_j \le u_j
@@ -15,300 +15,453 @@ longer falls. Only the scale of L matters, so that y may be multiplied by any po
 a ray can therefore be chosen along which some weight vanishes, and no step is unbounded.
 
 A general solver takes the same path but pays more for each step than a problem of this size
-is worth: `benchmarks/pointwise.py` shows by how much.
+is worth, and so does NumPy, for one program at a time. So all programs take their steps
+together: `benchmarks/pointwise.py` shows what that saves.
 """
+
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-__all__ = ["BoxProgram"]
+__all__ = ["FAILURE", "INFEASIBLE", "LIMIT", "OPEN", "OPTIMAL", "BoxPrograms"]
+
+OPEN, OPTIMAL, LIMIT, INFEASIBLE, FAILURE = range(5)
 
 _TOLERANCE = 1e-11  # in units of the input, since rows have norm 1
 _PIVOT = 1e-12  # smaller changes of a gradient are rounding
-_MAX_STEPS = 1000  # of one call
+_MAX_STEPS = 1000  # of one call of `solve`
+_CUTS = 3  # of the length of a step, before columns are sorted
 _REFRESH = 16  # steps, from where on rounding in what is updated could show
 
 
-class BoxProgram:
-    """The program above; rows can be added at any time, and solving goes on from there.
+@dataclass(eq=False)
+class BoxPrograms:
+    """K programs as above; rows can be added at any time, and solving goes on from there.
+
+    Make them by `BoxPrograms.empty`.
 
     Parameters
     ----------
-    low, high : ndarray of shape (n_features,)
-        Bounds l <= 0 <= u.
-
-    Attributes
-    ----------
-    radius : float
-        A lower bound of the optimum; the optimum itself where `solve` returned "optimal".
-    point : ndarray of shape (n_features,)
-        What attains it.
-    n_rows : int
-    n_steps : int
-        Dual simplex steps so far.
+    below, above : ndarray of shape (K, n_features)
+        Bounds -l and u, not negative.
+    A, b, scale : ndarray of shape (K, M, n_features), (K, M) and (K, M)
+        Rows, scaled to an L1 norm of 1, and by what; places without a row hold 0 >= -1.
+    n_rows : ndarray of shape (K,)
+    radius : ndarray of shape (K,)
+        Lower bounds of the optima; the optima themselves where the status is OPTIMAL.
+    point : ndarray of shape (K, n_features)
+        What attains them.
+    status : ndarray of int, shape (K,)
+        OPEN, or how `step` ended.
+    n_steps : ndarray of shape (K,)
+        Steps since the last call of `restart`.
+    weights : ndarray of shape (K, P)
+        Of the active rows, the largest of them near 1.
+    active, free : ndarray of int, shape (K, P)
+        Rows with a weight, and columns strictly inside of their box, in the first places.
+    n_active : ndarray of shape (K,)
+        One more than the number of free columns, or 0 before the first step.
+    side : ndarray of shape (K, n_features)
+        Which side each column lies on: -1 or 1.
+    reach, other : ndarray of shape (K, n_features)
+        How far that side lies from 0, and the other one.
+    r : ndarray of shape (K, n_features)
+        A'y times `side`, not negative.
+    wanted : ndarray of shape (K,)
+        b'y.
     """
 
-    def __init__(self, low, high):
-        self.below, self.above = -np.asarray(low, dtype=float), np.asarray(high, dtype=float)
-        n = len(self.above)
-        self._A, self._b, self._scale = np.empty((16, n)), np.empty(16), np.empty(16)
-        self.n_rows = self.n_steps = 0
-        self.radius, self.point = 0.0, np.zeros(n)
-        self._active = []  # rows with a weight
-        self._free = []  # columns strictly inside of their box, one fewer than active rows
+    below: np.ndarray
+    above: np.ndarray
+    A: np.ndarray
+    b: np.ndarray
+    scale: np.ndarray
+    n_rows: np.ndarray
+    radius: np.ndarray
+    point: np.ndarray
+    status: np.ndarray
+    n_steps: np.ndarray
+    weights: np.ndarray
+    active: np.ndarray
+    free: np.ndarray
+    n_active: np.ndarray
+    side: np.ndarray
+    reach: np.ndarray
+    other: np.ndarray
+    r: np.ndarray
+    wanted: np.ndarray
 
-    @property
-    def A(self):
-        """Rows, scaled to an L1 norm of 1."""
-        return self._A[: self.n_rows]
+    @classmethod
+    def empty(cls, low, high):
+        """Return programs without rows, for bounds l <= 0 <= u of shape (K, n_features)."""
+        below, above = -np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+        K, n = above.shape
+        none, nothing = np.zeros((K, n)), np.zeros(K)
+        return cls(
+            below, above, np.zeros((K, 8, n)), -np.ones((K, 8)), np.ones((K, 8)),
+            np.zeros(K, dtype=int), nothing, none, np.zeros(K, dtype=int),
+            np.zeros(K, dtype=int), np.zeros((K, 4)), np.zeros((K, 4), dtype=int),
+            np.zeros((K, 4), dtype=int), np.zeros(K, dtype=int), np.ones((K, n)), above.copy(),
+            below.copy(), none.copy(), nothing.copy(),
+        )  # fmt: skip
 
-    @property
-    def b(self):
-        return self._b[: self.n_rows]
+    def __len__(self):
+        return len(self.radius)
 
-    def add(self, A, b):
-        """Add rows: A of shape (k, n_features), b of shape (k,)."""
-        start, end = self.n_rows, self.n_rows + len(b)
-        while end > len(self._b):
-            self._A, self._b, self._scale = (
-                np.concatenate([v, np.empty_like(v)]) for v in (self._A, self._b, self._scale)
-            )
-        scale = np.abs(A).sum(axis=1)
-        scale[scale == 0] = 1.0
-        self._A[start:end] = A / scale[:, None]
-        self._b[start:end] = b / scale
-        self._scale[start:end] = scale
-        self.n_rows = end
+    def __getitem__(self, index):
+        """Return copies of the programs at `index`."""
+        return BoxPrograms(*(getattr(self, field.name)[index] for field in fields(self)))
 
-    def change(self, row, b):
-        """Change the right-hand side of a row to a larger value."""
-        self._b[row] = b / self._scale[row]
+    def put(self, index, others):
+        """Replace the programs at `index` by `others`."""
+        self._widen(others.A.shape[1], others.free.shape[1])
+        others._widen(self.A.shape[1], self.free.shape[1])
+        for field in fields(self):
+            getattr(self, field.name)[index] = getattr(others, field.name)
 
-    def solve(self, limit=np.inf):
-        """Solve for the rows so far.
+    def _widen(self, n_rows, n_active):
+        """Make room for that many rows, and active ones, in each program."""
+        for names, wanted in (
+            (("A", "b", "scale"), n_rows),
+            (("weights", "active", "free"), n_active),
+        ):
+            old = getattr(self, names[0]).shape[1]
+            if wanted <= old:
+                continue
+            for name in names:
+                value = getattr(self, name)
+                wide = np.full(
+                    (len(value), wanted, *value.shape[2:]), -1 if name == "b" else 0, value.dtype
+                )
+                wide[:, :old] = value
+                setattr(self, name, wide)
+
+    def add(self, owner, A, b):
+        """Add rows to programs.
+
+        Parameters
+        ----------
+        owner : ndarray of int, shape (k,)
+            Ascending.
+        A : ndarray of shape (k, n_features)
+        b : ndarray of shape (k,)
 
         Returns
         -------
-        {"optimal", "infeasible", "limit", "failure"}
-            "limit" where `radius` has passed `limit`; "infeasible" where no point of the box
-            satisfies the rows; "failure" where rounding stopped the method.
+        ndarray of shape (k,)
+            The place of each row in its program.
         """
-        try:
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                return self._solve(limit)
-        except np.linalg.LinAlgError:
-            return "failure"
+        counts = np.bincount(owner, minlength=len(self))
+        place = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner] + self.n_rows[owner]
+        if len(place) and place.max() >= self.A.shape[1]:
+            self._widen(max(place.max() + 1, 2 * self.A.shape[1]), 0)
+        scale = np.abs(A).sum(axis=1)
+        scale[scale == 0] = 1.0
+        self.A[owner, place] = A / scale[:, None]
+        self.b[owner, place] = b / scale
+        self.scale[owner, place] = scale
+        self.n_rows += counts
+        return place
+
+    def change(self, owner, place, b):
+        """Change the right-hand sides of rows to larger values."""
+        self.b[owner, place] = b / self.scale[owner, place]
+
+    def restart(self, at):
+        """Open the programs at `at` again, after rows were added or changed."""
+        self.status[at] = OPEN
+        self.n_steps[at] = 0
+        fresh = at[self.n_active[at] == 0]
+        if len(fresh):
+            self._start(fresh)
+        self._refresh(at[self.n_active[at] > 0])
+
+    def _start(self, at):
+        """Put all weight on the row that the centre misses by most."""
+        first = self.b[at].argmax(axis=1)
+        misses = self.b[at, first] > 0
+        self.status[at[~misses]] = OPTIMAL
+        self.point[at[~misses]] = 0.0
+        at, first = at[misses], first[misses]
+        self.n_active[at] = 1
+        self.active[at, 0], self.weights[at, 0] = first, 1.0
+        is_up = self.A[at, first] > 0
+        self.side[at] = np.where(is_up, 1.0, -1.0)
+        self.reach[at] = np.where(is_up, self.above[at], self.below[at])
+        self.other[at] = np.where(is_up, self.below[at], self.above[at])
+
+    def _refresh(self, at):
+        """Compute gradients afresh; times side they are not negative."""
+        if len(at) == 0:
+            return
+        y = self._dense(at)
+        r = np.matmul(y[:, None], self.A[at])[:, 0]
+        k, p = self._is_free(at).nonzero()
+        r[k, self.free[at[k], p]] = 0.0
+        r *= self.side[at]
+        k, j = (r < -1e-15).nonzero()
+        self._flip(at[k], j)
+        self.r[at] = np.abs(r)
+        self.wanted[at] = (y * self.b[at]).sum(axis=1)
+
+    def _dense(self, at):
+        """Return the weights of all rows."""
+        y = np.zeros((len(at), self.A.shape[1]))
+        k, p = (np.arange(self.active.shape[1]) < self.n_active[at, None]).nonzero()
+        y[k, self.active[at[k], p]] = self.weights[at[k], p]
+        return y
+
+    def _is_free(self, at):
+        return np.arange(self.free.shape[1]) < self.n_active[at, None] - 1
+
+    def _flip(self, k, j):
+        """Put columns j of programs k on their other side."""
+        self.side[k, j] *= -1.0
+        self.reach[k, j], self.other[k, j] = self.other[k, j], self.reach[k, j]
 
     def bound(self):
-        """Return the lower bound that the weights prove, computed afresh."""
-        if not self._active:
-            return 0.0
-        y = np.maximum(self._weights, 0.0)
-        r = y @ self._A[self._active]
+        """Return the lower bounds that the weights prove, computed afresh."""
+        y = np.maximum(self._dense(np.arange(len(self))), 0.0)
+        r = np.matmul(y[:, None], self.A)[:, 0]
         reach = np.where(r > 0, self.above, self.below)
-        return _root(np.abs(r), reach, y @ self._b[self._active])[0]
+        wanted = (y * self.b).sum(axis=1)
+        return _roots(np.abs(r), reach, wanted, np.zeros(len(self)))[0]
 
-    def _solve(self, limit):
-        if not self._active and not self._start():
-            return "optimal"
-        for step in range(_MAX_STEPS):
-            if step % _REFRESH == 0:
-                self._refresh()
-            self.radius, self._sizes = _root(self._r, self._reach, self._wanted, self.radius)
-            if self.radius > limit:
-                return "limit"
-            if self.radius == np.inf:
-                return "infeasible"
-            missing = self._place()
-            kind, index = self._most_violated(missing)
-            if kind is None:
-                return "optimal"
-            self.n_steps += 1
-            if kind == "row":
-                self._step(index, None)
-            else:
-                self._step(None, index)
-        return "failure"
+    def solve(self, limit=np.inf):
+        """Take steps until no program is open; see `step`."""
+        self.restart(np.arange(len(self)))
+        limit = np.broadcast_to(limit, len(self))
+        while (self.status == OPEN).any():
+            self.step(limit)
 
-    def _start(self):
-        """Put all weight on the row that the centre misses by most."""
-        first = int(np.argmax(self.b))
-        if self._b[first] <= 0:
-            return False
-        self._active, self._weights = [first], np.ones(1)
-        row = self._A[first]
-        is_up = row > 0
-        # Of each column: the side that it lies on, how far that reaches, and the other one.
-        self._side = np.where(is_up, 1.0, -1.0)
-        self._reach = np.where(is_up, self.above, self.below)
-        self._other = np.where(is_up, self.below, self.above)
-        return True
+    def step(self, limit):
+        """Take one step of the dual simplex method in each open program.
 
-    def _refresh(self):
-        """Compute the gradient afresh; times side it is not negative."""
-        r = self._weights @ self._A[self._active]
-        r[self._free] = 0.0
-        r *= self._side
-        self._flip((r < -1e-15).nonzero()[0])
-        self._r = np.abs(r)
-        self._wanted = self._weights @ self._b[self._active]
-
-    def _flip(self, columns):
-        self._side[columns] *= -1.0
-        reach = self._reach[columns]
-        self._reach[columns] = self._other[columns]
-        self._other[columns] = reach
-
-    def _place(self):
-        """Compute the point: columns at their sides, free ones such that active rows are tight.
-
-        Returns how much of its right-hand side each row misses.
+        A program leaves with the status LIMIT where its radius has passed `limit`, of shape
+        (K,); INFEASIBLE where no point of the box satisfies its rows; FAILURE where rounding
+        stops the method.
         """
-        self.point = self._side * self._sizes
-        if not self._free:
-            missing = self.b - self.A @ self.point
-            missing[self._active] = 0.0
-            return missing
-        self.point[self._free] = 0.0
-        missing = self.b - self.A @ self.point
-        self._columns = self.A.take(self._free, axis=1)
-        basis = np.empty((len(self._active), len(self._active)))
-        basis[:, :-1] = self._columns.take(self._active, axis=0)
+        is_open = self.status == OPEN
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            stale = (is_open & (self.n_steps % _REFRESH == _REFRESH - 1)).nonzero()[0]
+            self._refresh(stale)
+            radius, sizes = _roots(self.r, self.reach, self.wanted, self.radius, is_open)
+            self.radius = np.where(is_open, radius, self.radius)
+            self._end(is_open, self.radius > limit, LIMIT)
+            self._end(is_open, self.radius == np.inf, INFEASIBLE)
+            self._end(is_open, self.n_steps >= _MAX_STEPS, FAILURE)
+            self._pivot(is_open, sizes)
+            self.n_steps += is_open
+
+    def _end(self, is_open, which, status):
+        """Close programs, also in `is_open`."""
+        which = which & is_open
+        self.status[which] = status
+        is_open &= ~which
+
+    def _pivot(self, is_open, sizes):
+        """Repair what is violated most; close the programs where nothing is."""
+        K, M, P = len(self), int(self.n_rows.max()), max(1, int(self.n_active.max()))
+        A, b, each = self.A[:, :M], self.b[:, :M], np.arange(K)
+        active, free, weights = self.active[:, :P], self.free[:, :P], self.weights[:, :P]
+        is_active = np.arange(P) < self.n_active[:, None]
+        k_active, p_active = is_active.nonzero()
+        i_active = active[k_active, p_active]
+        is_free = np.arange(P) < self.n_active[:, None] - 1
+        k_free, p_free = is_free.nonzero()
+        j_free = free[k_free, p_free]
+
+        # The point: columns at their sides, free ones such that active rows are tight.
+        point = self.side * sizes
+        point[k_free, j_free] = 0.0
+        # Program by program: to read the rows is what takes time, and most have few.
+        at_work = [(k, self.n_rows[k]) for k in np.flatnonzero(is_open)]
+        missing = b.copy()
+        for k, m in at_work:
+            missing[k, :m] -= A[k, :m] @ point[k]
+        columns = np.zeros((K, P, M))
+        columns[k_free, p_free] = A[k_free, :, j_free]
+        basis = np.zeros((K, P, P))
+        basis[k_active, p_active] = columns[k_active, :, i_active]
         # The weights are orthogonal to the other columns, and the system is consistent: the
         # last unknown is zero but for rounding.
-        basis[:, -1] = self._weights
-        self._rays = np.linalg.inv(basis)[:-1]
-        self._x = self._rays @ missing[self._active]
-        self.point[self._free] = self._x
-        missing -= self._columns @ self._x
-        missing[self._active] = 0.0
-        return missing
+        basis[each, :, self.n_active - 1] = weights
+        k, p = (~is_active).nonzero()
+        basis[k, p, p] = 1.0
+        rays = self._inverses(basis, is_open) * is_free[:, :, None]
+        tight = np.zeros((K, P, 1))
+        tight[k_active, p_active, 0] = missing[k_active, i_active]
+        x = np.matmul(rays, tight)[:, :, 0]
+        point[k_free, j_free] = x[k_free, p_free]
+        missing -= np.matmul(x[:, None], columns)[:, 0]
+        missing[k_active, i_active] = 0.0
 
-    def _most_violated(self, missing):
-        """Choose what to repair, by dual steepest edge: violation over the length of its ray.
+        # What to repair, by dual steepest edge: violation over the length of its ray.
+        ends, radius = (each[:, None], free), self.radius[:, None]
+        over = x - np.minimum(self.above[ends], radius)
+        under = -x - np.minimum(self.below[ends], radius)
+        excess = np.where(is_free, np.maximum(over, under), 0.0)
+        gains = np.where(excess > _TOLERANCE, excess**2 / (rays**2).sum(axis=2), -1.0)
+        products = np.matmul(rays.swapaxes(1, 2), columns)
+        lengths = (products**2).sum(axis=1)
+        of_rows = np.where(missing > _TOLERANCE, missing**2 / (1.0 + lengths), -1.0)
+        place, row = gains.argmax(axis=1), of_rows.argmax(axis=1)
+        gain, of_row = gains[each, place], of_rows[each, row]
+        by_row = of_row > gain
+        is_done = is_open & (np.maximum(gain, of_row) < 0)
+        self.point[is_done] = point[is_done]
+        self._end(is_open, is_done, OPTIMAL)
+        self._end(is_open, np.isnan(missing).any(axis=1), FAILURE)
+        if not is_open.any():
+            return
 
-        Returns ("row", its number), ("column", its place among the free ones) or (None, None).
-        """
-        row = int(missing.argmax())
-        is_missing = missing[row] > _TOLERANCE
-        if not self._free:
-            return ("row", row) if is_missing else (None, None)
-        self._over = self._x - np.minimum(self.above[self._free], self.radius)
-        self._under = -self._x - np.minimum(self.below[self._free], self.radius)
-        excess = np.maximum(self._over, self._under)
-        column = int(excess.argmax())
-        is_outside = excess[column] > _TOLERANCE
-        if not is_outside:
-            if not is_missing:
-                return None, None
-            column, gain = None, 0.0
-        else:
-            lengths = np.einsum("ij,ij->i", self._rays, self._rays)
-            gains = np.maximum(excess, 0.0) ** 2 / lengths
-            best = int(gains.argmax())
-            column = best if excess[best] > _TOLERANCE else column
-            gain = gains[column]
-        if is_missing:
-            products = self._columns @ self._rays
-            lengths = np.einsum("ij,ij->i", products, products)
-            gains = np.maximum(missing, 0.0) ** 2 / (1.0 + lengths)
-            best = int(gains.argmax())
-            row = best if missing[best] > _TOLERANCE else row
-            if column is None or gains[row] > gain:
-                return "row", row
-        return "column", column
-
-    def _step(self, row, place):
-        """Move the weights: give a row weight, or let the gradient of a free column grow."""
-        radius, reach = self.radius, self._reach
-        fall, sign = 0.0, 0.0
-        if place is not None:
-            sign = 1.0 if self._over[place] > self._under[place] else -1.0
-            ray = sign * self._rays[place]
-            column = self._free[place]
-            fall = min(self.above[column] if sign > 0 else self.below[column], radius)
-        elif self._free:
-            ray = -self._columns[row] @ self._rays
-        else:
-            ray = np.zeros(1)
-        if not ray.min() < -_PIVOT:
-            # The same ray up to the scale of y, but such that one weight vanishes.
-            positive = self._weights > 0
-            rate = (ray[positive] / self._weights[positive]).max()
-            ray = ray - (rate + 1.0) * self._weights
-        spread = np.zeros(self.n_rows)
-        spread[self._active] = ray
-        if row is not None:
-            spread[row] = 1.0
-        slope = spread @ self.A
-        slope[self._free] = 0.0  # free columns stay so
-        slope *= self._side
-        wanted = spread @ self.b
+        # Move the weights: give a row weight, or let the gradient of a free column grow.
+        sign = np.where(over[each, place] > under[each, place], 1.0, -1.0)
+        ray = np.where(by_row[:, None], -products[each, :, row], sign[:, None] * rays[each, place])
+        column = free[each, place]
+        edge = np.where(sign > 0, self.above[each, column], self.below[each, column])
+        fall = np.where(by_row, 0.0, np.minimum(edge, self.radius))
+        # The same ray up to the scale of y, but such that one weight vanishes.
+        rate = np.where(weights > 0, ray / weights, -np.inf).max(axis=1)
+        grows = ray.min(axis=1) >= -_PIVOT
+        ray -= np.where(grows, rate + 1.0, 0.0)[:, None] * weights
+        spread = np.zeros((K, M))
+        spread[k_active, i_active] = ray[k_active, p_active]
+        spread[by_row, row[by_row]] = 1.0
+        slope = np.zeros_like(point)
+        for k, m in at_work:
+            np.dot(spread[k, :m], A[k, :m], out=slope[k])
+        slope[k_free, j_free] = 0.0  # free columns stay so
+        slope *= self.side
+        wanted = _dots(spread, b)
         # Derivative of L along the ray, at its start: negative.
-        fall += slope @ self._sizes - wanted
+        fall = fall + _dots(slope, sizes) - wanted
 
-        ends = np.where(ray < -_PIVOT, self._weights / -ray, np.inf)
-        leaving = int(ends.argmin())
-        end = max(ends[leaving], 0.0)
-        # A column changes sides where its gradient passes zero, before a weight does.
-        times = self._r / -slope
-        flips = ((slope < -_PIVOT) & (times < end)).nonzero()[0]
-        times = times[flips]
-        order = times.argsort()
-        flips, times = flips[order], times[order]
-        width = np.minimum(reach[flips], radius)
-        width += np.minimum(self._other[flips], radius)
-        rates = -slope[flips]
-        rise = (rates * width).cumsum()
-        stop = int(rise.searchsorted(-fall))
-        entering = None
-        if stop < len(flips):
-            end = times[stop]
-            # Among columns that flip at the same time, the largest pivot is the safest.
-            last = int(times.searchsorted(end, side="right"))
-            entering = int(flips[stop + int(rates[stop:last].argmax())])
-        if stop:
-            self._flip(flips[:stop])
-        self._r = np.abs(self._r + end * slope)
-        self._wanted += end * wanted
-        self._exchange(row, place, sign, leaving, entering, end, ray)
+        ends = np.where(ray < -_PIVOT, weights / -ray, np.inf)
+        leaving = ends.argmin(axis=1)
+        length = np.where(is_open, np.maximum(ends[each, leaving], 0.0), 0.0)
+        length, entering = self._flip_on_the_way(slope, length, -fall)
+        slope *= length[:, None]
+        self.r += slope
+        np.abs(self.r, out=self.r)
+        self.wanted += length * wanted
+        weights += length[:, None] * ray
+        self._exchange(is_open, by_row, row, place, sign, leaving, entering, length)
 
-    def _exchange(self, row, place, sign, leaving, entering, length, ray):
-        """Move what enters and what leaves the basis, and scale the weights."""
-        weights = self._weights + length * ray
-        active, free = list(self._active), list(self._free)
-        if row is not None:
-            active.append(row)
-            weights = np.append(weights, length)
-        if place is not None:
-            column = free.pop(place)
-            self._r[column] = length
-            if self._side[column] != sign:
-                self._flip(column)
-        if entering is not None:
-            free.append(entering)
-            self._r[entering] = 0.0
-        else:
-            active.pop(leaving)
-            weights = np.delete(weights, leaving)
-        self._active, self._free = active, free
-        scale = 1.0 / weights.max()
-        weights *= scale
-        weights[weights <= _PIVOT] = 0.0
-        self._weights = weights
-        self._r *= scale
-        self._wanted *= scale
+    def _inverses(self, basis, is_open):
+        try:
+            return np.linalg.inv(basis)
+        except np.linalg.LinAlgError:
+            inverses = np.zeros_like(basis)
+            for k, matrix in enumerate(basis):
+                try:
+                    inverses[k] = np.linalg.inv(matrix)
+                except np.linalg.LinAlgError:
+                    self._end(is_open, np.arange(len(basis)) == k, FAILURE)
+            return inverses
+
+    def _flip_on_the_way(self, slope, length, need):
+        """Flip columns whose gradients pass zero within `length`, until L has fallen by `need`.
+
+        Returns the lengths, shorter where L stops falling, and the columns at which it does,
+        or -1.
+        """
+        K, n = slope.shape
+        entering = np.full(K, -1)
+        after = slope * length[:, None]
+        after += self.r
+        flat = np.flatnonzero(after < 0)
+        rates = -slope.ravel()[flat]
+        steep = rates > _PIVOT
+        flat, rates = flat[steep], rates[steep]
+        k, j = np.divmod(flat, n)
+        times = self.r.ravel()[flat] / rates
+        width = np.minimum(self.reach.ravel()[flat], self.radius[k])
+        width += np.minimum(self.other.ravel()[flat], self.radius[k])
+        rises = rates * width
+        # Shorter lengths are tried before times are sorted: most columns are never reached.
+        for _ in range(_CUTS):
+            shorter = length / 4
+            rise = np.bincount(k, rises * (times < shorter[k]), K)
+            length = np.where((rise > 0) & (rise >= need), shorter, length)
+        ahead = times < length[k]
+        k, j, times, rises = (v[ahead] for v in (k, j, times, rises))
+        # By program, then by time: one key sorts much faster than two. Of times that are equal
+        # but for rounding, any order is right.
+        order = np.argsort(k + 0.5 * times / length[k])
+        k, j, times, rises = k[order], j[order], times[order], rises[order]
+        counts = np.bincount(k, minlength=K)
+        starts = np.cumsum(counts) - counts
+        rise = np.concatenate([[0.0], np.cumsum(rises)])
+        rise = rise[1:] - rise[starts][k]
+        passed = rise < need[k]
+        self._flip(k[passed], j[passed])
+        n_passed = np.bincount(k[passed], minlength=K)
+        stops = n_passed < counts
+        at = (starts + n_passed)[stops]
+        entering[stops] = j[at]
+        length[stops] = times[at]
+        return length, entering
+
+    def _exchange(self, is_open, by_row, row, place, sign, leaving, entering, length):
+        """Move what enters and what leaves the bases, and scale the weights."""
+        if (self.n_active[is_open]).max() + 1 >= self.free.shape[1]:
+            self._widen(0, 2 * self.free.shape[1])
+        k = (is_open & by_row).nonzero()[0]
+        p = self.n_active[k]
+        self.active[k, p], self.weights[k, p] = row[k], length[k]
+        self.n_active[k] += 1
+        # The last free column takes the place of the one that is free no more.
+        k = (is_open & ~by_row).nonzero()[0]
+        column, last = self.free[k, place[k]], self.n_active[k] - 2
+        self.free[k, place[k]] = self.free[k, last]
+        self.r[k, column] = length[k]
+        turned = self.side[k, column] != sign[k]
+        self._flip(k[turned], column[turned])
+        # A program has one free column fewer than `n_active` - 1 says, until something enters
+        # or a row leaves.
+        k = (is_open & (entering >= 0)).nonzero()[0]
+        p = self.n_active[k] - 2
+        self.free[k, p] = entering[k]
+        self.r[k, entering[k]] = 0.0
+        k = (is_open & (entering < 0)).nonzero()[0]
+        last = self.n_active[k] - 1
+        self.active[k, leaving[k]] = self.active[k, last]
+        self.weights[k, leaving[k]] = self.weights[k, last]
+        self.n_active[k] -= 1
+        self.weights[np.arange(self.weights.shape[1]) >= self.n_active[:, None]] = 0.0
+        self.weights[self.weights <= _PIVOT] = 0.0
+        largest = self.weights.max(axis=1)
+        k = np.flatnonzero(is_open & ((largest < 0.1) | (largest > 10)))
+        if len(k):
+            scale = 1.0 / largest[k]
+            self.weights[k] *= scale[:, None]
+            self.r[k] *= scale[:, None]
+            self.wanted[k] *= scale
 
 
-def _root(size, reach, wanted, start=0.0):
-    """Return the e >= start where size @ min(e, reach) is `wanted`, and min(e, reach) there."""
-    radius = start
+def _roots(size, reach, wanted, start, is_open=True):
+    """Return the e >= start where size @ min(e, reach) is `wanted`, and min(e, reach) there.
+
+    Rows that are not open may have any e.
+    """
+    radius = start.copy()
+    left = np.broadcast_to(is_open, radius.shape).copy()
     for _ in range(200):
-        sizes = np.minimum(reach, radius)
-        gap = wanted - size @ sizes
-        if gap <= 1e-15 * abs(wanted):
-            return radius, sizes
-        slope = size @ (sizes < reach)
-        if slope <= 1e-14:
-            return np.inf, reach
-        radius += gap / slope  # Newton from the left on a concave function: never past the root
+        sizes = np.minimum(reach, radius[:, None])
+        gap = wanted - _dots(size, sizes)
+        left &= gap > 1e-15 * np.abs(wanted)
+        if not left.any():
+            break
+        slope = _dots(size, (sizes < reach).astype(float))
+        flat = left & (slope <= 1e-14)
+        radius[flat] = np.inf
+        left &= ~flat
+        # Newton from the left on a concave function: never past the root.
+        radius[left] += gap[left] / slope[left]
     return radius, sizes
+
+
+def _dots(a, b):
+    """Return the inner product of each row of a with that of b."""
+    return np.matmul(a[:, None], b[:, :, None])[:, 0, 0]

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import partial
 
@@ -21,13 +21,13 @@ from skrobust._validation import (
     expected,
 )
 from skrobust.attacks import LBFGS, Attack, Ensemble
-from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import as_network
 from skrobust.networks._piecewise_linear import piecewise_linear
 from skrobust.pointwise._certified import certified_radius
-from skrobust.pointwise._linear_program import LazyProgram, closest_by_cvxpy
+from skrobust.pointwise._linear_program import LazyPrograms, StatedPrograms
 from skrobust.pointwise._linear_region import linear_region
 from skrobust.properties import ClassificationRobustness
+from skrobust.verification import Exact, Reason, Verdict
 
 __all__ = ["PointwiseResult", "PointwiseStatus", "pointwise_robustness"]
 
@@ -37,6 +37,7 @@ _METHODS = ("lp", "polished", "attack", "lbfgs", "certified", "exact", "bracket"
 _MARGINS = (3e-6, 1e-5, 1e-4, 1e-3)
 _MAX_ROUNDS = 20  # of polishing
 _GAIN = 1e-4  # relative; less is not worth another round
+_NUMBERS = 2**22  # of all units of the network, in the samples whose regions are held at a time
 _FAR = 1e30  # no bound on the distance; infinity has no nearest float below
 
 
@@ -52,6 +53,9 @@ class PointwiseStatus(StrEnum):
     NOT_FOUND = "not found"
     UNCONFIRMED = "unconfirmed"
     ROWS = "row limit"
+    NOWHERE = "no adversarial example"
+    TIME_OUT = "time limit"
+    UNDECIDED = "undecided"
     FAILURE = "numerical failure"
 
     @property
@@ -61,7 +65,10 @@ class PointwiseStatus(StrEnum):
 
 
 _ADVICE = {
-    PointwiseStatus.OPTIMAL: "The optimum of the linear program over the region of the sample.",
+    PointwiseStatus.OPTIMAL: (
+        "The optimum of the linear program over the region of the sample; with method='exact', "
+        "the distance of the closest adversarial example of all, within the tolerance."
+    ),
     PointwiseStatus.FOUND: "An upper bound: a closer adversarial example may exist.",
     PointwiseStatus.CERTIFIED: "A lower bound: no closer adversarial example exists.",
     PointwiseStatus.MISCLASSIFIED: "The label given differs from the prediction: radius 0.",
@@ -84,12 +91,20 @@ _ADVICE = {
         "The program needs more half-spaces than max_rows; its optimum is at least `bound`. "
         "Raise max_rows, or set epsilon_max."
     ),
+    PointwiseStatus.NOWHERE: "It was proved that every input of the domain has the same label.",
+    PointwiseStatus.TIME_OUT: (
+        "The time limit was reached between `lower` and `upper`. Raise the limit or the tolerance."
+    ),
+    PointwiseStatus.UNDECIDED: (
+        "The verifier could not decide a ball between `lower` and `upper`. Raise the tolerance."
+    ),
     PointwiseStatus.FAILURE: (
         "The solver failed on this sample. Try solver='cvxpy', or scaled inputs."
     ),
 }
 
 
+_SOLVERS = {"lazy": LazyPrograms, "cvxpy": StatedPrograms}
 _ENDS = {
     "infeasible": PointwiseStatus.INFEASIBLE,
     "limit": PointwiseStatus.ABOVE,
@@ -119,7 +134,8 @@ class PointwiseResult:
         by what the confirmation needs. NaN where no program was solved to its end.
     bound : ndarray of shape (n_samples,)
         Proven lower bound of that optimum, also where the program stopped early; inf where it
-        has no solution, 0 where nothing is known. It says nothing about other regions.
+        has no solution, 0 where nothing is known. It says nothing about other regions, except
+        with ``method="exact"``: then it is `lower`.
     seconds : ndarray of shape (n_samples,)
         Wall-clock time; what is computed in batches is shared out evenly.
     method : str
@@ -166,6 +182,8 @@ def pointwise_robustness(
     bounds=(0.0, 1.0),
     margin=0.0,
     max_rows=100,
+    tolerance=1e-3,
+    timeout=60.0,
     attack=None,
     chunk_size=64,
     random_state=None,
@@ -190,11 +208,13 @@ def pointwise_robustness(
         - "lbfgs": the baseline of [1]_, after Szegedy et al.
         - "polished": from the best point of "attack" and "lp", the linear program in that
           point's region, repeated while it improves. Never larger than "attack" or than "lp"
-          with the same parameters.
-        - "certified": a lower bound, by CROWN on interval bounds. Proven for the network in
-          exact arithmetic.
+          with the same parameters. Where these two find nothing, "lbfgs" is tried, at its
+          price; so no other method has an example where "polished" has none.
+        - "certified": a lower bound, by CROWN. Proven for the network in exact arithmetic.
         - "bracket": "certified" as `lower`, "polished" as `upper` and `radius`.
-        - "exact": not available yet; raises UnsupportedModelError.
+        - "exact": the distance of the closest adversarial example of all, within `tolerance`:
+          the bracket is closed by bisection with `skrobust.verification.Exact`. Each step may
+          take long, and more so in large networks.
     solver : {"lazy", "cvxpy"}, default="lazy"
         "lazy" adds half-spaces of the region as they are violated. "cvxpy" states the program
         with a variable for every unit, as section 3.3 of [1]_ does: for teaching and checking.
@@ -211,8 +231,12 @@ def pointwise_robustness(
         Half-spaces of one linear program from where on it is given up: some regions of large
         networks need thousands, at seconds to minutes each. Status "row limit" tells where;
         "polished" then keeps the best point so far. None sets no limit.
+    tolerance : float, default=1e-3
+        Of "exact": the largest difference of `lower` and `radius`, in units of the input.
+    timeout : float or None, default=60.0
+        Of "exact": seconds that the verifier may take for a sample; None sets no limit.
     attack : Attack or None, default=None
-        For "attack", "polished" and "bracket"; None is ``Ensemble()``.
+        For "attack", "polished", "bracket" and "exact"; None is ``Ensemble()``.
     chunk_size : int, default=64
         Samples of one job.
     random_state : int, RandomState instance or None, default=None
@@ -263,6 +287,9 @@ def pointwise_robustness(
     check_integer("chunk_size", chunk_size, low=1)
     if max_rows is not None:
         check_integer("max_rows", max_rows, low=1)
+    check_real("tolerance", tolerance, low=0, closed="neither")
+    if timeout is not None:
+        check_real("timeout", timeout, low=0, closed="neither")
     network = as_network(estimator, input_shape=np.shape(X)[1:])
     rows = network.check_rows(X)
     bounds = check_bounds(bounds, rows.shape[1])
@@ -275,11 +302,6 @@ def pointwise_robustness(
     labels = None if y is None else network.encode(y).cpu().numpy()
     if labels is not None and len(labels) != len(rows):
         raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
-    if method == "exact":
-        raise UnsupportedModelError(
-            "Got method='exact', which no network here can be treated with yet. Use "
-            "method='bracket' for bounds from both sides."
-        )
     if method not in ("attack", "lbfgs"):
         piecewise_linear(network, rows.shape[1])  # refuses before any work
     measure = partial(
@@ -291,6 +313,8 @@ def pointwise_robustness(
         bounds=bounds,
         margin=float(margin),
         max_rows=np.inf if max_rows is None else max_rows,
+        tolerance=float(tolerance),
+        timeout=np.inf if timeout is None else float(timeout),
         attack=attack,
     )
     found = evaluate_in_chunks(
@@ -325,7 +349,7 @@ def _checked_targets(targets, network):
 
 
 class _Records:
-    """Arrays of a result, filled sample by sample."""
+    """Arrays of a result, filled by one method after the other."""
 
     def __init__(self, n, n_features, dtype):
         self.radius = np.full(n, np.inf)
@@ -335,12 +359,13 @@ class _Records:
         self.optimum, self.bound = np.full(n, np.nan), np.zeros(n)
         self.seconds = np.zeros(n)
 
-    def keep(self, i, point, radius, status):
-        """Record an adversarial example if it is the closest so far."""
-        if radius < self.radius[i]:
-            self.radius[i] = self.upper[i] = radius
-            self.adversarial_examples[i] = point
-            self.status[i] = status
+    def keep(self, index, points, radius, status):
+        """Record adversarial examples that are the closest so far."""
+        closer = radius < self.radius[index]
+        at = index[closer]
+        self.radius[at] = self.upper[at] = radius[closer]
+        self.adversarial_examples[at] = points[closer]
+        self.status[at] = status
 
     def arrays(self):
         return dict(vars(self))
@@ -353,47 +378,59 @@ class _Chunk:
         self.network, self.bounds, self.epsilon_max = network, bounds, epsilon_max
         self.x = network.rows(rows)
         self.exact = self.x.double().cpu()
-        predicted = network.replay(self.x).argmax(dim=1)
+        logits = network.replay(self.x)
+        predicted = logits.argmax(dim=1)
+        self.scale = logits.abs().amax(dim=1).clamp(min=1.0).double().cpu().numpy()
         self.labels = predicted if labels is None else torch.as_tensor(labels).to(predicted)
         self.is_wrong = (predicted != self.labels).cpu().numpy()
-        shape = self.exact.shape[1:]
         low, high = (-np.inf, np.inf) if bounds is None else bounds
         # Rounding the data to float32 may leave the domain: it is widened by as much.
-        self.low = np.minimum(np.broadcast_to(low, shape), self.exact.numpy().min(axis=0))
-        self.high = np.maximum(np.broadcast_to(high, shape), self.exact.numpy().max(axis=0))
-
-    def domain(self, i):
-        center = self.exact[i].numpy()
-        low, high = (-np.inf, np.inf) if self.bounds is None else self.bounds
-        return np.minimum(low, center), np.maximum(high, center)
+        self.low = np.minimum(low, self.exact.numpy())
+        self.high = np.maximum(high, self.exact.numpy())
 
     def reach(self):
         """Return the largest possible distance within domain and epsilon_max, as a float."""
-        low, high = self.low, self.high
-        across = np.max(np.maximum(self.exact.numpy() - low, high - self.exact.numpy()))
+        center = self.exact.numpy()
+        across = np.max(np.maximum(center - self.low, self.high - center))
         return float(min(across, self.epsilon_max))
 
-    def settle(self, i, point):
-        """Return `point` in the network's precision inside the domain, and its distance."""
-        center = self.x[i : i + 1]
-        point = torch.as_tensor(point, dtype=torch.float64).to(center.device).reshape(1, -1)
+    def settle(self, index, points):
+        """Return points in the network's precision inside the domain, and their distances."""
+        center = self.x[index]
+        points = torch.as_tensor(points, dtype=torch.float64).to(center.device)
         everything = Ball.around(center, _FAR, "linf", self.bounds)
-        settled = everything.project(point.to(center.dtype))
-        return settled, (settled.double() - center.double()).abs().max().item()
+        settled = everything.project(points.to(center.dtype))
+        distance = (settled.double() - center.double()).abs().amax(dim=1)
+        return settled, distance.cpu().numpy()
 
-    def label_of(self, settled):
-        """Return the label that wins at a point by the estimator itself, or None for a tie."""
-        logits = self.network.replay(settled.to(self.x.device))[0]
-        best = logits.argmax()
-        others = torch.cat([logits[:best], logits[best + 1 :]])
-        return None if (others >= logits[best]).any() else int(best)
+    def labels_of(self, settled):
+        """Return the labels that win at points by the estimator itself, -1 for a tie."""
+        logits = self.network.replay(settled.to(self.x.device))
+        best, label = logits.max(dim=1)
+        is_tied = (logits >= best[:, None]).sum(dim=1) != 1
+        return label.masked_fill(is_tied, -1).cpu().numpy()
 
 
-def _measure(network, rows, labels, seed, *, method, attack, epsilon_max, bounds, **options):
+def _measure(
+    network,
+    rows,
+    labels,
+    seed,
+    *,
+    method,
+    attack,
+    epsilon_max,
+    bounds,
+    tolerance,
+    timeout,
+    **options,
+):
     chunk = _Chunk(network, rows, labels, bounds, epsilon_max)
     records = _Records(*chunk.exact.shape, chunk.x.cpu().numpy().dtype)
-    for i in np.flatnonzero(chunk.is_wrong):
-        records.keep(i, chunk.x[i].cpu().numpy(), 0.0, PointwiseStatus.MISCLASSIFIED)
+    wrong = np.flatnonzero(chunk.is_wrong)
+    records.keep(
+        wrong, chunk.x[wrong].cpu().numpy(), np.zeros(len(wrong)), PointwiseStatus.MISCLASSIFIED
+    )
     index = np.flatnonzero(~chunk.is_wrong)
     if len(index) == 0:
         return records.arrays()
@@ -402,56 +439,71 @@ def _measure(network, rows, labels, seed, *, method, attack, epsilon_max, bounds
         return records.arrays()
     graph = piecewise_linear(network, rows.shape[1])
     if method == "lp":
-        _each(_by_program, chunk, records, index, graph, **options)
-    if method in ("polished", "bracket"):
+        _in_batches(_by_programs, chunk, records, index, graph, **options)
+    if method in ("polished", "bracket", "exact"):
         _attack(chunk, records, index, attack, seed)
-        _each(_polish, chunk, records, index, graph, **options)
-    if method in ("certified", "bracket"):
+        _in_batches(_start, chunk, records, index, graph, **options)
+        _attack(chunk, records, index[~np.isfinite(records.radius[index])], LBFGS(), seed)
+        _in_batches(_polish, chunk, records, index, graph, **options)
+    if method in ("certified", "bracket", "exact"):
         _certify(chunk, records, index, graph, is_radius=method == "certified")
+    if method == "exact":
+        ends = {"tolerance": tolerance, "timeout": timeout, "seed": seed}
+        for i in index:
+            _in_batches(_close, chunk, records, np.array([i]), graph, **ends, **options)
     return records.arrays()
 
 
-def _each(search, chunk, records, index, graph, **options):
-    """Run a search on each sample; what goes wrong on one stays there."""
-    for i in index:
-        start = time.perf_counter()
+def _in_batches(search, chunk, records, index, graph, **options):
+    """Run a search on as many samples as memory allows; what goes wrong on one stays there."""
+    size = max(1, _NUMBERS // sum(node.size for node in graph.nodes))
+    for start in range(0, len(index), size):
+        part = index[start : start + size]
         try:
-            search(chunk, records, i, graph, **options)
+            search(chunk, records, part, graph, **options)
         except (ArithmeticError, RuntimeError, ValueError, np.linalg.LinAlgError):
-            if not np.isfinite(records.radius[i]):
-                records.status[i] = PointwiseStatus.FAILURE
-        records.seconds[i] += time.perf_counter() - start
+            if len(part) > 1:
+                for i in part:
+                    _in_batches(search, chunk, records, np.array([i]), graph, **options)
+            elif not np.isfinite(records.radius[part[0]]):
+                records.status[part] = PointwiseStatus.FAILURE
 
 
 def _attack(chunk, records, index, attack, seed):
     """Record the closest points that an attack finds."""
+    if len(index) == 0:
+        return
     start = time.perf_counter()
     attack = Ensemble() if attack is None else attack
     generator = torch.Generator(chunk.x.device).manual_seed(seed)
     property = ClassificationRobustness(chunk.reach(), bounds=chunk.bounds)
-    outcome = attack.closest(
-        chunk.network, property, chunk.x[index], chunk.labels[index], generator=generator
-    )
-    for k, i in enumerate(index):
-        if not outcome.broken[k]:
-            continue
-        move = outcome.points[k].double() - chunk.x[i].double()
-        # A tie breaks the property, but is no other label yet.
-        for beyond in (0.0, 1e-6, 1e-5, 1e-4, 1e-3):
-            point = chunk.x[i].double() + (1 + beyond) * move
-            if _keep_confirmed(chunk, records, i, point, PointwiseStatus.FOUND):
-                break
+    x = chunk.x[index]
+    outcome = attack.closest(chunk.network, property, x, chunk.labels[index], generator=generator)
+    broken = outcome.broken.nonzero().squeeze(1).cpu().numpy()
+    _keep_near(chunk, records, index[broken], outcome.points[broken])
     records.seconds[index] += (time.perf_counter() - start) / len(index)
 
 
-def _keep_confirmed(chunk, records, i, point, status):
-    """Record a point, where the estimator gives it another label; return whether it does."""
-    settled, radius = chunk.settle(i, point)
-    label = chunk.label_of(settled)
-    if label is None or label == int(chunk.labels[i]) or radius > chunk.epsilon_max:
-        return False
-    records.keep(i, settled[0].cpu().numpy(), radius, status)
-    return True
+def _keep_near(chunk, records, index, points):
+    """Record points that break the property, or points just beyond."""
+    x = chunk.x[index].double()
+    moves, left = points.double() - x, np.arange(len(index))
+    # A tie breaks the property, but is no other label yet.
+    for beyond in (0.0, 1e-6, 1e-5, 1e-4, 1e-3):
+        if len(left) == 0:
+            break
+        near = x[left] + (1 + beyond) * moves[left]
+        left = left[~_keep_confirmed(chunk, records, index[left], near, PointwiseStatus.FOUND)]
+
+
+def _keep_confirmed(chunk, records, index, points, status):
+    """Record points to which the estimator gives another label; return which those are."""
+    settled, radius = chunk.settle(index, points)
+    labels = chunk.labels_of(settled)
+    is_other = (labels >= 0) & (labels != chunk.labels[index].cpu().numpy())
+    is_other &= radius <= chunk.epsilon_max
+    records.keep(index[is_other], settled.cpu().numpy()[is_other], radius[is_other], status)
+    return is_other
 
 
 def _certify(chunk, records, index, graph, is_radius):
@@ -459,14 +511,13 @@ def _certify(chunk, records, index, graph, is_radius):
     limit = np.full(len(index), chunk.reach())
     if not is_radius:
         limit = np.minimum(limit, records.radius[index])
-    low, high = torch.as_tensor(chunk.low), torch.as_tensor(chunk.high)
     device = chunk.x.device
     proven = certified_radius(
         graph,
         chunk.exact[index].to(device),
         chunk.labels[index],
-        low.to(device),
-        high.to(device),
+        torch.as_tensor(chunk.low[index], device=device),
+        torch.as_tensor(chunk.high[index], device=device),
         torch.as_tensor(limit, device=device),
     )
     records.lower[index] = proven.cpu().numpy()
@@ -478,108 +529,172 @@ def _certify(chunk, records, index, graph, is_radius):
 
 # ---- linear programs ---------------------------------------------------------------------
 
-
-def _by_program(chunk, records, i, graph, **options):
-    """The linear program in the region of the sample itself."""
-    ends = _in_own_region(chunk, records, i, graph, PointwiseStatus.OPTIMAL, **options)
-    if not np.isfinite(records.radius[i]):
-        # The weightiest reason first: a failure hides what the others say.
-        for status in (
-            PointwiseStatus.FAILURE,
-            PointwiseStatus.UNCONFIRMED,
-            PointwiseStatus.ROWS,
-            PointwiseStatus.ABOVE,
-            PointwiseStatus.INFEASIBLE,
-        ):
-            if status in ends:
-                records.status[i] = status
-                return
+# The weightiest reason first, where there are several targets: a failure hides what the others
+# say.
+_REASONS = (
+    PointwiseStatus.FAILURE,
+    PointwiseStatus.UNCONFIRMED,
+    PointwiseStatus.ROWS,
+    PointwiseStatus.ABOVE,
+    PointwiseStatus.INFEASIBLE,
+)
 
 
-def _in_own_region(chunk, records, i, graph, status, *, targets, **options):
-    """Solve the programs in the region of the sample; return how they ended, as a set."""
-    x, label = chunk.exact[i], int(chunk.labels[i])
-    region = linear_region(graph, x)
-    values = region.at_x
-    ends, bounds = set(), []
-    for target in _target_classes(targets, values[-1][0].numpy(), label):
-        end, bound = _solve_one(
-            chunk, records, i, region, int(target), status, values=values, **options
+def _by_programs(chunk, records, index, graph, **options):
+    """The linear programs in the regions of the samples themselves."""
+    ends = _in_own_regions(chunk, records, index, graph, PointwiseStatus.OPTIMAL, **options)
+    for reason in reversed(_REASONS):
+        which = (ends == reason).any(axis=1) & ~np.isfinite(records.radius[index])
+        records.status[index[which]] = reason
+
+
+def _in_own_regions(chunk, records, index, graph, status, *, targets, **options):
+    """Solve the programs in the regions of the samples; return how those of each ended."""
+    region = linear_region(graph, chunk.exact[index].to(chunk.x.device))
+    labels = chunk.labels[index].cpu().numpy()
+    wanted = _target_classes(targets, region.at_x[-1].flatten(1).cpu().numpy(), labels)
+    ends = np.full(wanted.shape, "", dtype=records.status.dtype)
+    bounds = np.full(wanted.shape, np.inf)
+    for t in range(wanted.shape[1]):
+        at = np.flatnonzero(wanted[:, t] != labels)
+        if len(at) == 0:
+            continue
+        part = region if len(at) == len(index) else region[at]
+        ends[at, t], bounds[at, t] = _solve(
+            chunk, records, index[at], part, wanted[at, t], status, **options
         )
-        ends.add(end)
-        bounds.append(bound)
-    if bounds:
-        records.bound[i] = min(bounds)
+    records.bound[index] = np.where((ends != "").any(axis=1), bounds.min(axis=1), 0.0)
     return ends
 
 
-def _target_classes(targets, logits, label):
-    order = np.argsort(-logits, kind="stable")
-    order = order[order != label]
-    if targets == "runner-up":
-        return order[:1]
-    if targets == "all":
-        return order
-    return [targets] if targets != label else []
+def _target_classes(targets, logits, labels):
+    """Return the classes that are to win, of shape (n, n_targets)."""
+    if targets not in ("runner-up", "all"):
+        return np.full((len(labels), 1), targets)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    others = order[order != labels[:, None]].reshape(len(labels), -1)
+    return others[:, :1] if targets == "runner-up" else others
 
 
-def _solve_one(
-    chunk, records, i, region, target, status, *, solver, margin, max_rows, values=None
-):
-    """Solve one program, and confirm what it finds.
+def _solve(chunk, records, index, region, targets, status, *, solver, margin, max_rows):
+    """Solve one program a sample, and confirm what they find.
 
     Returns
     -------
-    end : PointwiseStatus
-        How that ended.
-    bound : float
-        Lower bound of the optimum.
+    ends : ndarray of str, shape (n,)
+        `PointwiseStatus`: how that ended.
+    bounds : ndarray of shape (n,)
+        Lower bounds of the optima.
     """
-    center, label = chunk.exact[i].numpy(), int(chunk.labels[i])
-    limit = min(chunk.epsilon_max, records.radius[i])
-    low, high = (np.broadcast_to(end, center.shape) for end in chunk.domain(i))
-    if values is None:
-        values = region.values(torch.as_tensor(center).unsqueeze(0))
-    if solver == "cvxpy":
-        program = partial(closest_by_cvxpy, region, center, target, low, high, label=label)
-        solution = program(margin=margin, limit=limit)
-    else:
-        program = LazyProgram(region, center, target, low, high, margin, label, values, max_rows)
-        solution = program.solve(limit)
-    if solution.status != "optimal":
-        return _ENDS[solution.status], solution.radius
+    start = time.perf_counter()
+    limit = np.minimum(chunk.epsilon_max, records.radius[index])
+    programs = _SOLVERS[solver](
+        region,
+        chunk.exact[index].numpy(),
+        targets,
+        chunk.low[index],
+        chunk.high[index],
+        margin,
+        chunk.labels[index].cpu().numpy(),
+        max_rows,
+    )
+    found = programs.solve(limit)
+    seconds = found.seconds
+    ends = np.array([_ENDS.get(end, status) for end in found.status], dtype=records.status.dtype)
+    left = np.flatnonzero(found.status == "optimal")
     if status is PointwiseStatus.OPTIMAL:
-        records.optimum[i] = np.fmin(records.optimum[i], solution.radius)
-    if margin > 0 and _keep_confirmed(chunk, records, i, solution.point, status):
-        return status, solution.radius
+        solved = index[left]
+        records.optimum[solved] = np.fmin(records.optimum[solved], found.radius[left])
+    unconfirmed = np.full(len(index), False)
+    unconfirmed[left] = True
+    if margin > 0:
+        is_kept = _keep_confirmed(chunk, records, index[left], found.points[left], status)
+        unconfirmed[left] = ~is_kept
+        left = left[~is_kept]
     # On the boundary two labels tie, and rounding decides: ask for a little more.
-    scale = max(1.0, values[-1].abs().max().item())
     for extra in _MARGINS:
-        if solver == "cvxpy":
-            nudged = program(margin=margin + extra * scale)
-        else:
-            program.tighten(extra * scale)
-            nudged = program.solve(limit)
-        if nudged.status != "optimal":
+        if len(left) == 0:
             break
-        if _keep_confirmed(chunk, records, i, nudged.point, status):
-            return status, solution.radius
-    near = status is PointwiseStatus.OPTIMAL and solution.radius >= limit * (1 - 1e-5)
-    return PointwiseStatus.ABOVE if near else PointwiseStatus.UNCONFIRMED, solution.radius
+        programs.tighten(margin + extra * chunk.scale[index[left]], left)
+        nudged = programs.solve(limit[left], left)
+        seconds[left] += nudged.seconds
+        is_solved = nudged.status == "optimal"
+        left = left[is_solved]
+        is_kept = _keep_confirmed(chunk, records, index[left], nudged.points[is_solved], status)
+        unconfirmed[left] = ~is_kept
+        left = left[~is_kept]
+    near = (status is PointwiseStatus.OPTIMAL) & (found.radius >= limit * (1 - 1e-5))
+    ends[unconfirmed] = PointwiseStatus.UNCONFIRMED
+    ends[unconfirmed & near] = PointwiseStatus.ABOVE
+    shared = time.perf_counter() - start - seconds.sum()
+    records.seconds[index] += seconds + max(0.0, shared) / len(index)
+    return ends, found.radius
 
 
-def _polish(chunk, records, i, graph, *, margin, targets, **options):
+def _start(chunk, records, index, graph, **options):
+    """The linear programs in the regions of the samples, where the attack may have been closer."""
+    _in_own_regions(chunk, records, index, graph, PointwiseStatus.FOUND, **options)
+
+
+def _polish(chunk, records, index, graph, *, margin, targets, **options):
     """Solve in the regions of ever closer adversarial examples, while that helps."""
-    status = PointwiseStatus.FOUND
-    _in_own_region(chunk, records, i, graph, status, targets=targets, margin=margin, **options)
-    x = chunk.exact[i]
+    left = index[np.isfinite(records.radius[index])]
     for _ in range(_MAX_ROUNDS):
-        before = records.radius[i]
-        if not np.isfinite(before):
+        if len(left) == 0:
             return
-        point = torch.as_tensor(records.adversarial_examples[i]).double()
-        target = chunk.label_of(torch.as_tensor(records.adversarial_examples[i : i + 1]))
-        region = linear_region(graph, point, direction=x - point)
-        _solve_one(chunk, records, i, region, target, status, margin=0.0, **options)
-        if records.radius[i] > before * (1 - _GAIN):
-            return
+        before = records.radius[left].copy()
+        points = torch.as_tensor(records.adversarial_examples[left]).to(chunk.x.device)
+        wins = chunk.labels_of(points)
+        direction = chunk.exact[left].to(points.device) - points.double()
+        region = linear_region(graph, points, direction=direction)
+        _solve(chunk, records, left, region, wins, PointwiseStatus.FOUND, margin=0.0, **options)
+        left = left[records.radius[left] <= before * (1 - _GAIN)]
+
+
+# ---- the true radius ---------------------------------------------------------------------
+
+
+def _close(chunk, records, index, graph, *, tolerance, timeout, seed, **options):
+    """Close the bracket of one sample by bisection with a complete verifier."""
+    start = time.perf_counter()
+    i, generator = index[0], torch.Generator(chunk.x.device).manual_seed(seed)
+    limit, verifier = chunk.reach(), Exact()
+    property = ClassificationRobustness(limit, bounds=chunk.bounds)
+    state = verifier.encode(chunk.network, property, chunk.x.shape[1])
+    high = min(limit, records.radius[i])
+    status = PointwiseStatus.OPTIMAL
+    # Where nothing is found yet, the whole ball is asked for first.
+    while high - records.lower[i] > tolerance or not np.isfinite(records.radius[i]):
+        known = np.isfinite(records.radius[i])
+        epsilon = float((records.lower[i] + high) / 2) if known else limit
+        left = timeout - (time.perf_counter() - start)
+        if left <= 0:
+            status = PointwiseStatus.TIME_OUT
+            break
+        found = verifier.decide(
+            replace(state, property=property.set_params(epsilon=epsilon)),
+            chunk.x[index],
+            chunk.labels[index],
+            timeout=left if np.isfinite(left) else None,
+            generator=generator,
+        )
+        if found.verdicts[0] == Verdict.VERIFIED:
+            records.lower[i] = epsilon
+            if not known:
+                is_cut = limit >= chunk.epsilon_max
+                status = PointwiseStatus.ABOVE if is_cut else PointwiseStatus.NOWHERE
+                break
+        elif found.verdicts[0] == Verdict.FALSIFIED:
+            points = torch.as_tensor(found.counterexamples).to(chunk.x)
+            _keep_near(chunk, records, index, points)
+            _polish(chunk, records, index, graph, **options)
+            high = min(epsilon, records.radius[i])
+            if not np.isfinite(records.radius[i]):
+                status = PointwiseStatus.UNCONFIRMED
+                break
+        else:
+            is_late = found.reasons[0] == Reason.TIME_OUT
+            status = PointwiseStatus.TIME_OUT if is_late else PointwiseStatus.UNDECIDED
+            break
+    records.status[i], records.bound[i] = status, records.lower[i]
+    records.seconds[i] += time.perf_counter() - start

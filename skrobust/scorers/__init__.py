@@ -19,6 +19,12 @@ from skrobust.scorers._global import (
     GlobalRobustnessResult,
     QuantitativeRobustnessResult,
 )
+from skrobust.scorers._manifold import ManifoldRobustness, ManifoldRobustnessResult
+from skrobust.scorers._margin import MarginRobustness, MarginRobustnessResult
+from skrobust.scorers._satisfaction import (
+    ConstraintSatisfaction,
+    ConstraintSatisfactionResult,
+)
 
 __all__ = [
     "AdversarialFrequency",
@@ -26,12 +32,18 @@ __all__ = [
     "AdversarialSeverity",
     "ConstraintAccuracy",
     "ConstraintAccuracyResult",
+    "ConstraintSatisfaction",
+    "ConstraintSatisfactionResult",
     "ConstraintSecurity",
     "ConstraintSecurityResult",
     "CorruptionRobustness",
     "CorruptionRobustnessResult",
     "GlobalRobustness",
     "GlobalRobustnessResult",
+    "ManifoldRobustness",
+    "ManifoldRobustnessResult",
+    "MarginRobustness",
+    "MarginRobustnessResult",
     "QuantitativeRobustnessResult",
     "RobustnessScore",
     "RobustnessScoreResult",

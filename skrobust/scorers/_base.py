@@ -5,15 +5,29 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 
 from skrobust._evaluation import evaluate_in_chunks
 from skrobust._validation import check_columns, check_instance, check_integer, check_real
+from skrobust.attacks import Target
 from skrobust.networks import as_model
 from skrobust.properties import RobustnessProperty
 from skrobust.statistics import Interval
 
-__all__ = ["PropertyScorer", "RobustnessScorer", "ScoreResult"]
+__all__ = [
+    "BY_LABEL",
+    "PropertyScorer",
+    "RobustnessScorer",
+    "Sample",
+    "ScoreResult",
+    "as_tensors",
+    "attacked",
+    "confirmed",
+    "model_key",
+]
+
+BY_LABEL = "the {} has reference='label'. Give y, or set reference='prediction'"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,6 +58,30 @@ class ScoreResult:
         return f"{type(self).__name__}(score={self.score:.4f}, interval={self.interval})"
 
 
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What a scorer measures: a classifier, and data in its raw input space.
+
+    Parameters
+    ----------
+    model : Network
+    rows : ndarray of shape (n_samples, n_features)
+    labels : ndarray of shape (n_samples,) or None
+        True class indices, where there are any.
+    """
+
+    model: object
+    rows: np.ndarray
+    labels: np.ndarray | None
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        labels = None if self.labels is None else self.labels[index]
+        return Sample(self.model, self.rows[index], labels)
+
+
 class RobustnessScorer(BaseEstimator, ABC):
     """Base class: ``scorer(estimator, X, y)`` is a float, `evaluate` returns a full result."""
 
@@ -65,9 +103,86 @@ class RobustnessScorer(BaseEstimator, ABC):
         """Return the score alone, as scikit-learn's searches ask for it."""
         return self.evaluate(estimator, X, y).score
 
+    def _check_common(self):
+        """Validate the parameters that all scorers have."""
+        check_real("confidence", self.confidence, low=0, high=1, closed="neither")
+        check_integer("chunk_size", self.chunk_size, low=1)
+
+    def _sample(self, estimator, X, y, outputs=("labels",), *, needs_gradient=False, needed_by=""):
+        """Validate the data, and return the `Sample`.
+
+        Parameters
+        ----------
+        outputs, needs_gradient
+            As in `as_model`.
+        needed_by : str, default=""
+            What asks for labels, such as "the scorer has reference='label'"; y may be None if
+            empty.
+        """
+        check_columns(estimator, X)
+        model = as_model(
+            estimator, outputs, needs_gradient=needs_gradient, input_shape=np.shape(X)[1:]
+        )
+        rows = model.check_rows(X)
+        if y is None:
+            if needed_by:
+                raise ValueError(f"Got y=None, but expected the true labels: {needed_by}.")
+            return Sample(model, rows, None)
+        labels = model.encode(y).cpu().numpy()
+        if len(labels) != len(rows):
+            raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
+        return Sample(model, rows, labels)
+
+    def _in_chunks(self, measure, sample, *, state=None, random_state=None):
+        """Apply `measure` to chunks of a sample, as `evaluate_in_chunks` does.
+
+        Parameters
+        ----------
+        measure : callable
+            ``measure(state, rows, labels, seed)``.
+        sample : Sample
+        state : object, default=None
+            Handed to `measure`; the model if None. All that `measure` returns must follow from
+            the model and its other arguments, which make up the key in the memory.
+        random_state : int, default=None
+            The scorer's own if None.
+        """
+        return evaluate_in_chunks(
+            measure,
+            sample.model if state is None else state,
+            sample.rows,
+            sample.labels,
+            fingerprint=partial(model_key, sample.model, sample.rows),
+            chunk_size=self.chunk_size,
+            random_state=self.random_state if random_state is None else random_state,
+            n_jobs=self.n_jobs,
+            memory=self.memory,
+            verbose=self.verbose,
+        )
+
 
 class PropertyScorer(RobustnessScorer):
     """Base class of scorers of one property, measured on chunks of samples."""
+
+    def _check_common(self):
+        super()._check_common()
+        example = "ClassificationRobustness(epsilon=0.1)"
+        check_instance("property", self.property, RobustnessProperty, example).check()
+
+    def _prepare(self, estimator, X, y, needs_gradient, property=None):
+        """Return the `Sample` that a property is asked of; the scorer's own if None."""
+        property = self.property if property is None else property
+        needs_labels = property.needs_labels
+        sample = self._sample(
+            estimator,
+            X,
+            y if needs_labels else None,
+            property.needed_outputs,
+            needs_gradient=needs_gradient,
+            needed_by=BY_LABEL.format("property") if needs_labels else "",
+        )
+        property.check(sample.rows)
+        return sample
 
     def _evaluate_in_chunks(self, measure, estimator, X, y, needs_gradient):
         """Validate everything, then measure chunk by chunk.
@@ -79,45 +194,56 @@ class PropertyScorer(RobustnessScorer):
         needs_gradient : bool
             Whether the estimator must be a network; otherwise it may be a black box.
         """
-        example = "ClassificationRobustness(epsilon=0.1)"
-        check_instance("property", self.property, RobustnessProperty, example).check()
-        check_real("confidence", self.confidence, low=0, high=1, closed="neither")
-        check_integer("chunk_size", self.chunk_size, low=1)
-        check_columns(estimator, X)
-        model = as_model(
-            estimator,
-            self.property.needed_outputs,
-            needs_gradient=needs_gradient,
-            input_shape=np.shape(X)[1:],
-        )
-        rows = model.check_rows(X)
-        self.property.check(rows)
-        labels = None
-        if self.property.needs_labels:
-            if y is None:
-                raise ValueError(
-                    "Got y=None, but expected the true labels: the property has "
-                    "reference='label'. Give y, or set reference='prediction'."
-                )
-            labels = model.encode(y)
-            if len(labels) != len(rows):
-                raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
-            labels = labels.cpu().numpy()
-        return evaluate_in_chunks(
-            measure,
-            model,
-            rows,
-            labels,
-            fingerprint=partial(_key, model, rows),
-            chunk_size=self.chunk_size,
-            random_state=self.random_state,
-            n_jobs=self.n_jobs,
-            memory=self.memory,
-            verbose=self.verbose,
-        )
+        self._check_common()
+        return self._in_chunks(measure, self._prepare(estimator, X, y, needs_gradient))
 
 
-def _key(model, rows):
+def model_key(model, rows):
     """Return what tells a model from others: what it is made of, and what it does."""
     few = model.replay(model.rows(rows[:64])).double().cpu().numpy()
     return model.fingerprint(), few
+
+
+# ---- one chunk ---------------------------------------------------------------------------
+
+
+def as_tensors(model, rows, labels, seed):
+    """Return the rows, the labels (or None) and a generator, on the device of a model."""
+    generator = torch.Generator(model.device).manual_seed(seed)
+    labels = None if labels is None else torch.as_tensor(labels, device=model.device)
+    return model.rows(rows), labels, generator
+
+
+def attacked(network, rows, labels, seed, *, property, attack):
+    """Attack a chunk; return what `confirmed` does, and what rounding left open."""
+    x, labels, generator = as_tensors(network, rows, labels, seed)
+    target = Target(network, property, x, labels)
+    outcome = attack.run(network, property, x, labels, generator=generator)
+    found = confirmed(target, outcome)
+    unconfirmed = outcome.broken.cpu().numpy() & found["holds"]
+    if unconfirmed.any():
+        # These left the batch at a violation that only rounding made: take all steps, again.
+        left = target[torch.as_tensor(np.flatnonzero(unconfirmed), device=x.device)]
+        again = attack.run(
+            network, property, left.x, left.labels, stop_when_broken=False, generator=generator
+        )
+        for name, values in confirmed(left, again).items():
+            found[name][unconfirmed] = values
+    return found | {"unconfirmed": unconfirmed & found["holds"]}
+
+
+def confirmed(target, outcome):
+    """Keep as violations only those that the estimator itself shows."""
+    broken = outcome.broken.clone()
+    index = broken.nonzero().squeeze(1)
+    margins = outcome.margins.clone()
+    if len(index):
+        seen = target[index].replay(outcome.points[index])
+        broken[index] = seen.broken
+        margins[index] = seen.margins
+    points = torch.where(broken.unsqueeze(1), outcome.points, torch.nan)
+    return {
+        "holds": ~broken.cpu().numpy(),
+        "margins": margins.cpu().numpy(),
+        "counterexamples": points.cpu().numpy(),
+    }

@@ -4,12 +4,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance
 from skrobust.attacks import PGD, Attack, Target, UniformSampling
-from skrobust.scorers._base import PropertyScorer, ScoreResult
+from skrobust.scorers._base import (
+    PropertyScorer,
+    ScoreResult,
+    as_tensors,
+    attacked,
+    confirmed,
+)
 from skrobust.statistics import Interval, clopper_pearson
 
 __all__ = [
@@ -115,45 +120,11 @@ class ConstraintSecurity(DefaultParts, PropertyScorer):
     def evaluate(self, estimator, X, y=None):
         attack = self._part("attack")
         check_instance("attack", attack, Attack, "PGD()").check()
-        measure = partial(_attack, property=self.property, attack=attack)
+        measure = partial(attacked, property=self.property, attack=attack)
         found = self._evaluate_in_chunks(measure, estimator, X, y, attack.needs_gradient)
         holds = found["holds"]
         interval = clopper_pearson(holds.sum(), len(holds), self.confidence)
         return ConstraintSecurityResult(float(holds.mean()), interval, **found)
-
-
-def _attack(network, rows, labels, seed, *, property, attack):
-    x, labels, generator = _to_torch(network, rows, labels, seed)
-    target = Target(network, property, x, labels)
-    outcome = attack.run(network, property, x, labels, generator=generator)
-    found = _confirmed(target, outcome)
-    unconfirmed = outcome.broken.cpu().numpy() & found["holds"]
-    if unconfirmed.any():
-        # These left the batch at a violation that only rounding made: take all steps, again.
-        left = target[torch.as_tensor(np.flatnonzero(unconfirmed), device=x.device)]
-        again = attack.run(
-            network, property, left.x, left.labels, stop_when_broken=False, generator=generator
-        )
-        for name, values in _confirmed(left, again).items():
-            found[name][unconfirmed] = values
-    return found | {"unconfirmed": unconfirmed & found["holds"]}
-
-
-def _confirmed(target, outcome):
-    """Keep as violations only those that the estimator itself shows."""
-    broken = outcome.broken.clone()
-    index = broken.nonzero().squeeze(1)
-    margins = outcome.margins.clone()
-    if len(index):
-        seen = target[index].replay(outcome.points[index])
-        broken[index] = seen.broken
-        margins[index] = seen.margins
-    points = torch.where(broken.unsqueeze(1), outcome.points, torch.nan)
-    return {
-        "holds": ~broken.cpu().numpy(),
-        "margins": margins.cpu().numpy(),
-        "counterexamples": points.cpu().numpy(),
-    }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -270,19 +241,13 @@ class ConstraintAccuracy(PropertyScorer):
 
 
 def _sample(model, rows, labels, seed, *, property, sampling):
-    x, labels, generator = _to_torch(model, rows, labels, seed)
+    x, labels, generator = as_tensors(model, rows, labels, seed)
     target = Target(model, property, x, labels)
     found = sampling.summary(target, generator)
-    worst = _confirmed(target, found.worst)
+    worst = confirmed(target, found.worst)
     return {
         "counts": found.n_holding.cpu().numpy(),
         "first_holds": found.first_holds.cpu().numpy(),
         "margins": worst["margins"],
         "counterexamples": worst["counterexamples"],
     }
-
-
-def _to_torch(model, rows, labels, seed):
-    generator = torch.Generator(model.device).manual_seed(seed)
-    labels = None if labels is None else torch.as_tensor(labels, device=model.device)
-    return model.rows(rows), labels, generator

@@ -1,25 +1,20 @@
 """Robustness under named corruptions of images."""
 
 import zlib
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 from sklearn.utils import check_random_state
 
-from skrobust._evaluation import evaluate_in_chunks
 from skrobust._validation import (
     check_bounds,
     check_choice,
-    check_columns,
     check_integer,
-    check_real,
     check_within_bounds,
     expected,
 )
-from skrobust.networks import as_model
-from skrobust.scorers._base import RobustnessScorer, ScoreResult
+from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
 from skrobust.statistics import clopper_pearson, hoeffding
 
 __all__ = ["CorruptionRobustness", "CorruptionRobustnessResult"]
@@ -35,6 +30,8 @@ class CorruptionRobustnessResult(ScoreResult):
         Mean over the corruptions of accuracies, or of agreements.
     interval : Interval
         Hoeffding's, for inputs drawn as those of `X` were and these corruptions.
+    counted : {"accuracy", "agreement"}
+        What the score is the mean of.
     names : tuple of str
         Of the corruptions.
     accuracies : ndarray of shape (n_corruptions,)
@@ -51,6 +48,7 @@ class CorruptionRobustnessResult(ScoreResult):
         Labels under each corruption.
     """
 
+    counted: str
     names: tuple
     accuracies: np.ndarray
     agreements: np.ndarray
@@ -167,8 +165,7 @@ class CorruptionRobustness(RobustnessScorer):
         if bounds is None or not all(isinstance(bound, float) for bound in bounds):
             raise ValueError(expected("bounds", self.bounds, "a pair (low, high) of floats"))
         check_choice("reference", self.reference, ("label", "prediction"))
-        check_real("confidence", self.confidence, low=0, high=1, closed="neither")
-        check_integer("chunk_size", self.chunk_size, low=1)
+        self._check_common()
         if self.scorer is not None and not callable(self.scorer):
             raise TypeError(expected("scorer", self.scorer, "a callable, or None"))
         self._named()
@@ -201,31 +198,22 @@ class CorruptionRobustness(RobustnessScorer):
             True labels; needed for ``reference="label"``.
         """
         self.check()
-        if y is None and self.reference == "label":
-            raise ValueError(
-                "Got y=None, but expected the true labels: the scorer has reference='label'. "
-                "Give y, or set reference='prediction'."
-            )
-        check_columns(estimator, X)
-        shape = np.shape(X)
-        model = as_model(estimator, {"labels"}, needs_gradient=False, input_shape=shape[1:])
-        rows = model.check_rows(X)
+        needed_by = BY_LABEL.format("scorer") if self.reference == "label" else ""
+        sample = self._sample(estimator, X, y, needed_by=needed_by)
+        rows, shape = sample.rows, np.shape(X)
         check_within_bounds(rows, self.bounds)
-        labels = None if y is None else model.encode(y).cpu().numpy()
-        if labels is not None and len(labels) != len(rows):
-            raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
         images = rows.reshape(len(rows), *self._image_shape(shape))
-        clean = self._predict(model, rows)
+        clean = self._predict(sample)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         predictions, scores = [], []
         for name, corruption in self._named().items():
             corrupted = self._corrupted(name, corruption, images, seed)
-            predictions.append(self._predict(model, corrupted))
+            predictions.append(self._predict(replace(sample, rows=corrupted)))
             scored = self.scorer is not None
             scores.append(
                 self.scorer(estimator, corrupted.reshape(shape), y) if scored else np.nan
             )
-        return self._read(model, np.stack(predictions, axis=1), clean, labels, np.array(scores))
+        return self._read(sample, np.stack(predictions, axis=1), clean, np.array(scores))
 
     def _image_shape(self, shape):
         """Return the shape of one image of `X`, which has `shape`."""
@@ -259,21 +247,11 @@ class CorruptionRobustness(RobustnessScorer):
         check_within_bounds(rows, self.bounds)
         return rows
 
-    def _predict(self, model, rows):
-        found = evaluate_in_chunks(
-            _predict,
-            model,
-            rows,
-            fingerprint=partial(_key, model, rows),
-            chunk_size=self.chunk_size,
-            random_state=0,
-            n_jobs=self.n_jobs,
-            memory=self.memory,
-            verbose=self.verbose,
-        )
-        return found["index"]
+    def _predict(self, sample):
+        return self._in_chunks(_predict, sample, random_state=0)["index"]
 
-    def _read(self, model, predictions, clean, labels, scores):
+    def _read(self, sample, predictions, clean, scores):
+        labels = sample.labels
         kept = predictions == clean[:, None]
         right = kept if labels is None else predictions == labels[:, None]
         counted = right if self.reference == "label" else kept
@@ -281,23 +259,19 @@ class CorruptionRobustness(RobustnessScorer):
         return CorruptionRobustnessResult(
             score=float(counted.mean()),
             interval=hoeffding(counted.mean(axis=1), confidence=self.confidence),
+            counted="accuracy" if self.reference == "label" else "agreement",
             names=tuple(self._named()),
             accuracies=np.full(n_corruptions, np.nan) if labels is None else right.mean(axis=0),
             agreements=kept.mean(axis=0),
             intervals=tuple(clopper_pearson(k, n, self.confidence) for k in counted.sum(axis=0)),
             scores=scores.astype(np.float64),
             clean_accuracy=np.nan if labels is None else float((clean == labels).mean()),
-            predictions=model.classes[predictions],
+            predictions=sample.model.classes[predictions],
         )
 
 
 def _predict(model, rows, labels, seed):
     return {"index": model.replay(model.rows(rows)).argmax(dim=1).cpu().numpy()}
-
-
-def _key(model, rows):
-    few = model.replay(model.rows(rows[:64])).double().cpu().numpy()
-    return model.fingerprint(), few
 
 
 # ---- corruptions of images with pixels in [0, 1], rows and columns last ------------------

@@ -8,21 +8,17 @@ import torch
 from scipy.stats import norm as normal
 
 from skrobust._ball import Ball
-from skrobust._evaluation import evaluate_in_chunks
 from skrobust._validation import (
     check_bounds,
     check_choice,
-    check_columns,
     check_integer,
-    check_real,
     check_within_bounds,
     expected,
 )
-from skrobust.networks import as_model
-from skrobust.scorers._base import RobustnessScorer, ScoreResult
+from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
 from skrobust.statistics import Interval, hoeffding
 
-__all__ = ["RobustnessScore", "RobustnessScoreResult"]
+__all__ = ["RobustnessScore", "RobustnessScoreResult", "check_radii", "predicted_classes"]
 
 _SOURCES = ("uniform", "data", "class-data")
 _TYPES = {"uniform": 1, "data": 2, "class-data": 3}
@@ -109,8 +105,9 @@ class RobustnessScore(RobustnessScorer):
         or (n_samples, n_epsilons), from the smallest to the largest.
     epsilons : float or array-like of shape (n_epsilons,), default=0.1
         Radii in units of the input, positive and rising.
-    norm : {"linf", "l2"}, default="linf"
-        Norm of the balls.
+    norm : {"linf", "l2"} or None, default="linf"
+        Norm of the balls. None, for a callable `Q` alone: all of its points count, whose scale
+        the radius then is.
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
         Valid domain of the inputs.
     reference : {"prediction", "label"}, default="prediction"
@@ -136,8 +133,8 @@ class RobustnessScore(RobustnessScorer):
     Notes
     -----
     With ``H="all"``, points that are drawn miss small regions of another label, so that the
-    score is an estimate from above, the more so in many dimensions. An attack is the better
-    method there.
+    score is an estimate from above, the more so in many dimensions. Attacks are the better
+    method there: `ConstraintSecurity` is R1 by an attack, `MarginRobustness` is R2.
 
     With 64 features or more, the points around some 64 samples at a time share random numbers,
     each with its own signs, since fresh ones would cost as much as a small network. Each share
@@ -213,7 +210,7 @@ class RobustnessScore(RobustnessScorer):
               ``G = p(x)``), up to the largest radius, and divided by it.
             - R3, type 1: share of uniform points of the ball that have the label.
             - R4, type 2: such a share of points of the data distribution (``H(p) = p``,
-              ``G = p(x) / epsilon``).
+              ``G = p(x) / epsilon``); `ManifoldRobustness` draws them by an autoencoder.
             - R5, type 3: as R4, of points of the same class.
 
             H and G of R2 and R4 are those of the paper. The other three are this library's
@@ -241,14 +238,14 @@ class RobustnessScore(RobustnessScorer):
             value = getattr(self, name)
             if not callable(value):
                 check_choice(name, value, tuple(named))
-        _check_epsilons(self.epsilons)
-        check_choice("norm", self.norm, ("linf", "l2"))
+        check_radii("epsilons", self.epsilons)
+        if not (self.norm is None and callable(self.Q)):
+            check_choice("norm", self.norm, ("linf", "l2"))
         check_bounds(self.bounds)
         check_choice("reference", self.reference, ("prediction", "label"))
         check_integer("n_samples", self.n_samples, low=1)
         check_integer("batch_size", self.batch_size, low=1)
-        check_real("confidence", self.confidence, low=0, high=1, closed="neither")
-        check_integer("chunk_size", self.chunk_size, low=1)
+        self._check_common()
         return self
 
     def evaluate(self, estimator, X, y=None):
@@ -264,46 +261,29 @@ class RobustnessScore(RobustnessScorer):
             True labels, for ``reference="label"`` and ``Q="class-data"``.
         """
         self.check()
-        check_columns(estimator, X)
-        model = as_model(estimator, {"labels"}, needs_gradient=False, input_shape=np.shape(X)[1:])
-        rows = model.check_rows(X)
+        sample = self._sample(estimator, X, y, needed_by=self._needs_labels())
+        rows = sample.rows
         check_within_bounds(rows, check_bounds(self.bounds, rows.shape[1]))
-        labels = self._labels(model, rows, y)
-        epsilons = _check_epsilons(self.epsilons)
-        found = evaluate_in_chunks(
-            partial(_shares, **self._question(model, rows, labels, epsilons)),
-            model,
-            rows,
-            labels,
-            fingerprint=partial(_key, model, rows),
-            chunk_size=self.chunk_size,
-            random_state=self.random_state,
-            n_jobs=self.n_jobs,
-            memory=self.memory,
-            verbose=self.verbose,
-        )
-        return self._read(rows, epsilons, **found)
+        epsilons = check_radii("epsilons", self.epsilons)
+        measure = partial(_shares, **self._question(sample, epsilons))
+        return self._read(rows, epsilons, **self._in_chunks(measure, sample))
 
-    def _labels(self, model, rows, y):
-        if y is None:
-            if self.reference == "label" or self.Q == "class-data":
-                needs = "reference='label'" if self.reference == "label" else "Q='class-data'"
-                raise ValueError(f"Got y=None, but expected the true labels, for {needs}.")
-            return None
-        labels = model.encode(y).cpu().numpy()
-        if len(labels) != len(rows):
-            raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
-        return labels
+    def _needs_labels(self):
+        """Say what needs true labels; nothing if nothing does."""
+        if self.reference == "label":
+            return BY_LABEL.format("scorer")
+        return "the scorer has Q='class-data'" if self.Q == "class-data" else ""
 
-    def _question(self, model, rows, labels, epsilons):
+    def _question(self, sample, epsilons):
         """Return what each chunk is asked, as arguments of `_shares`."""
         if callable(self.Q):
-            source = _Generated(self.Q, model.classes, self.n_samples, self.batch_size)
+            source = _Generated(self.Q, sample.model.classes, self.n_samples, self.batch_size)
         elif self.Q == "uniform":
             source = _Uniform(self.n_samples, self.batch_size, self.bounds)
         else:
-            predicted = _predicted(model, rows, self.batch_size)
-            source = _Neighbours(rows, predicted, labels if self.Q == "class-data" else None)
+            predicted = predicted_classes(sample.model, sample.rows, self.batch_size)
+            labels = sample.labels if self.Q == "class-data" else None
+            source = _Neighbours(sample.rows, predicted, labels)
         return {
             "source": source,
             "epsilons": tuple(epsilons),
@@ -336,22 +316,17 @@ class RobustnessScore(RobustnessScorer):
         )
 
 
-def _check_epsilons(epsilons):
-    """Return the radii as an array of shape (n_epsilons,)."""
+def check_radii(name, radii):
+    """Return rising positive numbers as an array of shape (n,), else raise a ValueError."""
     expectation = "a positive number, or an array of rising positive numbers"
     try:
-        values = np.atleast_1d(np.asarray(epsilons, dtype=np.float64))
+        values = np.atleast_1d(np.asarray(radii, dtype=np.float64))
     except (TypeError, ValueError):
-        raise ValueError(expected("epsilons", epsilons, expectation)) from None
+        raise ValueError(expected(name, radii, expectation)) from None
     fits = values.ndim == 1 and len(values) and np.isfinite(values).all() and values[0] > 0
     if not fits or (np.diff(values) <= 0).any():
-        raise ValueError(expected("epsilons", epsilons, expectation))
+        raise ValueError(expected(name, radii, expectation))
     return values
-
-
-def _key(model, rows):
-    few = model.replay(model.rows(rows[:64])).double().cpu().numpy()
-    return model.fingerprint(), few
 
 
 # ---- weights of the radii ----------------------------------------------------------------
@@ -399,7 +374,7 @@ def _interval(integrals, totals, score, confidence):
 
 def _shares(model, rows, labels, seed, *, source, epsilons, norm, reference, batch_size):
     """Return for each row and radius the share of points in the ball that have its label."""
-    own = torch.as_tensor(_predicted(model, rows, batch_size), device=model.device)
+    own = torch.as_tensor(predicted_classes(model, rows, batch_size), device=model.device)
     wanted = own if reference == "prediction" else torch.as_tensor(labels, device=model.device)
     is_wanted = own == wanted
     n_kept, n_points = source.count(model, rows, labels, wanted, is_wanted, epsilons, norm, seed)
@@ -410,7 +385,8 @@ def _shares(model, rows, labels, seed, *, source, epsilons, norm, reference, bat
     }
 
 
-def _predicted(model, rows, batch_size):
+def predicted_classes(model, rows, batch_size):
+    """Return the class index that a model gives each row, (n,)."""
     parts = [
         model.replay(model.rows(rows[start : start + batch_size])).argmax(dim=1)
         for start in range(0, len(rows), batch_size)
@@ -562,9 +538,7 @@ class _Generated:
                     raise ValueError(
                         f"Got Q with points of shape {drawn.shape}, but expected {shape}."
                     )
-                offset = drawn.astype(np.float64) - x[:, None]
-                distance = np.linalg.norm(offset, np.inf if norm == "linf" else 2, axis=2)
-                near = distance <= epsilon * (1 + 1e-6)  # False for NaN
+                near = _are_near(drawn, x, epsilon, norm)
                 points = torch.as_tensor(
                     np.where(near[:, :, None], drawn, x[:, None]),
                     dtype=model.dtype,
@@ -574,3 +548,11 @@ class _Generated:
                 n_points[block, j] = near.sum(axis=1)
                 n_kept[block, j] = (near & same).sum(axis=1)
         return n_kept, n_points
+
+
+def _are_near(points, x, epsilon, norm):
+    """Tell which points, of shape (k, r, n_features), lie in the balls; NaN does not: (k, r)."""
+    if norm is None:
+        return np.isfinite(points).all(axis=2)
+    offset = points.astype(np.float64) - x[:, None]
+    return np.linalg.norm(offset, np.inf if norm == "linf" else 2, axis=2) <= epsilon * (1 + 1e-6)

@@ -7,24 +7,18 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.special import expit, logsumexp
 from sklearn.utils import check_random_state
 
-from skrobust._evaluation import evaluate_in_chunks
 from skrobust._parameters import DefaultParts
 from skrobust._validation import (
     check_choice,
-    check_columns,
-    check_instance,
-    check_integer,
     check_real,
     expected,
 )
-from skrobust.attacks import PGD, Attack, Target
+from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import ToleranceWarning
-from skrobust.networks import as_model
-from skrobust.properties import ClassificationRobustness, RobustnessProperty, StandardRobustness
-from skrobust.scorers._base import RobustnessScorer, ScoreResult
+from skrobust.properties import ClassificationRobustness, LinearRows, StandardRobustness
+from skrobust.scorers._base import PropertyScorer, ScoreResult, as_tensors, attacked
 from skrobust.statistics import (
     AnytimeRule,
     Interval,
@@ -37,6 +31,8 @@ from skrobust.statistics import (
     sample_size,
     sequential_rule,
 )
+from skrobust.verification import Bounds, lower_bounds
+from skrobust.verification._query import outer_ball
 
 __all__ = ["GlobalRobustness", "GlobalRobustnessResult", "QuantitativeRobustnessResult"]
 
@@ -139,7 +135,7 @@ class QuantitativeRobustnessResult(ScoreResult):
     change_bounds: np.ndarray
 
 
-class GlobalRobustness(DefaultParts, RobustnessScorer):
+class GlobalRobustness(DefaultParts, PropertyScorer):
     """Probability that an input drawn as the data were is locally robust.
 
     A tolerance and a confidence are fixed in advance; as many samples as these need are drawn
@@ -167,16 +163,22 @@ class GlobalRobustness(DefaultParts, RobustnessScorer):
         samples than "hoeffding".
     local : Attack, verifier or None, default=None
         How local robustness is decided. Attacks give an upper estimate; None is ``PGD()``. A
-        verifier is what has `encode` and `decide`, as those of `skrobust.verification` do: it
-        verifies, falsifies, or leaves unknown, and the result gives both sides.
+        verifier is what has `encode` and `decide`, as those of `skrobust.verification` do:
+        ``Bounds()`` verifies or leaves unknown, and gives a lower estimate; ``Cascade()``,
+        ``Exact()``, and ``TreeVerifier()`` for trees, also falsify, and give the share itself.
+        Where they leave samples unknown, at a time limit, the result gives both sides.
     quantitative : None or "linf-probabilities", default=None
         If given, what is measured is the largest change of a class probability in the ball (of
-        `property`, which serves for nothing else), and the score is one minus its mean.
-    threshold : float, default=None
+        `property`, which serves for nothing else), and the score is one minus its mean. `local`
+        is then an attack, which finds changes, or ``Bounds()``, which also proves that none is
+        larger.
+    threshold : float or None, default=None
         With `quantitative`: the score is the share of samples that change by at most this, in
         [0, 1]. The paper's is 0.5.
+    timeout : float or None, default=None
+        Seconds that a verifier may take for one sample, which is unknown then. No limit if None.
     chunk_size : int, default=256
-        Samples of one job.
+        Samples of one job; few, where `n_jobs` shares out a verifier that is slow.
     random_state : int, RandomState instance or None, default=None
         For the draw, and for attacks with random starts.
     n_jobs : int or None, default=None
@@ -229,6 +231,7 @@ class GlobalRobustness(DefaultParts, RobustnessScorer):
         local=None,
         quantitative=None,
         threshold=None,
+        timeout=None,
         chunk_size=256,
         random_state=None,
         n_jobs=None,
@@ -242,6 +245,7 @@ class GlobalRobustness(DefaultParts, RobustnessScorer):
         self.local = local
         self.quantitative = quantitative
         self.threshold = threshold
+        self.timeout = timeout
         self.chunk_size = chunk_size
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -253,17 +257,16 @@ class GlobalRobustness(DefaultParts, RobustnessScorer):
 
     def check(self):
         """Validate the parameters; return self."""
-        example = "ClassificationRobustness(epsilon=0.1)"
-        check_instance("property", self.property, RobustnessProperty, example).check()
         check_real("tolerance", self.tolerance, low=0, high=1, closed="neither")
-        check_real("confidence", self.confidence, low=0, high=1, closed="neither")
         check_choice("bound", self.bound, _BOUNDS)
-        check_integer("chunk_size", self.chunk_size, low=1)
+        self._check_common()
         local = self._part("local")
         if not (isinstance(local, Attack) or _is_verifier(local)):
             expectation = "an Attack, such as PGD(), or a verifier, such as Cascade()"
             raise TypeError(expected("local", local, expectation))
         local.check()
+        if self.timeout is not None:
+            check_real("timeout", self.timeout, low=0, closed="neither")
         self._check_quantity()
         return self
 
@@ -274,6 +277,10 @@ class GlobalRobustness(DefaultParts, RobustnessScorer):
                 raise ValueError(expected("threshold", self.threshold, expectation))
             return
         check_choice("quantitative", self.quantitative, ("linf-probabilities",))
+        local = self._part("local")
+        if not isinstance(local, Attack | Bounds):
+            expectation = "an Attack, or Bounds(), with quantitative='linf-probabilities'"
+            raise TypeError(expected("local", local, expectation))
         if self.threshold is not None:
             check_real("threshold", self.threshold, low=0, high=1)
         elif self.bound not in ("hoeffding", "bernstein"):
@@ -293,45 +300,44 @@ class GlobalRobustness(DefaultParts, RobustnessScorer):
             True labels, where the property needs them.
         """
         self.check()
-        sample = self._sample(estimator, X, y)
-        return self._read(*self._draw(sample))
-
-    def _sample(self, estimator, X, y):
-        """Return what is drawn from: a model and all rows, with how to measure some of them."""
-        check_columns(estimator, X)
         local = self._part("local")
         needs_gradient = isinstance(local, Attack) and local.needs_gradient
-        outputs = {"probabilities"} if self.quantitative else self.property.needed_outputs
-        model = as_model(
-            estimator, outputs, needs_gradient=needs_gradient, input_shape=np.shape(X)[1:]
-        )
-        rows = model.check_rows(X)
-        self.property.check(rows)
-        labels = None if self.quantitative else _labels(model, self.property, rows, y)
-        measure, state = self._measure(local, model, rows.shape[1])
-        return _Sample(rows, labels, measure, state, partial(_key, model, rows))
+        property = self._asked()
+        sample = self._prepare(estimator, X, y, needs_gradient, property)
+        measure, state = self._way(local, property, sample)
+        return self._read(*self._draw(sample, measure, state))
 
-    def _measure(self, local, model, n_features):
-        """Return how one chunk of rows is measured, and by what state."""
+    def _asked(self):
+        """Return the property that is asked of each sample."""
         if self.quantitative is None:
-            if isinstance(local, Attack):
-                return partial(_attack, property=self.property, attack=local), model
-            state = local.encode(model, self.property, n_features)
-            return partial(_decide, verifier=local), state
+            return self.property
+        # What breaks it most is the largest change. Nothing breaks it: none is above 1.
         ball = {name: getattr(self.property, name) for name in ("epsilon", "norm", "bounds")}
-        if isinstance(local, Attack):
-            return partial(_change, ball=ball, attack=local), model
-        logits = StandardRobustness(delta=_FAR, reference="prediction", **ball)
-        state = local.encode(model, logits, n_features)
-        return partial(_bounded_change, ball=ball, attack=PGD(), verifier=local), (model, state)
+        return StandardRobustness(
+            delta=1.0, output="probabilities", reference="prediction", **ball
+        )
 
-    def _draw(self, sample):
+    def _way(self, local, property, sample):
+        """Return how a chunk of rows is measured, and the state for that."""
+        model, n_features = sample.model, sample.rows.shape[1]
+        attacks = isinstance(local, Attack)
+        if self.quantitative is None:
+            if attacks:
+                return partial(_attack, property=property, attack=local), model
+            asked = {"property": property, "verifier": local, "timeout": self.timeout}
+            return partial(_decide, **asked), local.encode(model, property, n_features)
+        if attacks:
+            return partial(_change, property=property, attack=local), model
+        state = local.encode(model, _same_label(property), n_features)
+        return partial(_bounded_change, property=property, attack=PGD(), bounds=local), state
+
+    def _draw(self, sample, measure, state):
         """Draw and measure samples until the rule stops for every sequence of values.
 
         Returns the rule, the findings, the places drawn, and the sequences, each cut at its
         own stop.
         """
-        n_available = len(sample.rows)
+        n_available = len(sample)
         random = check_random_state(self.random_state)
         rule = _rule(self.bound, float(self.tolerance), float(self.confidence), n_available)
         order = random.permutation(n_available)[: rule.n_max]
@@ -340,7 +346,12 @@ class GlobalRobustness(DefaultParts, RobustnessScorer):
         while True:
             # A floor, since a batch of one sample takes about as long as one of several.
             stop = min(max(stop, n + _FEWEST), rule.n_max)
-            part = self._look(sample, order[n:stop], int(random.randint(2**31 - 1)))
+            part = self._in_chunks(
+                measure,
+                sample[order[n:stop]],
+                state=state,
+                random_state=int(random.randint(2**31 - 1)),
+            )
             found = part if found is None else _joined(found, part)
             n = stop
             sequences = self._values(found)
@@ -356,21 +367,10 @@ class GlobalRobustness(DefaultParts, RobustnessScorer):
         return rule, found, order[:n_used], sequences
 
     def _values(self, found):
-        return _score_changes(found, self.threshold) if self.quantitative else _shares(found)
-
-    def _look(self, sample, index, seed):
-        return evaluate_in_chunks(
-            sample.measure,
-            sample.state,
-            sample.rows[index],
-            None if sample.labels is None else sample.labels[index],
-            fingerprint=sample.fingerprint,
-            chunk_size=self.chunk_size,
-            random_state=seed,
-            n_jobs=self.n_jobs,
-            memory=self.memory,
-            verbose=self.verbose,
-        )
+        proves = not isinstance(self._part("local"), Attack)
+        if self.quantitative is None:
+            return _shares(found, proves)
+        return _score_changes(found, self.threshold, proves)
 
     def _warn(self, rule, sequences, n_available):
         reached = max(rule.tolerance(values) for values in sequences.values())
@@ -396,7 +396,7 @@ class GlobalRobustness(DefaultParts, RobustnessScorer):
             interval = _hull(intervals["lower"], intervals["upper"])
         result = QuantitativeRobustnessResult if self.quantitative else GlobalRobustnessResult
         if not self.quantitative:
-            found["holds"] = _shares(found)[counted]
+            found["holds"] = self._values(found)[counted]
         return result(
             score=scores[counted],
             interval=interval,
@@ -408,43 +408,12 @@ class GlobalRobustness(DefaultParts, RobustnessScorer):
             tolerance=max(rule.tolerance(values) for values in sequences.values()),
             n_used=len(index),
             index=index,
-            **{name: values for name, values in found.items() if name != "can_verify"},
+            **found,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """All rows that there are, and how to measure some of them."""
-
-    rows: np.ndarray
-    labels: np.ndarray | None
-    measure: object
-    state: object
-    fingerprint: object
 
 
 def _is_verifier(local):
     return all(callable(getattr(local, name, None)) for name in ("encode", "decide", "check"))
-
-
-def _labels(model, property, rows, y):
-    """Return the class indices that the property needs, or None."""
-    if not property.needs_labels:
-        return None
-    if y is None:
-        raise ValueError(
-            "Got y=None, but expected the true labels: the property has reference='label'. "
-            "Give y, or set reference='prediction'."
-        )
-    labels = model.encode(y)
-    if len(labels) != len(rows):
-        raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
-    return labels.cpu().numpy()
-
-
-def _key(model, rows):
-    few = model.replay(model.rows(rows[:64])).double().cpu().numpy()
-    return model.fingerprint(), few
 
 
 def _joined(first, second):
@@ -454,104 +423,104 @@ def _joined(first, second):
 # ---- what is found for each sample -------------------------------------------------------
 
 
-def _to_torch(model, rows, labels, seed):
-    generator = torch.Generator(model.device).manual_seed(seed)
-    labels = None if labels is None else torch.as_tensor(labels, device=model.device)
-    return model.rows(rows), labels, generator
-
-
 def _attack(model, rows, labels, seed, *, property, attack):
-    x, labels, generator = _to_torch(model, rows, labels, seed)
-    target = Target(model, property, x, labels)
-    outcome = attack.run(model, property, x, labels, generator=generator)
-    broken, margins = outcome.broken.clone(), outcome.margins.clone()
-    index = broken.nonzero().squeeze(1)
-    if len(index):
-        # A violation counts where the estimator itself shows it.
-        seen = target[index].replay(outcome.points[index])
-        broken[index], margins[index] = seen.broken, seen.margins
-    points = torch.where(broken.unsqueeze(1), outcome.points, torch.nan)
+    found = attacked(model, rows, labels, seed, property=property, attack=attack)
     return {
-        "verdicts": np.where(broken.cpu().numpy(), "falsified", "unknown").astype("<U9"),
-        "margins": margins.cpu().numpy(),
-        "counterexamples": points.cpu().numpy(),
-        "can_verify": np.zeros(len(rows), dtype=bool),
+        "verdicts": np.where(found["holds"], "unknown", "falsified").astype("<U9"),
+        "margins": found["margins"],
+        "counterexamples": found["counterexamples"],
     }
 
 
-def _decide(state, rows, labels, seed, *, verifier):
-    x, labels, generator = _to_torch(state.network, rows, labels, seed)
-    found = verifier.decide(state, x, labels, generator=generator)
+def _decide(state, rows, labels, seed, *, property, verifier, timeout):
+    # The state holds the property too; as an argument it is part of the key in the memory.
+    x, labels, generator = as_tensors(state.network, rows, labels, seed)
+    found = verifier.decide(state, x, labels, timeout=timeout, generator=generator)
     return {
         "verdicts": np.asarray(found.verdicts).astype("<U9"),
         "margins": np.asarray(found.lower, dtype=np.float64),
         "counterexamples": np.asarray(found.counterexamples),
-        "can_verify": np.ones(len(rows), dtype=bool),
     }
 
 
-_FAR = 1e3  # change of the logits that no bound needs to rule out
+def _same_label(property):
+    """Return classification robustness in the balls of another property."""
+    ball = {name: getattr(property, name) for name in ("epsilon", "norm", "bounds")}
+    return ClassificationRobustness(reference="prediction", **ball)
 
 
-def _change(model, rows, labels, seed, *, ball, attack):
+def _change(model, rows, labels, seed, *, property, attack):
     """Return the largest change of a probability that two descents find."""
-    x, _, generator = _to_torch(model, rows, None, seed)
-    before = torch.softmax(model.replay(x).double(), dim=1)
+    x, _, generator = as_tensors(model, rows, None, seed)
+    before = _probabilities(model, x)
     changes = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     # The change itself has hardly a gradient where the softmax is saturated; there, a change of
     # the label is what to look for.
-    for aim in (
-        StandardRobustness(delta=1.0, output="probabilities", reference="prediction", **ball),
-        ClassificationRobustness(reference="prediction", **ball),
-    ):
+    for aim in (property, _same_label(property)):
         points = attack.run(model, aim, x, stop_when_broken=False, generator=generator).points
-        after = torch.softmax(model.replay(points).double(), dim=1)
-        changes = torch.maximum(changes, (after - before).abs().amax(dim=1))
+        moved = (_probabilities(model, points) - before).abs().amax(dim=1)
+        changes = torch.maximum(changes, moved)
     return {"changes": changes.cpu().numpy(), "change_bounds": np.ones(len(rows))}
 
 
-def _bounded_change(models, rows, labels, seed, *, ball, attack, verifier):
-    model, state = models
-    found = _change(model, rows, None, seed, ball=ball, attack=attack)
-    x, _, generator = _to_torch(model, rows, None, seed)
-    lower = np.asarray(verifier.decide(state, x, None, generator=generator).lower)
-    with torch.no_grad():
-        logits = model(x).double().cpu().numpy()
-    bounds = _largest_change(logits, _FAR - lower)
-    # Never below what was found, by the rounding of the softmax.
-    return found | {"change_bounds": np.maximum(bounds, found["changes"])}
+def _probabilities(model, x):
+    return torch.softmax(model.replay(x).double(), dim=1)
 
 
-def _largest_change(logits, reach):
-    """Bound the change of the softmax where no logit moves by more than `reach`.
+_CHUNK = 2**22  # numbers in the largest array of one chunk of bounds
 
-    The probability of class j changes most where its logit moves one way and all others the
-    other way; its log-odds then move by twice the reach.
+
+def _bounded_change(state, rows, labels, seed, *, property, attack, bounds):
+    """Add proved bounds of the change to what is found."""
+    model = state.network
+    found = _change(model, rows, None, seed, property=property, attack=attack)
+    x = model.rows(rows)
+    n_classes = state.graph.n_classes
+    size = n_classes**2 * max(node.size for node in state.graph.nodes)
+    parts = x.split(max(1, _CHUNK // size))
+    reach = [_probability_bounds(state, part, bounds) for part in parts]
+    least, most = (torch.cat(side) for side in zip(*reach, strict=True))
+    before = _probabilities(model, x)
+    moved = torch.maximum(most - before, before - least).amax(dim=1).cpu().numpy()
+    # The slack is for the rounding of the network's own outputs, and of the softmax.
+    moved = np.minimum(np.maximum(moved + 1e-6, found["changes"]), 1.0)
+    return found | {"change_bounds": moved}
+
+
+def _probability_bounds(state, x, bounds):
+    """Return proved lower and upper bounds of each probability in the balls, (n, n_classes).
+
+    From lower bounds of all differences of two logits: p_j = 1 / sum_k exp(z_k - z_j).
     """
-    n_classes = logits.shape[1]
-    others = [np.delete(logits, j, axis=1) for j in range(n_classes)]
-    odds = logits - np.stack([logsumexp(part, axis=1) for part in others], axis=1)
-    move = 2 * np.asarray(reach)[:, None]
-    up, down = expit(odds + move) - expit(odds), expit(odds) - expit(odds - move)
-    return np.minimum(np.maximum(up, down).max(axis=1) + 1e-6, 1.0)
+    n_classes = state.graph.n_classes
+    first, second = (~torch.eye(n_classes, dtype=torch.bool, device=x.device)).nonzero(
+        as_tuple=True
+    )
+    unit = torch.eye(n_classes, dtype=torch.float64, device=x.device)
+    A = (unit[first] - unit[second]).expand(len(x), -1, -1)
+    zero = A.new_zeros(A.shape[:2])
+    rows = LinearRows(A, zero, zero, False, uses_distance=False)
+    ball = outer_ball(state.property, x)
+    with torch.no_grad():
+        lower = lower_bounds(state.graph, ball, rows, bounds.method, n_steps=bounds.n_steps)
+    gaps = A.new_zeros((len(x), n_classes, n_classes))
+    gaps[:, first, second] = torch.nan_to_num(lower, nan=-torch.inf)
+    return torch.exp(-torch.logsumexp(-gaps, dim=2)), torch.exp(-torch.logsumexp(gaps, dim=1))
 
 
 # ---- from samples to sequences of values -------------------------------------------------
 
 
-def _shares(found):
+def _shares(found, proves):
     """Return, for each side, whether each sample counts as robust."""
-    not_falsified = found["verdicts"] != "falsified"
-    if not found["can_verify"].any():
-        return {"upper": not_falsified}
-    return {"lower": found["verdicts"] == "verified", "upper": not_falsified}
+    sides = {"lower": found["verdicts"] == "verified"} if proves else {}
+    return sides | {"upper": found["verdicts"] != "falsified"}
 
 
-def _score_changes(found, threshold):
+def _score_changes(found, threshold, proves):
     """Return, for each side, the score of each sample in [0, 1]."""
-    sides = {"lower": found["change_bounds"], "upper": found["changes"]}
-    if (found["change_bounds"] == 1).all():
-        del sides["lower"]
+    sides = {"lower": found["change_bounds"]} if proves else {}
+    sides["upper"] = found["changes"]
     if threshold is None:
         return {side: 1 - changes for side, changes in sides.items()}
     return {side: changes <= threshold for side, changes in sides.items()}

@@ -2,14 +2,19 @@
 
 from skrobust.verification._base import Reason, Verdict, Verification, Verifier
 from skrobust.verification._bounds import Bounds, lower_bounds
+from skrobust.verification._cascade import Cascade
 from skrobust.verification._exact import Exact
 from skrobust.verification._export import export_query
-from skrobust.verification._lipschitz import lipschitz_bound
+from skrobust.verification._lipschitz import LipschitzBounds, lipschitz_bound
+from skrobust.verification._marabou import Marabou
 from skrobust.verification._trees import TreeVerifier, tree_distances
 
 __all__ = [
     "Bounds",
+    "Cascade",
     "Exact",
+    "LipschitzBounds",
+    "Marabou",
     "Reason",
     "TreeVerifier",
     "Verdict",

@@ -11,17 +11,21 @@ from sklearn.base import BaseEstimator
 
 from skrobust._validation import check_bounds, check_epsilon, check_instance
 from skrobust.attacks import Target
+from skrobust.networks import BlackBox
 from skrobust.networks._piecewise_linear import PiecewiseLinear, piecewise_linear
 from skrobust.properties import RobustnessProperty
+from skrobust.verification._query import check_rows_of_logits
 
 __all__ = [
     "Encoding",
     "Reason",
+    "Step",
     "Stopwatch",
     "Verdict",
     "Verification",
     "Verifier",
     "at_reference",
+    "attacked",
     "confirm",
     "read_graph",
 ]
@@ -56,6 +60,10 @@ class Reason(StrEnum):
         "less than the solver's tolerance; try another epsilon."
     )
     NOT_SUPPORTED = "The verifier cannot treat this point. Try another verifier."
+    DISAGREEMENT = (
+        "A verifier claims a proof where another found a counterexample, which was confirmed. "
+        "The note of the point says which; please report it to the authors of the first one."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +82,10 @@ class Verification:
         Wall time. A time that was spent on several points together is shared out equally.
     lower : ndarray of shape (n,)
         A proved lower bound of the smallest row in the ball; minus infinity where none is known.
+    decided_by : ndarray of shape (n,) of object
+        Name of the step that decided; "" where none did, or only one verifier was asked.
+    notes : ndarray of shape (n,) of object
+        What there is to say of single points, as text.
     """
 
     verdicts: np.ndarray
@@ -81,17 +93,23 @@ class Verification:
     reasons: np.ndarray
     seconds: np.ndarray
     lower: np.ndarray
+    decided_by: np.ndarray
+    notes: np.ndarray
 
     @classmethod
     def undecided(cls, x, reason=Reason.BOUNDS_TOO_LOOSE):
         """Return a result for the rows of the tensor `x` in which nothing is decided."""
         n = len(x)
+        reasons = np.empty(n, dtype=object)
+        reasons.fill(reason)  # np.full would make it a plain string
         return cls(
             np.full(n, Verdict.UNKNOWN, dtype="<U9"),
             np.full(tuple(x.shape), np.nan, dtype=torch.empty(0, dtype=x.dtype).numpy().dtype),
-            np.full(n, reason, dtype=object),
+            reasons,
             np.zeros(n),
             np.full(n, -np.inf),
+            np.full(n, "", dtype=object),
+            np.full(n, "", dtype=object),
         )
 
     def __len__(self):
@@ -129,6 +147,34 @@ class Verification:
         changed.reasons[index] = Reason.PROVED
         if lower is not None:
             changed.lower[index] = lower
+        return changed
+
+    def signed(self, name):
+        """Return this result with a name on what was decided and bears none."""
+        changed = self._copy()
+        unsigned = (self.verdicts != Verdict.UNKNOWN) & (self.decided_by == "")
+        changed.decided_by[unsigned] = name
+        return changed
+
+    def disagree(self, index, points, name, note):
+        """Return this result with a counterexample against a proof at the place `index`.
+
+        Parameters
+        ----------
+        index : int
+        points : ndarray of shape (n_features,)
+            The counterexample, confirmed.
+        name : str
+            Who found it.
+        note : str
+        """
+        changed = self._copy()
+        changed.verdicts[index] = Verdict.FALSIFIED
+        changed.reasons[index] = Reason.DISAGREEMENT
+        changed.counterexamples[index] = points
+        changed.lower[index] = -np.inf  # was a claim of the one that is wrong
+        changed.decided_by[index] = name
+        changed.notes[index] = note
         return changed
 
     def merge(self, index, other):
@@ -171,12 +217,41 @@ class Encoding:
         return Target(self.network, self.property, x, labels)
 
 
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Something that is asked of points, so that a caller can spread it over chunks and jobs.
+
+    Parameters
+    ----------
+    name : str
+    state : Encoding
+    decide : callable
+        ``decide(state, x, labels, timeout=, generator=) -> Verification``; picklable.
+    is_slow : bool
+        Whether one point takes long enough to be a job of its own.
+    """
+
+    name: str
+    state: Encoding
+    decide: object
+    is_slow: bool
+
+
 class Verifier(BaseEstimator, ABC):
     """Base class: decides whether a property holds on the whole ball of each point.
 
     Subclasses define `check`, `decide`, and, where they accept less than piecewise linear
     networks and linear properties, `accepts`.
     """
+
+    @property
+    def name(self):
+        """What the verifier is called in results."""
+        return type(self).__name__.lower()
+
+    def is_slow(self, state):
+        """Return whether one point takes long enough to be a job of its own."""
+        return False
 
     @abstractmethod
     def check(self):
@@ -192,6 +267,8 @@ class Verifier(BaseEstimator, ABC):
         UnsupportedPropertyError
             If the property, or its norm, is of another kind.
         """
+        n_classes = getattr(network, "n_classes", None) or len(network.classes)
+        check_rows_of_logits(property, n_classes)
 
     def encode(self, network, property, n_features=None):
         """Return the `Encoding` of a network and a property, to ask for many points.
@@ -232,6 +309,30 @@ class Verifier(BaseEstimator, ABC):
         -------
         Verification
         """
+
+    def decide_open(self, state, x, labels=None, *, timeout=None, generator=None):
+        """Decide points that an attack and bounds have left open; as `decide` by default."""
+        return self.decide(state, x, labels, timeout=timeout, generator=generator)
+
+    def run(self, state, x, labels, ask, *, timeout=None):
+        """Decide a batch of rows, where a caller sees to the work.
+
+        Parameters
+        ----------
+        state : Encoding
+        x : Tensor of shape (n, n_features)
+        labels : Tensor of shape (n,) or None
+        ask : callable
+            ``ask(step, index, timeout)`` returns the `Verification` that a `Step` gives for
+            the rows at `index`.
+        timeout : float, default=None
+
+        Returns
+        -------
+        Verification
+        """
+        step = Step(self.name, state, self.decide, self.is_slow(state))
+        return ask(step, np.arange(len(x)), timeout).signed(self.name)
 
     def verify(self, network, property, x, labels=None, *, timeout=None, generator=None):
         """Encode a network and a property, and decide; see `encode` and `decide`."""
@@ -274,6 +375,32 @@ def at_reference(target):
     return found.prove(np.flatnonzero(fixed))
 
 
+def attacked(attack, found, state, x, labels=None, generator=None):
+    """Return `found` with its undecided points attacked.
+
+    Parameters
+    ----------
+    attack : Attack
+    found : Verification
+        Of the rows of `x`.
+    state : Encoding
+    x : Tensor of shape (n, n_features)
+    labels : Tensor of shape (n,), default=None
+    generator : torch.Generator, default=None
+    """
+    left, watch = found.undecided_index, Stopwatch()
+    if len(left) == 0:
+        return found
+    target = state.target(x, labels)[torch.as_tensor(left, device=x.device)]
+    outcome = attack.run(
+        state.network, state.property, target.x, target.labels, generator=generator
+    )
+    points, broken = confirm(target, outcome.points, repair=False)
+    found = found.falsify(left, points, broken)
+    found.seconds[left] += watch.elapsed / len(left)
+    return found
+
+
 # ---- confirmation ------------------------------------------------------------------------
 
 _REPAIR_STEPS = 25
@@ -308,7 +435,8 @@ def confirm(target, points, *, repair=True):
     points = target.ball.project(points.to(target.x.dtype))
     broken = _replayed(target, points) & is_candidate
     index = (is_candidate & ~broken).nonzero().squeeze(1)
-    if repair and len(index):
+    # A black box has no gradient to walk down.
+    if repair and len(index) and not isinstance(target.network, BlackBox):
         repaired, mended = _repair(target[index], points[index])
         points[index] = torch.where(mended[:, None], repaired, points[index])
         broken[index] = mended

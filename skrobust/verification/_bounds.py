@@ -106,7 +106,8 @@ class Bounds(Verifier):
         if len(left):
             with torch.no_grad():
                 lower = bound_rows(state.graph, query[left], self.method, self.n_steps, watch)
-            found.lower[left] = query[left].margin(lower).cpu().numpy()
+            margin = query[left].margin(lower).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+            found.lower[left] = margin.cpu().numpy()
             found = found.prove(left[query[left].holds(lower).cpu().numpy()])
         found.seconds[:] = (watch.elapsed - begun) / len(x)
         return found
@@ -137,17 +138,17 @@ def lower_bounds(graph, ball, rows, method="crown", *, n_steps=20):
 
 def bound_rows(graph, query, method="crown", n_steps=20, watch=None):
     """Return proved lower bounds of the rows of a `Query`, of shape (n, m)."""
-    relaxation = relax(graph, query.ball, refine=method != "ibp")
+    relaxation = relax(graph, query.ball, refine=method != "ibp", watch=watch)
     rows = query.rows
     shift = rows.b - reference_error(graph, query)
     if not query.uses_distance:
         return _bound(relaxation, rows.A, shift, None, None, method, n_steps, watch)
-    lower = _by_slopes(relaxation, query, method)
+    lower = _by_slopes(relaxation, query, method, watch)
     left = (~query.holds(lower)).nonzero().squeeze(1)
     if len(left) == 0:
         return lower
     part = query[left]
-    near = proved_radius(graph, part, method)
+    near = proved_radius(graph, part, method, watch=watch)
     far = _bound(
         relaxation[left], part.rows.A, shift[left], part.rows.c, near, method, n_steps, watch
     )
@@ -218,34 +219,39 @@ def reference_error(graph, query):
     return (query.rows.A.abs() @ width.unsqueeze(2)).squeeze(2)
 
 
-def _by_slopes(relaxation, query, method):
+def _by_slopes(relaxation, query, method, watch=None):
     r"""Bound rows by d (slope of the row + c) plus the row at the reference point.
 
     That is least at one end of [0, largest distance].
     """
     rows = query.rows
-    steep = crown(slope_relaxation(relaxation, refine=method != "ibp"), rows.A) + rows.c
+    slopes = slope_relaxation(relaxation, refine=method != "ibp", watch=watch)
+    steep = crown(slopes, rows.A) + rows.c
     steep = steep - 1e-15 * rows.c.abs()
     center = query.ball.center
     point = type(query.ball)(center, query.ball.epsilon, "linf", center, center)
     start = interval_rows(relax(relaxation.graph, point, refine=False), rows.A, rows.b)
     start = torch.where(query.anchored, 0.0, start - reference_error(relaxation.graph, query))
     reach = farthest(query.ball)[:, None]
-    lower = start + torch.where(steep < 0, steep * reach * (1 + 1e-15), 0.0)
+    # Where the slope is NaN, by overflow, so is the bound.
+    lower = start + torch.where(steep >= 0, 0.0, steep * reach * (1 + 1e-15))
     return lower - 1e-15 * lower.abs()
 
 
-def proved_radius(graph, query, method="crown", halvings=_HALVINGS):
-    """Return a distance within which slopes prove all rows, of shape (n,); 0 where none does."""
+def proved_radius(graph, query, method="crown", halvings=_HALVINGS, watch=None):
+    """Return a distance within which slopes prove all rows, of shape (n,); 0 where none does.
+
+    It is not searched for any more when the time of the `watch` is up.
+    """
     reach = farthest(query.ball)
     radius = torch.zeros_like(reach)
     for k in range(1, halvings + 1):
         left = (radius == 0).nonzero().squeeze(1)
-        if len(left) == 0:
+        if len(left) == 0 or (watch is not None and watch.left == 0):
             break
         tried = reach[left] / 2**k
         part = query[left].within(tried)
-        inner = relax(graph, part.ball, refine=method != "ibp")
-        held = part.holds(_by_slopes(inner, part, method))
+        inner = relax(graph, part.ball, refine=method != "ibp", watch=watch)
+        held = part.holds(_by_slopes(inner, part, method, watch))
         radius[left] = torch.where(held, tried, 0.0)
     return radius

@@ -19,6 +19,7 @@ import torch
 
 from skrobust.networks._piecewise_linear import Relu
 from skrobust.verification._relaxation import (
+    Climb,
     Relaxation,
     Units,
     backward,
@@ -31,10 +32,10 @@ from skrobust.verification._relaxation import (
 __all__ = ["Domains", "Problem", "branch"]
 
 _RATE_ALPHA = 0.2
-_RATE_BETA = 0.2  # relative to the size of the rows at the node
+_RATE_BETA = 4.0  # relative to the size of the rows at the node
 _DECAY = 0.9
-_TIGHTEN = 4  # decisions after which the intervals of later layers are tightened again
-_CANDIDATES = 3  # units of each layer that are tried before one is decided
+_SHARE = 1 / 32  # of the domains of a batch that are tightened
+_TIGHTEN = 4  # decisions after which a domain may be tightened again
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +166,7 @@ def branch(problem, *, batch_size, n_steps, watch, visit, leaf):
         if len(left) == 0:
             continue
         left, points = _look(problem, left)
-        if points is not None and visit(points):
+        if visit(points):
             return "end", _lowest(problem, [left, *stack, *stuck])
         is_leaf = left.branch[:, 0] < 0
         for k in is_leaf.nonzero().squeeze(1).tolist():
@@ -226,70 +227,42 @@ def _first(problem):
 
 
 def _relaxation(problem, domains):
-    """Return the relaxation over domains: the root's, but for what was decided since."""
-    root, count = problem.root, len(domains)
-    lows, highs = list(root.lows), list(root.highs)
+    """Return the relaxation over domains: the root's, but for what was decided since.
 
-    def expanded(part):
-        return None if part is None else part.expand(count, *part.shape[1:])
-
-    for j in root.sources:
+    The ball is that of the root, which holds them all, and is not repeated.
+    """
+    root = problem.root
+    lows, highs, lines = list(root.lows), list(root.highs), {}
+    for i in root.graph.piecewise:
+        node = root.graph.nodes[i]
+        j = node.inputs[0]
         lows[j], highs[j] = domains.lows[j], domains.highs[j]
-    graph = root.graph
-    lines = {
-        i: lines_of(
-            graph.nodes[i], lows[graph.nodes[i].inputs[0]], highs[graph.nodes[i].inputs[0]]
-        )
-        for i in graph.piecewise
-    }
-    ball = root.ball
-    ball = replace(
-        ball, center=expanded(ball.center), lower=expanded(ball.lower), upper=expanded(ball.upper)
-    )
-    return replace(
-        root,
-        ball=ball,
-        lows=[expanded(part) for part in lows],
-        highs=[expanded(part) for part in highs],
-        weights=[expanded(part) for part in root.weights],
-        lines=lines,
-        empty=torch.zeros(count, dtype=torch.bool),
-    )
+        lines[i] = lines_of(node, lows[j], highs[j])
+    empty = root.empty.expand(len(domains)).clone()
+    return replace(root, lows=lows, highs=highs, lines=lines, empty=empty)
 
 
 def _bound(problem, domains, n_steps):
     """Bound domains; return them with what was learned."""
     relaxation = _relaxation(problem, domains)
     rows, options = problem.rows[domains.problem], _options(problem, domains)
-    alphas = {i: part.clone().requires_grad_() for i, part in domains.alphas.items()}
-    multipliers = {j: part.clone().requires_grad_() for j, part in domains.betas.items()}
-    scales = problem.scales
-    optimiser = torch.optim.Adam(
-        [
-            {"params": list(alphas.values()), "lr": _RATE_ALPHA},
-            {"params": list(multipliers.values()), "lr": _RATE_BETA},
-        ]
+    alphas = {i: part.clone() for i, part in domains.alphas.items()}
+    multipliers = {j: part.clone() for j, part in domains.betas.items()}
+    climb = Climb(
+        [(alphas.values(), _RATE_ALPHA, 1.0), (multipliers.values(), _RATE_BETA, torch.inf)],
+        _DECAY,
     )
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, _DECAY)
     best = domains.lower
     for step in range(n_steps + 1):
         with torch.set_grad_enabled(step < n_steps):
-            betas = _signed(multipliers, domains.signs, scales)
+            betas = _signed(multipliers, domains.signs, problem.scales)
             lower = crown(relaxation, rows, alphas=alphas, betas=betas, **options)
             margin = problem.margin(lower, domains.problem)
-        better = margin.detach() > best
-        best = torch.where(better, margin.detach(), best)
-        if step == n_steps or (best >= 0).all():
+        best = torch.fmax(best, margin.detach())
+        # Without an open unit there is nothing to learn.
+        if step == n_steps or not margin.requires_grad or (best >= 0).all():
             break
-        optimiser.zero_grad()
-        torch.where(best < 0, -margin, 0.0).sum().backward()
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            for part in alphas.values():
-                part.clamp_(0, 1)
-            for part in multipliers.values():
-                part.clamp_(min=0)
+        climb.step(torch.where(best < 0, margin, 0.0).sum())
     return replace(
         domains,
         lower=best,
@@ -301,6 +274,8 @@ def _bound(problem, domains, n_steps):
 def _tightened(problem, domains):
     """Return domains with the intervals behind decided units tightened, where it is time."""
     due = (domains.depth >= _TIGHTEN).nonzero().squeeze(1)
+    # The lowest have the most domains below them.
+    due = due[domains.lower[due].argsort()[: int(len(domains) * _SHARE)]]
     later = [j for j in problem.root.sources if _is_behind(problem.root.graph, j)]
     if len(due) == 0 or not later:
         return domains
@@ -346,49 +321,18 @@ def _options(problem, domains):
     }
 
 
-def _least_points(ball, rows):
-    """Return where the first row is least in the box, of shape (P, n_features)."""
-    return torch.where(rows[:, 0] > 0, ball.lower, ball.upper)
-
-
 def _look(problem, domains):
-    """Return what to decide next in each domain, and points where rows may fail.
-
-    The units whose lines cost most (BaBSR) are tried: both halves are bounded once, and the
-    unit whose weaker half is best is taken (filtered smart branching).
-    """
+    """Return what to decide next in each domain, and points where rows may fail."""
     with torch.no_grad():
         relaxation = _relaxation(problem, domains)
         rows = problem.rows[domains.problem]
         betas = _signed(domains.betas, domains.signs, problem.scales)
         trace, last = {}, len(relaxation.graph.nodes) - 1
-        backward(relaxation, last, rows, None, domains.alphas, betas, trace)
-        points = _least_points(relaxation.ball, trace[0].flatten(2)) if 0 in trace else None
-        candidates = _candidates(relaxation, trace, domains.alphas)
-        if candidates.shape[1] > 1:
-            best = torch.full((len(domains),), -torch.inf, dtype=torch.float64)
-            chosen = candidates[:, 0]
-            for k in range(candidates.shape[1]):
-                tried = replace(domains, branch=candidates[:, k])
-                value = _evaluated(problem, _split(tried)).view(2, -1)
-                # Far above 0 is no better than 0.
-                value = value.clamp(max=0).amin(dim=0) + 1e-3 * value.clamp(max=0).amax(dim=0)
-                value = torch.where(candidates[:, k, 0] < 0, -torch.inf, value)
-                chosen = torch.where((value > best)[:, None], candidates[:, k], chosen)
-                best = torch.maximum(best, value)
-            candidates = chosen.unsqueeze(1)
-    return replace(domains, branch=candidates[:, 0]), points
-
-
-def _evaluated(problem, domains):
-    """Return margins of domains with the slopes and multipliers that they have."""
-    relaxation = _relaxation(problem, domains)
-    rows = problem.rows[domains.problem]
-    betas = _signed(domains.betas, domains.signs, problem.scales)
-    lower = crown(
-        relaxation, rows, alphas=domains.alphas, betas=betas, **_options(problem, domains)
-    )
-    return problem.margin(lower, domains.problem)
+        pulled, _, _ = backward(relaxation, last, rows, None, domains.alphas, betas, trace)
+        # Where the first row is least in the box.
+        points = torch.where(pulled[:, 0] > 0, relaxation.ball.lower, relaxation.ball.upper)
+        branch = _costliest(relaxation, trace, domains.alphas)
+    return replace(domains, branch=branch), points
 
 
 def _signed(multipliers, signs, scales):
@@ -400,9 +344,11 @@ def _signed(multipliers, signs, scales):
     }
 
 
-def _candidates(relaxation, trace, alphas):
-    """Return nodes and units whose lines cost most, of shape (P, k, 2), the worst first."""
-    scores, places = [], []
+def _costliest(relaxation, trace, alphas):
+    """Return the node and the unit whose lines cost most in each domain, of shape (P, 2)."""
+    count = len(next(iter(trace.values())))
+    best = torch.full((count,), -1.0, dtype=torch.float64)
+    chosen = torch.full((count, 2), -1)
     for i in relaxation.graph.piecewise:
         node, lines = relaxation.graph.nodes[i], relaxation.lines[i]
         if not isinstance(node, Relu) or i not in trace or not lines.open.any():
@@ -416,16 +362,11 @@ def _candidates(relaxation, trace, alphas):
         below = torch.where(lines.convex, kink, chord)
         above = torch.where(lines.convex, chord, kink)
         cost = (here.clamp(min=0) * below - here.clamp(max=0) * above).sum(dim=1)
-        cost = torch.where(lines.open, cost + 1e-30, -1.0).flatten(1)
-        value, unit = cost.topk(min(_CANDIDATES, cost.shape[1]), dim=1)
-        scores.append(value)
-        places.append(torch.stack([torch.full_like(unit, j), unit], dim=2))
-    if not scores:
-        return torch.full((len(relaxation), 1, 2), -1)
-    scores, places = torch.cat(scores, dim=1), torch.cat(places, dim=1)
-    places = torch.where(scores.unsqueeze(2) > 0, places, -1)
-    order = scores.argsort(dim=1, descending=True)
-    return places.gather(1, order.unsqueeze(2).expand(-1, -1, 2))
+        value, unit = torch.where(lines.open, cost, -1.0).flatten(1).max(dim=1)
+        place = torch.stack([torch.full_like(unit, j), unit], dim=1)
+        chosen = torch.where((value > best)[:, None], place, chosen)
+        best = torch.maximum(best, value)
+    return chosen
 
 
 def _split(domains):

@@ -15,6 +15,7 @@ from skrobust.verification._base import (
     Stopwatch,
     Verification,
     Verifier,
+    attacked,
     confirm,
 )
 from skrobust.verification._bounds import Bounds, bound_rows, proved_radius, reference_error
@@ -26,6 +27,8 @@ from skrobust.verification._relaxation import check_finite, farthest, relax
 __all__ = ["Exact"]
 
 _FIRST_SECONDS = 1.0
+_PIECES = 200  # of the outputs' range, for a concave row in one linear piece
+_ROOT_STEPS = 5  # of gradients, for each interval of the whole ball
 _HALVINGS = 40  # of the distance, down to where a network is one linear piece
 
 
@@ -55,8 +58,9 @@ class Exact(Verifier):
     -----
     It is complete, up to the tolerances below, for linear properties in L-infinity balls, and
     networks whose units are ReLU and leaky ReLU; with clamps and max-pools where HiGHS decides.
-    In L2 balls, where HiGHS has no part, a domain without undecided units may stay open. So it
-    may for `StrongClassificationRobustness`, whose row is concave in the outputs.
+    In L2 balls, where HiGHS has no part, a domain without undecided units may stay open. For
+    `StrongClassificationRobustness`, whose row is concave in the outputs, the range of the
+    outputs is halved in such a domain, up to 200 times.
 
     The proofs of branch and bound hold in float64 with rounding accounted for. HiGHS is asked
     for the absence of points at which the row is below 1e-6, relative to the numbers in the
@@ -107,35 +111,34 @@ class Exact(Verifier):
     def _graph(self, network, n_features):
         return check_finite(super()._graph(network, n_features))
 
+    def is_slow(self, state):
+        return True
+
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
         found = Bounds().decide(state, x, labels, timeout=timeout)
-        found = self._attacked(found, state, x, labels, generator)
-        for place in found.undecided_index:
-            at = slice(place, place + 1)
-            decided = self._decide_point(
-                state, x[at], None if labels is None else labels[at], Stopwatch(timeout)
-            )
-            found = found.merge(slice(place, place + 1), decided)
-        return found
-
-    def _attacked(self, found, state, x, labels, generator):
-        left, watch = found.undecided_index, Stopwatch()
+        attack = PGD(40, n_restarts=3) if self.attack is None else self.attack
+        found = attacked(attack, found, state, x, labels, generator)
+        left = found.undecided_index
         if len(left) == 0:
             return found
-        target = state.target(x, labels)[torch.as_tensor(left)]
-        attack = PGD(40, n_restarts=3) if self.attack is None else self.attack
-        outcome = attack.run(
-            state.network, state.property, target.x, target.labels, generator=generator
-        )
-        points, broken = confirm(target, outcome.points, repair=False)
-        found = found.falsify(left, points, broken)
-        found.seconds[left] += watch.elapsed / len(left)
+        index = torch.as_tensor(left, device=x.device)
+        labels = None if labels is None else labels[index]
+        return found.merge(left, self.decide_open(state, x[index], labels, timeout=timeout))
+
+    def decide_open(self, state, x, labels=None, *, timeout=None, generator=None):
+        found = Verification.undecided(x)
+        for place in range(len(x)):
+            at = slice(place, place + 1)
+            part = None if labels is None else labels[at]
+            found = found.merge(at, self._decide_point(state, x[at], part, Stopwatch(timeout)))
         return found
 
     def _decide_point(self, state, x, labels, watch):
         query = make_query(state, x, labels)
         search = _Search(self, state, query, watch)
         status = search.run()
+        if status == "stuck" and watch.left == 0:
+            status = "limit"
         found = Verification.undecided(x, _REASONS.get(status, Reason.BOUNDS_TOO_LOOSE))
         if status == "proved":
             found = found.prove([0], search.lower)
@@ -183,10 +186,10 @@ class _Search:
 
     def _shells(self):
         query, graph = self.query, self.state.graph
-        near = proved_radius(graph, query, halvings=_HALVINGS)
+        near = proved_radius(graph, query, halvings=_HALVINGS, watch=self.watch)
         far = farthest(query.ball)
         if near.item() == 0:
-            return "end" if self._steepest() else "stuck"
+            return "end" if self._steepest() else "stuck" if self.watch.left else "limit"
         status, radius = "proved", near
         while radius < far:
             outer = torch.minimum(2 * radius, far)
@@ -216,9 +219,9 @@ class _Search:
 
     def _piece(self, query):
         """Decide all rows over one ball."""
-        root = relax(self.state.graph, query.ball, n_steps=5)
+        root = relax(self.state.graph, query.ball, n_steps=_ROOT_STEPS, watch=self.watch)
         with torch.no_grad():
-            lower = bound_rows(self.state.graph, query, "crown")
+            lower = bound_rows(self.state.graph, query, "crown", watch=self.watch)
         if query.holds(lower).item():
             self.lower = query.margin(lower).item()
             return "proved"
@@ -237,7 +240,12 @@ class _Search:
         status = self._by_branching(query, root, lower, self.watch.part(_FIRST_SECONDS))
         if status in ("proved", "end"):
             return status
-        return self._by_programs(query, root, lower)
+        status = self._by_programs(query, root, lower)
+        if status in ("proved", "end", "limit"):
+            return status
+        # The solver has failed, or the row is closer to 0 than its tolerance.
+        found = self._by_branching(query, root, lower, self.watch)
+        return found if found in ("proved", "end") else status
 
     # -- candidates --
 
@@ -251,8 +259,6 @@ class _Search:
 
     def _visit(self, points):
         """Try the points that bounds suggest, where it is worth it."""
-        if points is None:
-            return False
         points = self.query.ball.project(points) if self.query.ball.norm == "l2" else points
         index = torch.zeros(len(points), dtype=torch.long)
         with torch.no_grad():
@@ -347,17 +353,47 @@ class _Search:
             if len(units):
                 program.restrict(j, units, signs.flatten().numpy()[units])
         which = domain.problem.item()
-        lower = []
-        for row in range(problem.rows.shape[1]):
-            found = program.minimise(
-                problem.rows[which, row].numpy(),
-                0.0 if problem.slope is None else problem.slope[which, row].item(),
-                problem.shift[which, row].item(),
-                time_limit=self.watch.left,
-                decide=query.log_eta is None,
-            )
-            if found.point is not None and self._try(torch.as_tensor(found.point)[None]):
+        rows, shifts = problem.rows[which].numpy(), problem.shift[which].tolist()
+        if query.log_eta is not None:
+            return self._concave_leaf(query, program, rows, shifts)
+        slope = 0.0 if problem.slope is None else problem.slope[which, 0].item()
+        found = program.minimise(rows[0], slope, shifts[0], time_limit=self.watch.left)
+        if found.point is not None and self._try(torch.as_tensor(found.point)[None]):
+            return "end"
+        return "proved" if found.status == "proved" else "stuck"
+
+    def _concave_leaf(self, query, program, rows, shifts):
+        """Decide the row of strong classification where the outputs are affine.
+
+        It is concave in the gaps, so its minimum lies at a corner that no linear program finds.
+        From the least value of each gap follows a bound; where that is below 0, the range of
+        the gap that costs most is halved.
+        """
+        pieces = [program]
+        for _ in range(_PIECES):
+            if not pieces:
+                return "proved"
+            piece, found = pieces.pop(), []
+            for row, shift in zip(rows, shifts, strict=True):
+                left = self.watch.left
+                found.append(piece.minimise(row, 0.0, shift, time_limit=left, decide=False))
+                if found[-1].point is None:
+                    break
+            if found[-1].status == "proved":  # no point is left
+                continue
+            if found[-1].point is None:
+                return "stuck"
+            points = torch.as_tensor(np.stack([each.point for each in found]))
+            if self._try(points, repair=False):
                 return "end"
-            lower.append(found.lower)
-        margin = problem.margin(torch.tensor([lower], dtype=torch.float64), domain.problem)
-        return "proved" if found.status == "proved" or margin.item() >= 0 else "stuck"
+            lower = torch.tensor([[each.lower for each in found]], dtype=torch.float64)
+            if query.margin(lower).item() >= 0:
+                continue
+            with torch.no_grad():
+                outputs = self.state.graph(points).numpy()
+            values = outputs @ rows.T + shifts
+            values = values[np.exp(-values).sum(axis=1).argmax()]
+            lower = lower[0].numpy()
+            worst = (np.exp(-lower) - np.exp(-values)).argmax()
+            pieces += piece.cut(rows[worst], shifts[worst], (lower[worst] + values[worst]) / 2)
+        return "stuck"

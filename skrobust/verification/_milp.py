@@ -1,5 +1,6 @@
 """One row of a piecewise linear network over a box, as a mixed-integer program for HiGHS."""
 
+from copy import copy
 from dataclasses import dataclass
 
 import highspy
@@ -255,6 +256,17 @@ class Program:
         """Add that the entries `units` of node j are at least 0 (sign 1) or at most (-1)."""
         z, shift = self._expression(j, units)
         self._constrain(sparse.diags(signs) @ z, -signs * shift, np.inf)
+
+    def cut(self, row, shift, limit):
+        """Return two programs: row . outputs + shift at most `limit`, and at least."""
+        matrix, constant = self._expression(len(self.relaxation.graph.nodes) - 1)
+        matrix = sparse.csr_matrix(row[None]) @ matrix
+        limit = limit - shift - row @ constant
+        halves = copy(self), copy(self)
+        for half, ends in zip(halves, ((-np.inf, limit), (limit, np.inf)), strict=True):
+            half.rows = list(self.rows)
+            half._constrain(matrix, *ends)
+        return halves
 
     def minimise(self, row, slope, shift, *, time_limit=np.inf, decide=True):
         """Minimise row . outputs + slope d + shift; see `Outcome`.

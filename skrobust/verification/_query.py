@@ -26,7 +26,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 
-__all__ = ["Query", "make_query", "outer_ball"]
+__all__ = ["Query", "check_rows_of_logits", "make_query", "outer_ball"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +207,19 @@ def _logit_rows(property, reference, labels):
             "the logits. Use output='logits', or an attack."
         )
     return rows
+
+
+def check_rows_of_logits(property, n_classes):
+    """Refuse a property whose rows are not linear in the logits, before there is any point.
+
+    Raises
+    ------
+    UnsupportedPropertyError
+    """
+    if not isinstance(property, StrongClassificationRobustness):
+        logits = torch.zeros(1, n_classes, dtype=torch.float64)
+        labels = torch.zeros(1, dtype=torch.long)
+        _logit_rows(property, logits, property.reference_labels(logits, labels))
 
 
 def outer_ball(property, x):

@@ -41,6 +41,7 @@ from skrobust.networks._piecewise_linear import (
 )
 
 __all__ = [
+    "Climb",
     "Lines",
     "PoolLines",
     "Relaxation",
@@ -126,6 +127,9 @@ class Lines:
     gain: torch.Tensor | None = None
     convex: torch.Tensor | None = None
 
+    def __len__(self):
+        return len(self.open)
+
     def __getitem__(self, index):
         # `convex` has no batch axis.
         parts = (self.low, self.low_shift, self.high, self.high_shift, self.open)
@@ -167,6 +171,9 @@ class PoolLines:
     input_shape: tuple
     bottom: torch.Tensor | None = None
 
+    def __len__(self):
+        return len(self.open)
+
     def __getitem__(self, index):
         parts = (self.member[index], self.decided[index], self.top[index])
         bottom = None if self.bottom is None else self.bottom[index]
@@ -192,8 +199,11 @@ class PoolLines:
 
 
 def _dot(rows, values):
-    """Return sum(rows * values) over the axes of a sample: (B, m, *shape), (B, *shape)."""
-    return torch.bmm(rows.flatten(2), values.flatten(1).unsqueeze(2)).squeeze(2)
+    """Return sum(rows * values) over the axes of a sample: (B, m, *shape), (B or 1, *shape)."""
+    rows, values = rows.flatten(2), values.flatten(1)
+    if len(values) == 1:
+        return rows @ values[0]
+    return torch.bmm(rows, values.unsqueeze(2)).squeeze(2)
 
 
 def lines_of(node, lower, upper):
@@ -442,7 +452,7 @@ def _chord_slope(slope, z, center, at_zero):
     return torch.where(width > 0, chord, at_zero)
 
 
-def relax(graph, ball, *, refine=True, n_steps=0, known=None, settled=(), units=None):
+def relax(graph, ball, *, refine=True, n_steps=0, units=None, watch=None):
     """Bound every node over balls, from the input on.
 
     Parameters
@@ -455,11 +465,9 @@ def relax(graph, ball, *, refine=True, n_steps=0, known=None, settled=(), units=
         propagated (IBP).
     n_steps : int, default=0
         Gradient steps for the slopes behind each of these intervals.
-    known : dict of int to (Tensor, Tensor), default=None
-        Bounds of nodes that hold already, or are asked for, such as those of splits.
-    settled : collection of int, default=()
-        Nodes whose known bounds are not to be tightened.
     units : Units, default=None
+    watch : Stopwatch, default=None
+        When its time is up, intervals are no longer tightened.
 
     Returns
     -------
@@ -470,23 +478,16 @@ def relax(graph, ball, *, refine=True, n_steps=0, known=None, settled=(), units=
     lows, highs = [ball.lower.view(-1, *shape)], [ball.upper.view(-1, *shape)]
     empty = torch.zeros(len(ball.lower), dtype=torch.bool, device=ball.lower.device)
     built = Relaxation(graph, ball, lows, highs, [None], {}, units.homogeneous, empty)
-    known = {} if known is None else known
     depths = _depths(graph)
     for i, node in enumerate(graph.nodes[1:], start=1):
         if node.is_affine:
             low, high, weight = _affine_interval(built, i, node)
         else:
             j = node.inputs[0]
-            if j not in settled:
-                _tighten(built, i, node, refine, n_steps, depths[j], units)
+            _tighten(built, i, node, refine, n_steps, depths[j], units, watch)
             built.lines[i] = units.lines(i, node, lows[j], highs[j])
             low, high = units.image(i, node, lows[j], highs[j])
             weight = _piecewise_weight(node, lows[j], highs[j])
-        if i in known:
-            low, high = torch.maximum(low, known[i][0]), torch.minimum(high, known[i][1])
-            crossed = low > high
-            empty |= crossed.flatten(1).any(dim=1)
-            high = torch.where(crossed, low, high)
         lows.append(low)
         highs.append(high)
         built.weights.append(weight)
@@ -513,7 +514,13 @@ def _affine_interval(built, i, node):
     if built.homogeneous:
         center = center - graph.constants[i]
     radius = radius + _gamma(graph, i) * weight
-    return center - radius, center + radius, weight
+    # Where numbers overflow nothing is known; a NaN would pass for a decided unit.
+    low, high = center - radius, center + radius
+    return (
+        low.nan_to_num(-torch.inf, torch.inf, -torch.inf),
+        high.nan_to_num(torch.inf, torch.inf, -torch.inf),
+        weight,
+    )
 
 
 def _piecewise_weight(node, lower, upper):
@@ -527,7 +534,7 @@ def _piecewise_weight(node, lower, upper):
     return 2 * node.apply(reach)
 
 
-def _tighten(built, i, node, refine, n_steps, depth, units):
+def _tighten(built, i, node, refine, n_steps, depth, units, watch):
     """Tighten the bounds of what the piecewise node i reads, in place."""
     j = node.inputs[0]
     is_exact = depth <= 1 and built.ball.norm == "linf"
@@ -537,13 +544,13 @@ def _tighten(built, i, node, refine, n_steps, depth, units):
         is_open = units.needed(i, node, built.lows[j], built.highs[j])
         sample, unit = is_open.flatten(1).nonzero(as_tuple=True)
         if len(sample):
-            tighten(built, j, sample, unit, n_steps if depth == float("inf") else 0)
+            tighten(built, j, sample, unit, n_steps if depth == float("inf") else 0, watch)
 
 
 def _intersect(built, j, low, high):
-    built.lows[j] = torch.maximum(built.lows[j], low)
-    built.highs[j] = torch.minimum(built.highs[j], high)
-    # Two proved intervals of a point that exists can cross by rounding alone, or not at all.
+    # These ignore NaN, which tells nothing.
+    built.lows[j] = torch.fmax(built.lows[j], low)
+    built.highs[j] = torch.fmin(built.highs[j], high)
     crossed = built.lows[j] > built.highs[j]
     built.empty.logical_or_(crossed.flatten(1).any(dim=1))
     built.highs[j] = torch.where(crossed, built.lows[j], built.highs[j])
@@ -569,13 +576,18 @@ def _euclidean_interval(built, j):
     return (center - radius).view(-1, *shape), (center + radius).view(-1, *shape)
 
 
-def tighten(built, j, sample, unit, n_steps=0):
-    """Tighten the entries `unit` of node j of the balls `sample` by rows +z and -z."""
+def tighten(built, j, sample, unit, n_steps=0, watch=None):
+    """Tighten the entries `unit` of node j of the balls `sample` by rows +z and -z, in place.
+
+    The entries that come after the time of the `watch` is up stay as they are.
+    """
     node = built.graph.nodes[j]
     largest = max(n.size for n in built.graph.nodes[: j + 1])
     step = max(1, _CHUNK // (2 * largest))
     low, high = built.lows[j].flatten(1).clone(), built.highs[j].flatten(1).clone()
     for start in range(0, len(sample), step):
+        if watch is not None and watch.left == 0:
+            break
         s, k = sample[start : start + step], unit[start : start + step]
         rows = low.new_zeros(len(s), 2, node.size)
         places = torch.arange(len(s), device=s.device)
@@ -583,11 +595,11 @@ def tighten(built, j, sample, unit, n_steps=0):
         rows = rows.view(len(s), 2, *node.shape)
         if n_steps:
             with torch.enable_grad():
-                bound = optimised(built, rows, j, sample=s, n_steps=n_steps)
+                bound = optimised(built, rows, j, sample=s, n_steps=n_steps, watch=watch)
         else:
             bound = crown(built, rows, j, sample=s)
-        low[s, k] = torch.maximum(low[s, k], bound[:, 0])
-        high[s, k] = torch.minimum(high[s, k], -bound[:, 1])
+        low[s, k] = torch.fmax(low[s, k], bound[:, 0])
+        high[s, k] = torch.fmin(high[s, k], -bound[:, 1])
     _intersect(built, j, low.view_as(built.lows[j]), high.view_as(built.highs[j]))
 
 
@@ -644,8 +656,7 @@ def backward(relaxation, start, rows, sample=None, alphas=None, betas=None, trac
             parts = _adjoint(node, here.flatten(0, 1))
             parts = [None if p is None else p.unflatten(0, (count, m)) for p in parts]
         else:
-            lines = relaxation.lines[i]
-            lines = lines if sample is None else lines[sample]
+            lines = _at(relaxation.lines[i], sample)
             part, shift = lines.pull(here, alphas.get(i))
             constant, parts = constant + shift, [part]
         for j, part in zip(node.inputs, parts, strict=True):
@@ -656,7 +667,8 @@ def backward(relaxation, start, rows, sample=None, alphas=None, betas=None, trac
 
 
 def _at(values, sample):
-    return values if sample is None else values[sample]
+    """Return values for each row; what is the same for all balls is not repeated."""
+    return values if sample is None or len(values) == 1 else values[sample]
 
 
 def _adjoint(node, rows):
@@ -681,7 +693,8 @@ def crown(relaxation, rows, start=None, *, sample=None, shift=None, slope=None, 
     """
     start = len(relaxation.graph.nodes) - 1 if start is None else start
     pulled, constant, error = backward(relaxation, start, rows, sample, alphas, betas)
-    ball = relaxation.ball if sample is None else relaxation.ball[sample]
+    ball = relaxation.ball
+    ball = ball if sample is None or len(relaxation) == 1 else ball[sample]
     lower = minimum(ball, pulled, slope, nearest)
     if shift is not None:
         with torch.no_grad():
@@ -742,24 +755,57 @@ def optimised(relaxation, rows, start=None, *, sample=None, shift=None, slope=No
     options = {"sample": sample, "shift": shift, "slope": slope, "nearest": nearest}
     if not alphas:
         return crown(relaxation, rows, start, **options)
-    leaves = [alpha.requires_grad_() for alpha in alphas.values()]
-    optimiser = torch.optim.Adam(leaves, lr=rate)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.95)
+    climb = Climb([(alphas.values(), rate, 1.0)], decay=0.95)
     best = rows.new_full(rows.shape[:2], -torch.inf)
-    for _ in range(n_steps):
-        lower = crown(relaxation, rows, start, alphas=alphas, **options)
-        best = torch.maximum(best, lower.detach())
+    for step in range(n_steps + 1):
+        last = step == n_steps or (watch is not None and watch.left == 0)
+        with torch.set_grad_enabled(not last):
+            lower = crown(relaxation, rows, start, alphas=alphas, **options)
+        best = torch.fmax(best, lower.detach())
         is_open = best < 0
-        if not is_open.any() or (watch is not None and watch.left == 0):
+        if last or not is_open.any():
             break
-        optimiser.zero_grad()
-        torch.where(is_open, -lower, 0.0).sum().backward()
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            for leaf in leaves:
-                leaf.clamp_(0, 1)
+        climb.step(torch.where(is_open, lower, 0.0).sum())
     return best
+
+
+class Climb:
+    """Adam (Kingma and Ba, ICLR 2015), upwards, inside a box, with a rate that decays.
+
+    That of torch takes longer than the bounds of a small network, and a second to import.
+
+    Parameters
+    ----------
+    groups : list of (collection of Tensor, float, float)
+        Leaves, changed in place; the length of their first step; and their upper limit, where
+        the lower one is 0.
+    decay : float
+        Ratio of the length of each step to that of the one before.
+    """
+
+    def __init__(self, groups, decay):
+        self.parts = [
+            (leaf.requires_grad_(), torch.zeros_like(leaf), torch.zeros_like(leaf), rate, high)
+            for leaves, rate, high in groups
+            for leaf in leaves
+        ]
+        self.decay, self.n_steps = decay, 0
+
+    def step(self, value):
+        """Move to where `value`, which was computed from the leaves, is larger."""
+        leaves = [part[0] for part in self.parts]
+        gradients = torch.autograd.grad(value, leaves, allow_unused=True)
+        size = self.decay**self.n_steps
+        self.n_steps += 1
+        size *= (1 - 0.999**self.n_steps) ** 0.5 / (1 - 0.9**self.n_steps)
+        with torch.no_grad():
+            for part, gradient in zip(self.parts, gradients, strict=True):
+                if gradient is None:
+                    continue
+                leaf, mean, square, rate, high = part
+                mean.lerp_(gradient, 0.1)
+                square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+                leaf.addcdiv_(mean, square.sqrt().add_(1e-12), value=rate * size).clamp_(0, high)
 
 
 def initial_slopes(relaxation, counts, sample=None):
@@ -767,7 +813,7 @@ def initial_slopes(relaxation, counts, sample=None):
     alphas = {}
     for i, lines in relaxation.lines.items():
         if isinstance(lines, Lines) and lines.base is not None and lines.open.any():
-            lines = lines if sample is None else lines[sample]
+            lines = _at(lines, sample)
             free = torch.where(lines.convex, lines.low, lines.high) - lines.base
             start = torch.where(
                 lines.open, free / torch.where(lines.gain == 0, 1.0, lines.gain), 0
@@ -892,7 +938,8 @@ def _linf_with_distance(ball, rows, slope, near, far):
         rest = torch.where(place > 0, left.gather(2, index), size.sum(dim=2, keepdim=True))
         return slope.unsqueeze(2) * d - before - rest * d
 
-    ends = torch.stack([near, far], dim=1).unsqueeze(1).expand(-1, rows.shape[1], -1)
+    ends = torch.stack(torch.broadcast_tensors(near, far), dim=1).unsqueeze(1)
+    ends = ends.expand(*rows.shape[:2], -1)
     kinks = torch.minimum(torch.maximum(reach, ends[..., :1]), ends[..., 1:])
     # Only kinks where the slope changes its sign can be least.
     first = (slope.unsqueeze(2) - left >= 0).to(reach.dtype).argmax(dim=2, keepdim=True)
@@ -932,11 +979,12 @@ def unit_ball(ball):
     return Ball(zero, one, ball.norm, lower, upper)
 
 
-def slope_relaxation(relaxation, refine=True):
+def slope_relaxation(relaxation, refine=True, watch=None):
     """Return the `Relaxation` of the slopes of a network, seen from the centers of balls.
 
     Rows of it bound (z(x) - z(center)) / d for all x of the ball, where d > 0 is the distance
     of x from the center in the norm of the ball.
     """
     units = SlopeUnits(relaxation)
-    return relax(relaxation.graph, unit_ball(relaxation.ball), refine=refine, units=units)
+    ball = unit_ball(relaxation.ball)
+    return relax(relaxation.graph, ball, refine=refine, units=units, watch=watch)

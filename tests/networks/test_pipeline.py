@@ -10,6 +10,7 @@ from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_selection import SelectKBest, VarianceThreshold
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -77,7 +78,8 @@ def test_affine_steps(step):
         torch.testing.assert_close(network.replay(rows), network(rows), rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("step", OTHERS, ids=repr)
+# No repr: that of a function holds its address, and workers of xdist must agree on names.
+@pytest.mark.parametrize("step", OTHERS, ids=lambda step: type(step).__name__)
 def test_other_steps_are_refused_by_name(step):
     pipeline = Pipeline(
         [("first", StandardScaler()), ("bend", step), ("last", LogisticRegression(C=1e-3))]
@@ -153,3 +155,14 @@ def test_frames_as_output_and_as_input():
     rows = network.rows(X)
     with torch.no_grad():
         torch.testing.assert_close(network.replay(rows), network(rows))
+
+
+def test_replay_has_the_precision_of_the_estimator():
+    # Fitted on float32, and asked for float64 rows: both steps then compute in float64.
+    for final in (LogisticRegression(), MLPClassifier(4, solver="lbfgs", max_iter=5000)):
+        pipeline = make_pipeline(StandardScaler(), final).fit(X.astype(np.float32), Y)
+        network = as_network(pipeline)
+        found = network.replay(network.rows(X))
+        assert found.dtype == torch.float64
+        p = torch.softmax(found, dim=1).numpy()
+        np.testing.assert_allclose(p, pipeline.predict_proba(X), rtol=1e-12, atol=1e-15)

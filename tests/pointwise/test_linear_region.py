@@ -10,6 +10,14 @@ from skrobust.pointwise._linear_region import linear_region
 from tests._modules import MODULES, build, sample
 
 
+def normals(region, rows=(), outputs=None):
+    """One sum for each half-space and for each row of weights of outputs, of a single region."""
+    if outputs is not None:
+        outputs = torch.cat([torch.zeros(len(rows), outputs.shape[1]), outputs])
+    owner = [0] * (len(rows) if outputs is None else len(outputs))
+    return region.normals(owner, range(len(rows)), rows, outputs=outputs)
+
+
 @pytest.mark.parametrize(("factory", "n_features"), MODULES)
 def test_region_holds_its_point_and_has_the_network_s_value_and_gradient(factory, n_features):
     module = build(factory)
@@ -21,7 +29,7 @@ def test_region_holds_its_point_and_has_the_network_s_value_and_gradient(factory
         for known, computed in zip(region.at_x, region.values(x), strict=True):
             torch.testing.assert_close(known, computed, rtol=0, atol=0)
         jacobian = torch.autograd.functional.jacobian(lambda v: module(v)[0], x)[:, 0]
-        found = region.normals(outputs=torch.eye(len(jacobian)))
+        found = normals(region, outputs=torch.eye(len(jacobian)))
         torch.testing.assert_close(found, jacobian, rtol=1e-10, atol=1e-10)
 
 
@@ -35,15 +43,44 @@ def test_rows_of_a_region_are_affine_with_the_gradients_that_normals_returns(fac
     rng = np.random.default_rng(0)
     rows = rng.permutation(finite.numpy())[:60]
     weights = torch.eye(graph.n_classes)[:2]
-    normals = region.normals(rows, weights)
+    gradients = normals(region, rows, weights)
     move = torch.randn(4, n_features, generator=torch.Generator().manual_seed(3)).double()
     values = region.values(x + move)
-    expected = slacks[rows] + move @ normals[:-2].T
+    expected = slacks[rows] + move @ gradients[:-2].T
     torch.testing.assert_close(region.slacks(values)[:, rows], expected, rtol=1e-9, atol=1e-9)
-    expected = region(x)[:, :2] + move @ normals[-2:].T
+    expected = region(x)[:, :2] + move @ gradients[-2:].T
     torch.testing.assert_close(values[-1][:, :2], expected, rtol=1e-9, atol=1e-9)
     derivative = region.values(move, linear=True)[-1]
     torch.testing.assert_close(values[-1], region(x) + derivative, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("factory", "n_features"), MODULES)
+def test_many_regions_are_what_each_is_alone(factory, n_features):
+    graph = piecewise_linear(build(factory), n_features)
+    x = sample(4, n_features)
+    x[1] = 0.5  # with ties, in some
+    many = linear_region(graph, x)
+    assert len(many) == 4
+    move = torch.randn(4, n_features, generator=torch.Generator().manual_seed(5)).double()
+    slacks = many.slacks(many.values(x + move))
+    rng = np.random.default_rng(1)
+    owner, place, row, weight = [], [], [], rng.random(12)
+    expected = []
+    for k in range(4):
+        alone = linear_region(graph, x[k])
+        values = alone.values(x[[k]] + move[[k]])
+        torch.testing.assert_close(alone.slacks(values)[0], slacks[k], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            many[k : k + 1].values(x[[k]] + move[[k]])[-1], values[-1], rtol=1e-9, atol=1e-9
+        )
+        rows = rng.permutation(slacks[k].isfinite().nonzero().squeeze(1).numpy())[:3]
+        rows = np.resize(rows, 3)
+        owner.append(k)
+        place += [k] * 3
+        row += rows.tolist()
+        expected.append(torch.as_tensor(weight[3 * k : 3 * k + 3]) @ normals(alone, rows))
+    found = many.normals(owner, place, row, weight)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("factory", "n_features"), MODULES)
@@ -74,11 +111,11 @@ def test_hand_worked_region():
     assert slacks.tolist() == [[0.25, 0.25], [-0.25, -0.25], [0.0, 0.0]]
     assert region.contains(x).tolist() == [True, False, True]
     assert region(x).tolist() == [[0.25, 0.25], [-0.25, -0.25], [0.0, 0.0]]
-    assert region.normals([1, 0]).tolist() == [[1.0, 1.0], [1.0, -1.0]]
+    assert normals(region, [1, 0]).tolist() == [[1.0, 1.0], [1.0, -1.0]]
     # At (0.25, 0.5) both are off: the output is zero, and the rows point the other way.
     region = linear_region(module, [0.25, 0.5])
     assert region(x).tolist() == [[0.0, 0.0]] * 3
-    assert region.normals([0]).tolist() == [[-1.0, 1.0]]
+    assert normals(region, [0]).tolist() == [[-1.0, 1.0]]
 
 
 def test_clamp_has_three_pieces():
@@ -95,7 +132,7 @@ def test_clamp_has_three_pieces():
         assert region.slacks(region.values(point)).tolist() == [slacks]
         for row, expected in enumerate(slope):
             if expected is not None:
-                assert region.normals([row]).item() == expected
+                assert normals(region, [row]).item() == expected
 
 
 def test_pool_rows_compare_the_chosen_entry_with_the_others():
@@ -106,7 +143,7 @@ def test_pool_rows_compare_the_chosen_entry_with_the_others():
     torch.testing.assert_close(
         slacks, torch.tensor([[-0.1, np.inf, np.inf, 0.7]], dtype=torch.float64)
     )
-    assert region.normals([0, 3]).tolist() == [[-1, 1, 0, 0], [0, 0, 1, -1]]
+    assert normals(region, [0, 3]).tolist() == [[-1, 1, 0, 0], [0, 0, 1, -1]]
 
 
 def test_ties_at_zero_give_a_region_with_an_interior():

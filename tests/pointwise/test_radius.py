@@ -12,13 +12,12 @@ from skrobust import TorchClassifier
 from skrobust.attacks import PGD
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks._piecewise_linear import piecewise_linear
-from skrobust.pointwise import PointwiseStatus, _radius, pointwise_robustness
+from skrobust.pointwise import PointwiseStatus, _linear_program, _radius, pointwise_robustness
 from skrobust.pointwise._certified import lowest_margin
 from skrobust.pointwise._linear_program import (
-    LazyProgram,
-    closest_by_cvxpy,
+    LazyPrograms,
+    StatedPrograms,
     closest_by_half_spaces,
-    closest_lazily,
 )
 from skrobust.pointwise._linear_region import linear_region
 
@@ -89,11 +88,12 @@ def tent():
     return TorchClassifier(module, 2)
 
 
-@pytest.mark.parametrize("method", ["lp", "polished", "attack", "certified"])
+@pytest.mark.parametrize("method", ["lp", "polished", "attack", "certified", "exact"])
 def test_hand_worked_affine(method):
     X = np.array([[0.25, 0.25], [1.0, 0.5], [0.0, 0.9375]])
     result = pointwise_robustness(diagonal(), X, method=method, random_state=0)
-    np.testing.assert_allclose(result.radius, [0.25, 0.25, 0.03125], atol=2e-4)
+    atol = 1e-3 if method == "exact" else 2e-4
+    np.testing.assert_allclose(result.radius, [0.25, 0.25, 0.03125], atol=atol)
     if method == "lp":
         np.testing.assert_allclose(result.optimum, [0.25, 0.25, 0.03125], atol=1e-12)
         assert set(result.status) == {"optimal"}
@@ -136,30 +136,42 @@ def test_infeasible_region():
     ("factory", "n_features"), [(perceptron, 5), (convolutional, 64)], ids=["dense", "conv"]
 )
 def test_lazy_agrees_with_cvxpy_and_with_all_half_spaces(factory, n_features):
-    module = seeded(factory)
-    graph = piecewise_linear(module, n_features)
-    low, high = np.zeros(n_features), np.ones(n_features)
+    graph = piecewise_linear(seeded(factory), n_features)
+    x = torch.as_tensor(points(6, n_features)).double()
+    region = linear_region(graph, x)
+    labels, targets = graph(x).argsort(dim=1, descending=True)[:, :2].numpy().T
+    low, high = np.zeros(x.shape), np.ones(x.shape)
     statuses = set()
-    for x in points(6, n_features).astype(float):
-        region = linear_region(graph, x)
-        logits = graph(torch.as_tensor(x)[None])[0]
-        label, target = logits.argsort(descending=True)[:2].tolist()
-        for margin in (0.0, 0.02):
-            arguments = (region, x, target, low, high, margin, label)
-            lazy, stated, full = (
-                solve(*arguments)
-                for solve in (closest_lazily, closest_by_cvxpy, closest_by_half_spaces)
-            )
-            assert lazy.status == stated.status == full.status
-            statuses.add(lazy.status)
-            if lazy.status == "optimal":
-                assert lazy.radius == pytest.approx(stated.radius, abs=1e-6)
-                assert lazy.radius == pytest.approx(full.radius, abs=1e-6)
-                point = torch.as_tensor(lazy.point)[None]
-                assert region.contains(point, tolerance=1e-7).all()
-                gap = graph(point)[0, target] - graph(point)[0].sort().values
-                assert gap[:-1].min() >= margin - 1e-7
+    for margin in (0.0, 0.02):
+        arguments = (region, x.numpy(), targets, low, high, margin, labels)
+        lazy, stated = LazyPrograms(*arguments).solve(), StatedPrograms(*arguments).solve()
+        full = closest_by_half_spaces(*arguments)
+        assert lazy.status.tolist() == stated.status.tolist() == full.status.tolist()
+        statuses.update(lazy.status.tolist())
+        solved = lazy.status == "optimal"
+        np.testing.assert_allclose(lazy.radius[solved], stated.radius[solved], atol=1e-6)
+        np.testing.assert_allclose(lazy.radius[solved], full.radius[solved], atol=1e-6)
+        found = torch.as_tensor(lazy.points[solved])
+        assert region[np.flatnonzero(solved)].contains(found, tolerance=1e-7).all()
+        outputs = graph(found).numpy()
+        wins = np.take_along_axis(outputs, targets[solved][:, None], axis=1)
+        np.put_along_axis(outputs, targets[solved][:, None], -np.inf, axis=1)
+        assert (wins[:, 0] - outputs.max(axis=1) >= margin - 1e-7).all()
+        assert (lazy.seconds > 0).all()
     assert "optimal" in statuses
+
+
+def test_many_rows_and_rounding_are_left_to_highs(monkeypatch):
+    graph = piecewise_linear(seeded(convolutional), 64)
+    x = torch.as_tensor(points(6, 64)).double()
+    region = linear_region(graph, x)
+    labels, targets = graph(x).argsort(dim=1, descending=True)[:, :2].numpy().T
+    arguments = (region, x.numpy(), targets, np.zeros(x.shape), np.ones(x.shape), 0.0, labels)
+    expected = LazyPrograms(*arguments).solve()
+    monkeypatch.setattr(_linear_program, "_FEW_ROWS", 3)
+    found = LazyPrograms(*arguments).solve()
+    assert found.status.tolist() == expected.status.tolist()
+    np.testing.assert_allclose(found.radius, expected.radius, atol=1e-7)
 
 
 @pytest.mark.parametrize("method", ["lp", "polished", "attack", "lbfgs", "bracket"])
@@ -230,6 +242,71 @@ def test_brackets_enclose_the_true_radius():
     assert (lp.radius >= true - 1e-7).all()
 
 
+def test_exact_is_the_true_radius_within_the_tolerance():
+    module = seeded(lambda: nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 3)), 1)
+    model = TorchClassifier(module, 3)
+    X = points(6, 3)
+    true = np.array([global_radius(module, x.astype(float), 5) for x in X])
+    found = pointwise_robustness(model, X, method="exact", tolerance=1e-4, random_state=0)
+    assert set(found.status) == {"optimal"}
+    np.testing.assert_allclose(found.radius, true, atol=2e-4)
+    assert (found.lower <= true + 1e-9).all()
+    assert (found.upper - found.lower).max() <= 1.1e-4
+    np.testing.assert_array_equal(found.bound, found.lower)
+    assert_confirmed(model, X, found, model.predict(X))
+
+
+def test_exact_proves_that_nothing_is_to_be_found():
+    # Up to 0.375, x1 + x2 stays below 1.
+    found = pointwise_robustness(diagonal(), [[0.25, 0.25]], method="exact", bounds=(0, 0.375))
+    assert found.status.tolist() == ["no adversarial example"]
+    assert found.radius[0] == np.inf and found.lower[0] >= 0.25
+
+
+def test_exact_finds_what_the_region_of_the_sample_does_not_hold():
+    # In the middle of the tent both sides are 1/4 away; from 0.4375 the left one is 3/16 away.
+    found = pointwise_robustness(tent(), [[0.5, 0.5], [0.4375, 1.0]], method="exact")
+    np.testing.assert_allclose(found.radius, [0.25, 0.1875], atol=1e-3)
+    assert set(found.status) == {"optimal"}
+
+
+def test_exact_stops_at_epsilon_max_and_says_so():
+    X = [[0.25, 0.25], [0.4375, 0.5]]
+    found = pointwise_robustness(diagonal(), X, method="exact", epsilon_max=0.1)
+    assert found.status.tolist() == ["above epsilon_max", "optimal"]
+    assert found.lower[0] == 0.1 and found.radius[0] == np.inf
+    assert found.radius[1] == pytest.approx(0.03125, abs=1e-3)
+
+
+def test_exact_says_why_a_bracket_stays_open():
+    model = TorchClassifier(seeded(convolutional), 3)
+    X = points(3, 64)
+    bracket = pointwise_robustness(model, X, method="bracket", random_state=0)
+    options = {"timeout": 1e-9, "tolerance": 1e-9, "random_state": 0}
+    found = pointwise_robustness(model, X, method="exact", **options)
+    assert set(found.status) == {"time limit"}
+    np.testing.assert_array_equal(found.lower, bracket.lower)
+    np.testing.assert_array_equal(found.radius, bracket.radius)
+
+
+def test_polished_has_an_example_wherever_lbfgs_has_one():
+    # Where the attack and the program find nothing, polishing starts from what lbfgs finds.
+    model = TorchClassifier(seeded(perceptron, 3), 3)
+    X = points(10, 5)
+    lbfgs = pointwise_robustness(model, X, method="lbfgs", random_state=0)
+    nothing = PGD(n_steps=1, step_size=1e-9, random_start=False)
+    found = pointwise_robustness(
+        model, X, method="polished", attack=nothing, max_rows=1, random_state=0
+    )
+    assert np.isfinite(lbfgs.radius).sum() > 5
+    assert np.isfinite(found.radius[np.isfinite(lbfgs.radius)]).all()
+    by_lbfgs = np.isinf(
+        pointwise_robustness(model, X, method="lp", max_rows=1, random_state=0).radius
+    )
+    assert by_lbfgs.any()
+    assert (found.radius[by_lbfgs] <= lbfgs.radius[by_lbfgs]).all()
+
+
 @pytest.mark.parametrize(
     ("factory", "n_features"), [(perceptron, 5), (convolutional, 64)], ids=["dense", "conv"]
 )
@@ -241,14 +318,16 @@ def test_certified_margins_are_below_all_samples(factory, n_features):
     labels = graph(x).argmax(dim=1)
     for radius in (0.0, 0.01, 0.1, 0.5):
         lower, upper = x - radius, x + radius
-        bound = lowest_margin(graph, lower, upper, labels)
+        bound = lowest_margin(graph, x, lower, upper, labels)
+        refined = lowest_margin(graph, x, lower, upper, labels, refine=True)
+        assert (refined >= bound - 1e-9).all()
         for k in range(len(x)):
             noise = torch.rand(400, n_features, generator=generator).double()
             noise = torch.where(noise > 0.5, 1.0, 0.0) if radius > 0.05 else noise
             logits = graph(lower[k] + noise * (upper[k] - lower[k]))
             others = logits.index_fill(1, labels[k], -torch.inf).amax(dim=1)
             margins = logits[:, labels[k]] - others
-            assert bound[k] <= margins.min()
+            assert max(bound[k], refined[k]) <= margins.min()
             if radius == 0:
                 assert bound[k] == pytest.approx(margins.min().item(), abs=1e-7)
 
@@ -349,14 +428,14 @@ def test_misclassified_samples_have_radius_zero():
 def test_failure_on_one_point_leaves_the_others_whole(monkeypatch):
     X = np.array([[0.25, 0.25], [0.375, 0.5], [0.0, 0.5]])
     expected = pointwise_robustness(diagonal(), X)
-    solve = LazyProgram.solve
+    solve = LazyPrograms.solve
 
     def failing(self, *args):
-        if self.center[0] == 0.375:
+        if (self.centers[:, 0] == 0.375).any():
             raise RuntimeError("injected")
         return solve(self, *args)
 
-    monkeypatch.setattr(_radius.LazyProgram, "solve", failing)
+    monkeypatch.setattr(_radius.LazyPrograms, "solve", failing)
     result = pointwise_robustness(diagonal(), X)
     assert result.status.tolist() == ["optimal", "numerical failure", "optimal"]
     assert result.radius[1] == np.inf
@@ -399,6 +478,8 @@ def test_result_is_readable():
         ({"bounds": None, "method": "attack"}, "Got bounds=None and epsilon_max=None"),
         ({"chunk_size": 0}, "Got chunk_size=0"),
         ({"max_rows": 0}, "Got max_rows=0"),
+        ({"tolerance": 0.0}, r"Got tolerance=0.0, but expected a finite number in \(0"),
+        ({"timeout": 0.0}, r"Got timeout=0.0, but expected a finite number in \(0"),
     ],
 )
 def test_bad_input(options, message):
@@ -412,8 +493,3 @@ def test_what_is_not_piecewise_linear_is_refused_but_attacked():
         pointwise_robustness(model, [[0.5, 0.5]])
     result = pointwise_robustness(model, [[0.5, 0.5]], method="attack", random_state=0)
     assert result.status[0] in ("found", "not found")
-
-
-def test_exact_is_refused():
-    with pytest.raises(UnsupportedModelError, match="method='exact'"):
-        pointwise_robustness(diagonal(), [[0.25, 0.25]], method="exact")

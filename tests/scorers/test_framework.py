@@ -314,8 +314,11 @@ def test_jobs_batches_and_memory(blobs, name, tmp_path):
         ({"n_samples": 0}, "Got n_samples=0"),
         ({"batch_size": 0}, "Got batch_size=0"),
         ({"confidence": 1.0}, r"Got confidence=1\.0"),
-        ({"reference": "label"}, "Got y=None, but expected the true labels, for reference="),
-        ({"Q": "class-data"}, "Got y=None, but expected the true labels, for Q='class-data'"),
+        (
+            {"reference": "label"},
+            "expected the true labels: the scorer has reference='label'",
+        ),
+        ({"Q": "class-data"}, "expected the true labels: the scorer has Q='class-data'"),
         ({"bounds": (0.4, 1.0)}, "3 of 8 rows of X lie outside|rows of X lie outside"),
     ],
 )

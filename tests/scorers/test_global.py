@@ -7,17 +7,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
 
-from skrobust import TorchClassifier
+from skrobust import RobustClassifier, TorchClassifier
 from skrobust.attacks import FGSM, PGD, UniformSampling
 from skrobust.exceptions import ToleranceWarning, UnsupportedModelError
-from skrobust.properties import ClassificationRobustness, StandardRobustness
+from skrobust.properties import ClassificationRobustness
 from skrobust.scorers import GlobalRobustness
 from skrobust.statistics import attainable_tolerance, clopper_pearson, hoeffding
+from skrobust.verification import Bounds, Cascade, Exact, TreeVerifier, tree_distances
 from tests._asserts import assert_counterexamples_break
 
 CR = ClassificationRobustness
@@ -68,10 +72,6 @@ class Exactly(BaseEstimator):
         verdicts[x[:, 0] > self.unknown_from] = "unknown"
         counterexamples = np.where(verdicts[:, None] == "falsified", 0.5, np.nan)
         lower = 40 * (np.abs(x[:, 0] - 0.5) - epsilon)
-        if isinstance(state.property, StandardRobustness):
-            reach = np.minimum(x + epsilon, 1) - x, x - np.maximum(x - epsilon, 0)
-            lower = state.property.delta - 20 * np.maximum(*reach)[:, 0]
-            lower[x[:, 0] > self.unknown_from] = -np.inf
         n = len(x)
         return Found(verdicts, counterexamples, np.full(n, ""), np.zeros(n), lower)
 
@@ -199,6 +199,84 @@ def test_bounds_that_falsify_nothing_give_the_lower_side(line):
     assert result.upper == 1.0
 
 
+@pytest.fixture(scope="module")
+def small_net(digits):
+    X, _, y, _ = digits
+    return RobustClassifier(hidden_layer_sizes=12, max_epochs=15, random_state=0).fit(X, y)
+
+
+def test_bounds_attack_and_the_exact_verifier_agree(digits, small_net):
+    _, X, *_ = digits
+    scorer = GlobalRobustness(
+        CR(0.06, reference="prediction"), bound="clopper-pearson", tolerance=0.1, random_state=0
+    )
+    lower, exact, upper = (
+        clone(scorer).set_params(local=local).evaluate(small_net, X)
+        for local in (Bounds(), Exact(), PGD(40))
+    )
+    cascaded = clone(scorer).set_params(local=Cascade()).evaluate(small_net, X)
+    np.testing.assert_array_equal(cascaded.verdicts, exact.verdicts)
+    assert (lower.side, exact.side, upper.side) == ("lower", "exact", "upper")
+    assert lower.score < exact.score <= upper.score
+    # Point by point: what bounds verify holds, what the attack breaks does not.
+    assert (exact.verdicts[lower.verdicts == "verified"] == "verified").all()
+    assert (exact.verdicts[upper.verdicts == "falsified"] == "falsified").all()
+    assert exact.lower == exact.upper == exact.score
+    used = X[exact.index]
+    found = exact.verdicts == "falsified"
+    assert (
+        small_net.predict(exact.counterexamples[found]) != small_net.predict(used[found])
+    ).all()
+
+
+def test_what_the_time_limit_leaves_open_gives_both_sides(digits, small_net):
+    _, X, *_ = digits
+    scorer = GlobalRobustness(
+        CR(0.06, reference="prediction"), tolerance=0.2, local=Exact(), random_state=0
+    )
+    sure = scorer.evaluate(small_net, X)
+    assert sure.side == "exact"
+    hurried = clone(scorer).set_params(timeout=1e-6).evaluate(small_net, X)
+    assert hurried.side == "both"
+    assert hurried.lower <= sure.score <= hurried.upper
+    assert hurried.score == hurried.lower < hurried.upper
+
+
+def test_trees_exactly(digits):
+    X, X_test, y, _ = digits
+    tree = DecisionTreeClassifier(max_depth=8, random_state=0).fit(X, y)
+    scorer = GlobalRobustness(
+        CR(0.03, reference="prediction"), tolerance=0.1, local=TreeVerifier(), random_state=0
+    )
+    result = scorer.evaluate(tree, X_test)
+    assert result.side == "exact"
+    used = X_test[result.index].astype(np.float64)
+    distance = tree_distances(tree, used, bounds=(0.0, 1.0))
+    clear = np.abs(distance - 0.03) > 1e-6
+    assert clear.mean() > 0.5
+    np.testing.assert_array_equal(result.holds[clear], distance[clear] > 0.03)
+    found = ~result.holds
+    assert (tree.predict(result.counterexamples[found]) != tree.predict(used[found])).all()
+    cascaded = clone(scorer).set_params(local=Cascade()).evaluate(tree, X_test)
+    np.testing.assert_array_equal(cascaded.verdicts, result.verdicts)
+
+
+def test_the_memory_tells_properties_apart(line, tmp_path):
+    model, X = line
+    scores = [
+        GlobalRobustness(
+            CR(epsilon, reference="prediction"),
+            local=local,
+            memory=str(tmp_path),
+            tolerance=0.1,
+            random_state=0,
+        )(model, X)
+        for local in (Bounds(), PGD())
+        for epsilon in (0.05, 0.3)
+    ]
+    np.testing.assert_allclose(scores, [0.9, 0.4, 0.9, 0.4], atol=0.1)
+
+
 def test_a_tie_is_not_robust():
     layer = torch.nn.Linear(1, 2)
     with torch.no_grad():
@@ -250,20 +328,92 @@ def test_quantities_are_sandwiched_and_found(line):
     assert found.side == "upper"
     assert found.score == pytest.approx(1 - found.changes.mean())
     assert found.interval == hoeffding(1 - found.changes)
-    both = clone(scorer).set_params(local=Exactly(0.9)).evaluate(model, X)
+    both = clone(scorer).set_params(local=Bounds()).evaluate(model, X)
     assert both.side == "both"
     assert (both.change_bounds >= truth).all()
     assert (both.changes <= both.change_bounds).all()
-    assert (both.change_bounds[X[both.index, 0] > 0.9] > 0.5).all()
     assert both.score == pytest.approx(1 - both.change_bounds.mean())
     assert both.lower <= 1 - truth.mean() <= both.upper
-    # With two classes the bound is the change itself where the reach of the ball is symmetric.
-    inner = (X[both.index, 0] > 0.11) & (X[both.index, 0] < 0.89)
-    np.testing.assert_allclose(both.change_bounds[inner], truth[inner], atol=1e-3)
+    # With two classes and a linear network the bound is the change itself.
+    np.testing.assert_allclose(both.change_bounds, truth, atol=3e-6)
 
 
+@pytest.mark.parametrize("method", ["ibp", "crown", "alpha-crown"])
+def test_changes_of_a_network_are_sandwiched(digits, digits_model, method):
+    _, X, *_ = digits
+    scorer = GlobalRobustness(
+        CR(0.02), tolerance=0.2, quantitative="linf-probabilities", random_state=0
+    )
+    scorer.set_params(local=Bounds(method))
+    result = scorer.evaluate(digits_model, X)
+    x = X[result.index]
+    before = digits_model.predict_proba(x)
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        moves = random.choice([-0.02, 0.02], size=x.shape)
+        after = digits_model.predict_proba(np.clip(x + moves, 0, 1).astype(np.float32))
+        seen = np.abs(after - before).max(axis=1)
+        assert (seen <= result.change_bounds).all()
+        assert (seen <= result.changes + 0.02).all()  # what the attack finds is as large
+    assert (result.changes <= result.change_bounds).all()
+    assert result.lower < result.upper
+    # CROWN's are far from what is always true.
+    loosest = {"ibp": 1.0, "crown": 0.2, "alpha-crown": 0.2}[method]
+    assert np.median(result.change_bounds) <= loosest
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 4), st.floats(0.01, 0.5))
+def test_no_point_of_a_ball_changes_more_than_its_bound(seed, n_classes, epsilon):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = torch.nn.Linear(2, 6), torch.nn.ReLU(), torch.nn.Linear(6, n_classes)
+    module = torch.nn.Sequential(*layers).double()
+    with torch.no_grad():
+        layers[0].weight.mul_(5)
+        layers[2].weight.mul_(5)
+    X = np.random.default_rng(seed).random((20, 2))
+    scorer = GlobalRobustness(
+        CR(epsilon),
+        tolerance=0.4,
+        confidence=0.9,
+        quantitative="linf-probabilities",
+        local=Bounds(),
+        random_state=0,
+    )
+    result = scorer.evaluate(TorchClassifier(module, n_classes), X)
+    x = torch.as_tensor(X[result.index])
+    steps = torch.linspace(-epsilon, epsilon, 41, dtype=torch.float64)
+    grid = (x[:, None] + torch.cartesian_prod(steps, steps)).clamp(0, 1)
+    with torch.no_grad():
+        before, after = module(x).softmax(dim=1), module(grid).softmax(dim=2)
+    truth = (after - before[:, None]).abs().amax(dim=(1, 2)).numpy()
+    assert (truth <= result.change_bounds).all()
+
+
+def test_probability_bounds_by_hand():
+    """Three classes, one feature: all extremes of the logits' differences are at the ends."""
+    layer = torch.nn.Linear(1, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[4.0], [0.0], [-2.0]]))
+        layer.bias.zero_()
+    X = np.full((800, 1), 0.5)
+    model = TorchClassifier(layer, 3)
+    scorer = GlobalRobustness(
+        CR(0.1), local=Bounds(), quantitative="linf-probabilities", random_state=0
+    )
+    result = scorer.evaluate(model, X)
+    z = np.array([4.0, 0.0, -2.0])
+    p, low, high = (np.exp(z * at) / np.exp(z * at).sum() for at in (0.5, 0.4, 0.6))
+    # Class 0 beats both others most at 0.6, class 2 loses most there.
+    truth = max(np.abs(low - p).max(), np.abs(high - p).max())
+    np.testing.assert_allclose(result.changes, truth, atol=1e-5)
+    np.testing.assert_allclose(result.change_bounds, truth, atol=1e-5)
+
+
+@pytest.mark.parametrize("local", [PGD(), Bounds()], ids=lambda local: type(local).__name__)
 @pytest.mark.parametrize("bound", BOUNDS)
-def test_thresholds(line, bound):
+def test_thresholds(line, bound, local):
     model, X = line
     scorer = GlobalRobustness(
         own,
@@ -271,10 +421,16 @@ def test_thresholds(line, bound):
         quantitative="linf-probabilities",
         threshold=0.5,
         tolerance=0.1,
+        local=local,
         random_state=0,
     )
     result = scorer.evaluate(model, X)
-    assert result.score == (result.changes <= 0.5).mean()
+    found, proved = (result.changes <= 0.5).mean(), (result.change_bounds <= 0.5).mean()
+    assert result.upper == found
+    assert (result.lower, result.score) == (
+        (proved, proved) if result.side == "both" else (0, found)
+    )
+    assert result.side == ("upper" if isinstance(local, PGD) else "both")
     truth = (true_changes(X, 0.1) <= 0.5).mean()
     assert result.interval.low <= truth <= result.interval.high
 
@@ -355,6 +511,12 @@ def test_frames_and_parameters_in_reach(line):
             ValueError,
             "Got threshold=2, but expected",
         ),
+        (
+            {"quantitative": "linf-probabilities", "local": Exact()},
+            TypeError,
+            r"Got local=Exact\(\), but expected an Attack, or Bounds\(\)",
+        ),
+        ({"timeout": 0}, ValueError, "Got timeout=0, but expected"),
         ({"chunk_size": 0}, ValueError, "Got chunk_size=0"),
     ],
 )

@@ -17,7 +17,7 @@ from skrobust.properties import (
     StandardRobustness,
     StrongClassificationRobustness,
 )
-from skrobust.verification import Bounds, Reason, Verdict, lower_bounds
+from skrobust.verification import Bounds, Exact, Reason, Verdict, lower_bounds
 from skrobust.verification._query import make_query, outer_ball
 from skrobust.verification._relaxation import (
     crown,
@@ -311,6 +311,32 @@ def test_weights_that_are_not_finite_are_refused():
         broken = network(linear([[1.0], [bad]], [0.0, 1.0]), n_features=1)
         with pytest.raises(UnsupportedModelError):
             Bounds().encode(broken, ClassificationRobustness(0.1))
+
+
+@pytest.mark.parametrize(
+    "verifier", [*map(Bounds, METHODS), Exact(milp_units=0), Exact()], ids=repr
+)
+@pytest.mark.filterwarnings("ignore::skrobust.exceptions.AttackWarning")
+def test_numbers_that_overflow_prove_nothing(verifier):
+    # relu(1e200 relu(1e200 (x - 3 / 2))) is 0 on [0, 1], and too large for float64 above 3 / 2.
+    layers = [nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)]
+    weights = [([[1e200]], [-1.5e200]), ([[1e200]], [0.0]), ([[-1.0], [0.0]], [1.0, 0.0])]
+    for layer, (weight, bias) in zip(layers[::2], weights, strict=True):
+        layer.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64), False)
+        layer.bias = nn.Parameter(torch.tensor(bias, dtype=torch.float64), False)
+    net = Network(nn.Sequential(*layers), np.arange(2), 1)
+    x, labels = torch.tensor([[0.5]], dtype=torch.float64), torch.tensor([0])
+    for property in (
+        ClassificationRobustness(2.0, bounds=None),
+        StandardRobustness(2.0, 1.0, bounds=None),
+        LipschitzRobustness(2.0, 1.0, bounds=None),
+        StrongClassificationRobustness(2.0, 0.6, bounds=None),
+    ):
+        found = verifier.verify(net, property, x, labels, timeout=2.0)
+        assert found.verdicts[0] != "verified"
+        assert found.lower[0] < 0
+        near = property.with_epsilon(0.5)
+        assert verifier.verify(net, near, x, labels, timeout=2.0).verdicts[0] == "verified"
 
 
 def test_bad_input_is_refused():

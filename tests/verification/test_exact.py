@@ -2,13 +2,17 @@
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import nn
 
+from skrobust.attacks import UniformSampling
 from skrobust.networks._base import Network
 from skrobust.properties import (
     ClassificationRobustness,
@@ -17,6 +21,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.verification import Exact, Reason
+from skrobust.verification._milp import Outcome, Program
 
 CR, SR, LR = ClassificationRobustness, StandardRobustness, LipschitzRobustness
 SCR = StrongClassificationRobustness
@@ -122,12 +127,15 @@ def steeper(parts, n, x, reference, slope):
 
 CASES = [
     *[CR(epsilon) for epsilon in (0.05, 0.15, 0.4)],
+    CR(np.array([0.3, 0.0, 0.1])),
     *[SR(0.2, delta) for delta in (0.15, 0.4)],
     *[LR(0.2, lipschitz) for lipschitz in (0.7, 1.5, 3.0)],
 ]
 SETTINGS = [
     pytest.param(Exact(), id="default"),
     pytest.param(Exact(milp_units=0, batch_size=2), id="branching"),
+    # An attack that finds next to nothing: counterexamples come from bounds and programs.
+    pytest.param(Exact(UniformSampling(1), milp_units=0), id="no attack"),
 ]
 
 
@@ -160,6 +168,65 @@ def assert_counterexamples(net, property, x, labels, found):
     assert ((at >= ball.lower) & (at <= ball.upper)).all()
     holds = property.conclusion(net(x), labels).holds(net(at), ball.distance(at))
     assert not holds.any()
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**16),
+    epsilon=st.floats(0.01, 0.5),
+    delta=st.one_of(st.none(), st.floats(0.05, 2.0)),
+    milp_units=st.sampled_from([0, 60]),
+)
+def test_random_networks_against_brute_force(seed, epsilon, delta, milp_units):
+    net, x = perceptron(seed, sizes=(2, 4, 3, 2)), points(1, seed)[:, :2]
+    labels = net(x).argmax(dim=1)
+    property = CR(epsilon) if delta is None else SR(epsilon, delta)
+    margin = truth(net, property, x[0].double().numpy(), labels[0].item())
+    found = Exact(UniformSampling(1), milp_units=milp_units).verify(net, property, x, labels)
+    if abs(margin) > 1e-4:
+        assert found.verdicts[0] == ("verified" if margin > 0 else "falsified")
+    assert_counterexamples(net, property, x, labels, found)
+
+
+@pytest.mark.parametrize("slope", [0.3, 1.7, -0.5])
+@pytest.mark.parametrize("milp_units", [0, 60])
+def test_leaky_units_against_a_grid(monkeypatch, slope, milp_units):
+    if milp_units:
+        monkeypatch.setattr("skrobust.verification._exact._FIRST_SECONDS", 0.0)
+    net = perceptron(3, sizes=(2, 6, 5, 3))
+    for k, layer in enumerate(net.module):
+        if isinstance(layer, nn.ReLU):
+            net.module[k] = nn.LeakyReLU(slope)
+    x = points(3, 1)[:, :2]
+    labels = net(x).argmax(dim=1)
+    line = torch.linspace(-0.2, 0.2, 301)
+    grid = torch.cartesian_prod(line, line)
+    for k in range(len(x)):
+        change = (net((x[k] + grid).clamp(0, 1)) - net(x[k : k + 1])).abs().max().item()
+        for delta, expected in ((1.02 * change, "verified"), (0.98 * change, "falsified")):
+            verifier = Exact(UniformSampling(1), milp_units=milp_units)
+            found = verifier.verify(net, SR(0.2, delta), x[k : k + 1], labels[k : k + 1])
+            assert found.verdicts[0] == expected
+
+
+@pytest.mark.parametrize("status", ["failure", "found"])
+def test_what_the_solver_of_programs_does_not_decide_is_not_lost(monkeypatch, status):
+    # It fails; or it returns a point that breaks nothing.
+    monkeypatch.setattr("skrobust.verification._exact._FIRST_SECONDS", 0.0)
+    net, x = perceptron(0), points(4)
+    labels = net(x).argmax(dim=1)
+    expected = Exact(milp_units=0).verify(net, CR(0.15), x, labels).verdicts
+    assert (expected == "verified").any()
+    calls = []
+
+    def minimise(self, *args, **options):
+        calls.append(status)
+        return Outcome(status, point=x[0].double().numpy() if status == "found" else None)
+
+    monkeypatch.setattr(Program, "minimise", minimise)
+    found = Exact().verify(net, CR(0.15), x, labels)
+    assert found.verdicts.tolist() == expected.tolist()
+    assert calls
 
 
 def test_the_solver_of_programs_alone_agrees(monkeypatch):
@@ -300,13 +367,21 @@ def test_clamps_and_pools_are_decided(seed):
             assert found.verdicts[k] == "verified"
 
 
-def test_the_time_limit_is_kept_and_said():
-    net, x = perceptron(1, sizes=(3, 60, 60, 3), scale=3.0), points(1, 3)
+@pytest.mark.parametrize(("milp_units", "limit"), [(0, 0.0), (0, 0.5), (10_000, 1.5)])
+def test_the_time_limit_is_kept_and_said(milp_units, limit):
+    net, x = perceptron(1, sizes=(30, 80, 80, 3), scale=2.0), torch.full((1, 30), 0.5)
     labels = net(x).argmax(dim=1)
-    found = Exact(milp_units=0, batch_size=4).verify(net, CR(0.3), x, labels, timeout=0.0)
-    if found.verdicts[0] == "unknown":
-        assert found.reasons[0] == Reason.TIME_OUT
-    assert np.isfinite(found.seconds).all()
+    property = SR(0.2, 1.0)
+    samples = property.ball(x).sample(2000, torch.Generator().manual_seed(0))[0]
+    property = SR(0.2, 4 * (net(samples) - net(x)).abs().max().item())  # likely true, but hard
+    verifier = Exact(UniformSampling(1), milp_units=milp_units)
+    state = verifier.encode(net, property, 30)
+    start = time.perf_counter()
+    found = verifier.decide(state, x, labels, timeout=limit)
+    assert time.perf_counter() - start < limit + 1.5
+    assert found.verdicts[0] == "unknown"
+    assert found.reasons[0] == Reason.TIME_OUT
+    assert -np.inf < found.lower[0] < 0
 
 
 def test_slopes_of_kinks_at_the_reference_point():

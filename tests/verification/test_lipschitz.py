@@ -7,8 +7,10 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from skrobust import TorchClassifier
-from skrobust.exceptions import UnsupportedModelError
-from skrobust.verification import lipschitz_bound
+from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
+from skrobust.networks import as_network
+from skrobust.properties import ClassificationRobustness, LipschitzRobustness
+from skrobust.verification import Cascade, Exact, LipschitzBounds, lipschitz_bound
 
 
 def classifier(*layers, seed=0):
@@ -113,3 +115,60 @@ def test_bad_input_is_refused():
         lipschitz_bound(model, method="exact")
     with pytest.raises(ValueError, match="needs both"):
         lipschitz_bound(model, method="local", X=[[0.0]])
+
+
+# ---- as a verifier -----------------------------------------------------------------------
+
+
+def asked(model, lipschitz, norm="linf", epsilon=0.1, method="norm-product"):
+    n = 4
+    x = torch.rand((6, n), generator=torch.Generator().manual_seed(0))
+    property = LipschitzRobustness(epsilon, lipschitz=lipschitz, norm=norm)
+    return LipschitzBounds(method).verify(as_network(model), property, x)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("method", ["norm-product", "lipsdp", "local"])
+def test_what_is_at_most_the_constant_is_proved(method, norm):
+    model = perceptron()
+    X = torch.rand((6, 4), generator=torch.Generator().manual_seed(0)).numpy()
+    if method == "local":
+        bound = lipschitz_bound(model, norm=norm, method=method, X=X, epsilon=0.1).max()
+    elif method == "lipsdp":
+        # Four features can move: by sqrt(4) further in the Euclidean norm than in the largest.
+        scale = 2 if norm == "linf" else 1
+        bound = scale * lipschitz_bound(model, norm="l2", method=method, X=X)
+    else:
+        bound = lipschitz_bound(model, norm=norm, method=method, X=X)
+    above, below = (asked(model, bound * k, norm, method=method) for k in (1.0001, 0.9999))
+    assert (above.verdicts == "verified").all()
+    assert (below.verdicts == "unknown").any()
+    assert (below.verdicts != "falsified").all()
+
+
+def test_few_features_that_move_make_the_semidefinite_bound_smaller():
+    model = perceptron()
+    bound = lipschitz_bound(model, norm="l2", method="lipsdp", X=np.zeros((1, 4)))
+    one = asked(model, 1.0001 * bound, epsilon=[0.1, 0.0, 0.0, 0.0], method="lipsdp")
+    assert (one.verdicts == "verified").all()
+    assert (asked(model, 1.0001 * bound, method="lipsdp").verdicts == "unknown").all()
+
+
+def test_what_it_proves_no_attack_breaks_and_exact_confirms():
+    model = perceptron()
+    bound = lipschitz_bound(model, norm="linf", X=np.zeros((1, 4)))
+    found = Cascade([LipschitzBounds("local"), Exact()], cross_check=Exact())
+    x = torch.rand((6, 4), generator=torch.Generator().manual_seed(0))
+    for lipschitz in (0.2 * bound, 0.5 * bound, bound):
+        property = LipschitzRobustness(0.1, lipschitz=lipschitz)
+        decided = found.verify(as_network(model), property, x)  # disagreement would warn
+        assert (decided.verdicts != "unknown").all()
+    assert (decided.decided_by == "lipschitzbounds").all()
+
+
+def test_other_properties_are_refused():
+    network, x = as_network(perceptron()), torch.zeros((1, 4))
+    with pytest.raises(UnsupportedPropertyError, match="LipschitzRobustness"):
+        LipschitzBounds().verify(network, ClassificationRobustness(0.1), x)
+    with pytest.raises(ValueError, match="Got method='sdp'"):
+        LipschitzBounds("sdp").check()

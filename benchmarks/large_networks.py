@@ -1,0 +1,72 @@
+"""Exact on ReLU perceptrons of 2, 4 and 6 hidden layers of 256 units, MNIST.
+
+These are the sizes of the fully connected benchmark of the yearly competition of verifiers
+(VNN-COMP, "mnist_fc"), with its radii, 0.03 and 0.05, and its number of images. The networks are
+trained on the spot, as usual (Adam on the cross-entropy), so that they are not those of the
+competition; how long they train decides how hard they are. One thread.
+
+The defaults take up to 25 minutes; ``--images 15`` is the whole benchmark.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+
+from skrobust import RobustClassifier
+from skrobust.datasets import fetch_mnist
+from skrobust.networks import as_network
+from skrobust.properties import ClassificationRobustness
+from skrobust.verification import Exact
+
+
+def main(options):
+    X, y = fetch_mnist(subset="train", return_X_y=True)
+    X_test, y_test = fetch_mnist(subset="test", return_X_y=True)
+    print(
+        "| hidden layers | accuracy | epsilon | verified | falsified | unknown | decided | "
+        "median s | total s |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    for depth in options.depths:
+        model = RobustClassifier(
+            hidden_layer_sizes=(256,) * depth, max_epochs=options.epochs, lr=1e-3, random_state=0
+        ).fit(X, y)
+        accuracy = model.score(X_test, y_test)
+        network = as_network(model)
+        x, labels = correct(network, X_test, y_test, options.images)
+        for epsilon in options.epsilons:
+            verifier, property = Exact(), ClassificationRobustness(epsilon)
+            start = time.perf_counter()
+            found = verifier.verify(
+                network, property, x, labels, timeout=options.timeout,
+                generator=torch.Generator().manual_seed(0),
+            )  # fmt: skip
+            seconds = time.perf_counter() - start
+            count = [
+                int((found.verdicts == v).sum()) for v in ("verified", "falsified", "unknown")
+            ]
+            print(
+                f"| {depth}x256 | {accuracy:.1%} | {epsilon} | {count[0]} | {count[1]} | "
+                f"{count[2]} | {1 - count[2] / len(x):.0%} | {np.median(found.seconds):.2f} | "
+                f"{seconds:.0f} |",
+                flush=True,
+            )
+
+
+def correct(network, X, y, count):
+    """Return the first `count` rows that are classified correctly, and their labels."""
+    x, labels = network.rows(X[: 2 * count + 10]), network.encode(y[: 2 * count + 10])
+    right = (network(x).argmax(dim=1) == labels).nonzero().squeeze(1)[:count]
+    return x[right], labels[right]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=5)
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds a point")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--depths", type=int, nargs="+", default=[2, 4, 6])
+    parser.add_argument("--epsilons", type=float, nargs="+", default=[0.03, 0.05])
+    main(parser.parse_args())

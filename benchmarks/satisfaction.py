@@ -1,0 +1,158 @@
+"""The cascade and `Exact` against Marabou: constraint satisfaction on Fashion-MNIST, 784-30-10.
+
+Two networks, trained on the whole training set with standard and with adversarial training;
+classification robustness, standard robustness (delta = 10) and Lipschitz robustness (L = 10),
+each point with a time limit. One thread, one run.
+
+Marabou's side is its better form: for each point the shorter time of one disjunction and of one
+query a row. It gets CROWN bounds of all hidden units, and rows that CROWN proves are not asked;
+what these bounds cost is part of its time. It is asked for every point of classification
+robustness, and for the points of the other properties that attack and bounds leave open. A point
+that neither form decides within the limit counts with the limit, so that its true ratio is larger.
+"""
+
+import argparse
+import time
+from collections import Counter
+
+import numpy as np
+import torch
+
+from skrobust import RobustClassifier
+from skrobust.attacks import PGD
+from skrobust.datasets import fetch_fashion_mnist
+from skrobust.networks import as_network
+from skrobust.properties import (
+    ClassificationRobustness,
+    LipschitzRobustness,
+    StandardRobustness,
+)
+from skrobust.training import AdversarialTraining
+from skrobust.verification import Bounds, Cascade, Exact, Marabou
+
+PROPERTIES = {
+    "CR": ClassificationRobustness,
+    "SR": lambda epsilon: StandardRobustness(epsilon, delta=10.0),
+    "LR": lambda epsilon: LipschitzRobustness(epsilon, lipschitz=10.0),
+}
+
+
+def main(n_images, epsilons, timeout, max_epochs):
+    torch.set_num_threads(1)
+    X, y = fetch_fashion_mnist(subset="test", return_X_y=True)
+    X, y = X[:n_images], y[:n_images]
+    rows = []
+    for name, model in networks(max_epochs):
+        print(f"{name}: accuracy {model.score(X, y):.3f} on the {len(X)} images\n", flush=True)
+        print(HEADER)
+        network = as_network(model)
+        x, labels = network.rows(X), network.encode(y)
+        for kind, make in PROPERTIES.items():
+            for epsilon in epsilons:
+                row = compare(network, make(epsilon), x, labels, timeout)
+                rows.append((kind, row))
+                print(f"| {kind}, {epsilon} | " + row.line, flush=True)
+        print()
+    summary(rows)
+
+
+def networks(max_epochs):
+    X, y = fetch_fashion_mnist(subset="train", return_X_y=True)
+    for name, training in (("baseline", None), ("adversarial training", AdversarialTraining())):
+        yield (
+            name,
+            RobustClassifier(
+                hidden_layer_sizes=(30,),
+                property=ClassificationRobustness(0.1),
+                training=training,
+                max_epochs=max_epochs,
+                lr=1e-3,
+                random_state=0,
+            ).fit(X, y),
+        )
+
+
+HEADER = (
+    "| | verified, falsified, unknown | cascade, s | Marabou, s | open | Exact, s | Marabou, s "
+    "| Marabou undecided | other verdicts |\n|---|---|---|---|---|---|---|---|---|"
+)
+
+
+class Row:
+    """What came out for one network, property and epsilon.
+
+    Seconds of the cascade, and of Marabou for the points it was asked for; then those of `Exact`
+    and of Marabou for the points that attack and bounds leave open.
+    """
+
+    def __init__(self, cascade, seconds, exact, left, asked, marabou):
+        self.cascade, self.exact, self.n_open = seconds, exact.seconds.sum(), len(left)
+        self.counts = Counter(cascade.verdicts.tolist())
+        best = np.minimum(*(form.seconds for form in marabou))
+        self.marabou, self.marabou_open = best.sum(), best[np.isin(asked, left)].sum()
+        expected = cascade.verdicts[asked]
+        decided = [form.verdicts != "unknown" for form in marabou]
+        self.undecided = int((~(decided[0] | decided[1])).sum())
+        self.differ = int((exact.verdicts != cascade.verdicts[left]).sum())
+        for form, known in zip(marabou, decided, strict=True):
+            self.differ += int((form.verdicts[known] != expected[known]).sum())
+
+    @property
+    def line(self):
+        counts = ", ".join(
+            str(self.counts[verdict]) for verdict in ("verified", "falsified", "unknown")
+        )
+        return (
+            f"{counts} | {self.cascade:.2f} | {self.marabou:.2f} | {self.n_open} | "
+            f"{self.exact:.2f} | {self.marabou_open:.2f} | {self.undecided} | {self.differ} |"
+        )
+
+
+def compare(network, property, x, labels, timeout):
+    """Ask all sides about the same points."""
+    cheap = Cascade([PGD(n_restarts=3), Bounds()]).verify(network, property, x, labels)
+    left = cheap.undecided_index
+    start = time.perf_counter()
+    cascade = Cascade(timeout=timeout).verify(network, property, x, labels)
+    seconds = time.perf_counter() - start
+    exact = ask(Exact(), network, property, x, labels, left, timeout)
+    is_cr = isinstance(property, ClassificationRobustness)
+    asked = np.arange(len(x)) if is_cr else left
+    marabou = [
+        ask(Marabou(form), network, property, x, labels, asked, timeout)
+        for form in ("disjunction", "rows")
+    ]
+    return Row(cascade, seconds, exact, left, asked, marabou)
+
+
+def ask(verifier, network, property, x, labels, index, timeout):
+    at = torch.as_tensor(index)
+    return verifier.verify(network, property, x[at], labels[at], timeout=timeout)
+
+
+def summary(rows):
+    for kind in PROPERTIES:
+        chosen = [row for name, row in rows if name == kind]
+        cascade, marabou, exact, marabou_open = (
+            sum(getattr(row, name) for row in chosen)
+            for name in ("cascade", "marabou", "exact", "marabou_open")
+        )
+        whole = f", Marabou {marabou:.2f} s, ratio {marabou / cascade:.1f}" * (kind == "CR")
+        print(
+            f"{kind}: cascade {cascade:.2f} s{whole}; {sum(row.n_open for row in chosen)} open "
+            f"points: Exact {exact:.2f} s, Marabou {marabou_open:.2f} s, "
+            f"ratio {marabou_open / max(exact, 1e-9):.1f}; unknown to the cascade "
+            f"{sum(row.counts['unknown'] for row in chosen)}, to Marabou "
+            f"{sum(row.undecided for row in chosen)}; other verdicts "
+            f"{sum(row.differ for row in chosen)}"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--epsilons", type=float, nargs="+", default=[0.02, 0.05, 0.1])
+    parser.add_argument("--timeout", type=float, default=60.0)
+    parser.add_argument("--epochs", type=int, default=10)
+    arguments = parser.parse_args()
+    main(arguments.images, arguments.epsilons, arguments.timeout, arguments.epochs)

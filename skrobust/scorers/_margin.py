@@ -1,0 +1,287 @@
+"""The distance to the closest adversarial example, on average (R2 of Tibo et al.)."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from skrobust._parameters import DefaultParts
+from skrobust._validation import (
+    check_bounds,
+    check_choice,
+    check_instance,
+    check_real,
+    check_within_bounds,
+    expected,
+)
+from skrobust.attacks import Attack, Ensemble, Target
+from skrobust.properties import ClassificationRobustness
+from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult, as_tensors
+from skrobust.statistics import empirical_bernstein
+
+__all__ = ["MarginRobustness", "MarginRobustnessResult"]
+
+# Tried in turn, relative to the distance: where the estimator computes in another precision
+# than its network, a point on the boundary may still have the old label.
+_BEYOND = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MarginRobustnessResult(ScoreResult):
+    """What `MarginRobustness.evaluate` returns.
+
+    Parameters
+    ----------
+    score : float
+        Mean of `distances`, in units of the input.
+    interval : Interval
+        Empirical Bernstein, of the mean distance of what the attacks find, cut at `epsilon_max`.
+    area : float
+        The score divided by `epsilon_max`, in [0, 1]: the area under the margin curve, which
+        is the share of samples with ``radius > epsilon`` against epsilon from 0 to
+        `epsilon_max`, divided by that width.
+    area_interval : Interval
+        Of the area.
+    epsilon_max : float
+        Largest distance that counts.
+    radius : ndarray of shape (n_samples,)
+        Distance to the closest adversarial example found: 0 where the sample itself is one, inf
+        where none was found within `epsilon_max`. `RobustnessCurveDisplay.from_radius` draws
+        the margin curve of the result.
+    distances : ndarray of shape (n_samples,)
+        The radius, or `epsilon_max` where none was found.
+    adversarial_examples : ndarray of shape (n_samples, n_features)
+        At that distance, as the estimator itself confirms; NaN where none was found.
+    found_by : ndarray of str, shape (n_samples,)
+        Name of the attack that came closest, the first of equals; "" where none found anything,
+        or the sample itself is an adversarial example.
+    wins : dict of str to float
+        For each attack, the share of samples at which it came closest, of those at which any
+        found an adversarial example (Table 2 of the paper); NaN where there are none.
+    """
+
+    area: float
+    area_interval: object
+    epsilon_max: float
+    radius: np.ndarray
+    distances: np.ndarray
+    adversarial_examples: np.ndarray
+    found_by: np.ndarray
+    wins: dict
+
+
+class MarginRobustness(DefaultParts, RobustnessScorer):
+    r"""Mean distance to the closest adversarial example that several attacks find.
+
+    The score R2: :math:`R_{Q,H,G}` of the framework (see `RobustnessScore`) with Q uniform in
+    the ball, :math:`H(p) = 1[p = 1]` and :math:`G = p(x)`. That is the mean, over the data, of
+    the distance from which on some point has another label. Each attack's best point is pulled
+    to the boundary by bisection on the segment to the sample, and the closest one is kept. As
+    attacks may miss closer ones, it is an estimate from above.
+
+    Parameters
+    ----------
+    norm : {"linf", "l2"}, default="linf"
+        Of the distances.
+    epsilon_max : float or None, default=None
+        Largest distance that counts, in units of the input: attacks search within it, and a
+        sample around which they find nothing counts with it. None is the largest distance
+        between two points of `bounds`.
+    bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
+        Valid domain of the inputs.
+    reference : {"prediction", "label"}, default="prediction"
+        The label that is to be kept: that which the classifier gives the sample, as in the
+        paper, whose scores are independent of accuracy; or the true one, where misclassified
+        samples have distance 0.
+    attack : Attack or None, default=None
+        None is ``Ensemble()``: FGSM, PGD, and LinearBoundary ("linear", called BG in the
+        paper).
+    confidence : float, default=0.95
+        Of the interval.
+    chunk_size : int, default=256
+        Samples of one job.
+    random_state : int, RandomState instance or None, default=None
+        For attacks with random starts.
+    n_jobs : int or None, default=None
+        Chunks evaluated at a time, by joblib.
+    memory : None, str or joblib.Memory, default=None
+        Keeps the result of each chunk (with an int as `random_state`).
+    verbose : int, default=0
+        joblib's progress messages.
+
+    Notes
+    -----
+    A tie of the two largest outputs is no robust prediction: a sample with one has distance 0.
+
+    References
+    ----------
+    Tibo, Jaeger, Larsen, "A general framework for defining and optimizing robustness",
+    arXiv:2006.11122, R2 and Table 2.
+
+    Examples
+    --------
+    The boundary of this classifier is x1 + x2 = 1:
+
+    >>> import torch
+    >>> from skrobust import TorchClassifier
+    >>> from skrobust.scorers import MarginRobustness
+    >>> module = torch.nn.Linear(2, 2)
+    >>> module.weight.data = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    >>> module.bias.data = torch.tensor([0.0, -1.0])
+    >>> model = TorchClassifier(module, 2)
+    >>> result = MarginRobustness().evaluate(model, [[0.2, 0.2], [0.8, 0.9]])
+    >>> result.radius.round(4)
+    array([0.3 , 0.35])
+    >>> print(f"{result.score:.3f} {result.area:.3f}")
+    0.325 0.325
+    >>> MarginRobustness("l2").evaluate(model, [[0.2, 0.2], [0.8, 0.9]]).radius.round(4)
+    array([0.4243, 0.495 ])
+    """
+
+    def __init__(
+        self,
+        norm="linf",
+        *,
+        epsilon_max=None,
+        bounds=(0.0, 1.0),
+        reference="prediction",
+        attack=None,
+        confidence=0.95,
+        chunk_size=256,
+        random_state=None,
+        n_jobs=None,
+        memory=None,
+        verbose=0,
+    ):
+        self.norm = norm
+        self.epsilon_max = epsilon_max
+        self.bounds = bounds
+        self.reference = reference
+        self.attack = attack
+        self.confidence = confidence
+        self.chunk_size = chunk_size
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.memory = memory
+        self.verbose = verbose
+
+    def _default_parts(self):
+        return {"attack": Ensemble()}
+
+    def check(self):
+        """Validate the parameters; return self."""
+        check_choice("norm", self.norm, ("linf", "l2"))
+        if self.epsilon_max is not None:
+            check_real("epsilon_max", self.epsilon_max, low=0, closed="neither")
+        check_bounds(self.bounds)
+        check_choice("reference", self.reference, ("prediction", "label"))
+        check_instance("attack", self._part("attack"), Attack, "Ensemble()").check()
+        self._check_common()
+        return self
+
+    def evaluate(self, estimator, X, y=None):
+        """Return a `MarginRobustnessResult`.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier, of a kind that `skrobust.networks.as_network` supports where the
+            attack needs gradients.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+            In the raw input space of the estimator; two samples at least.
+        y : array-like of shape (n_samples,), default=None
+            True labels, for ``reference="label"``.
+        """
+        self.check()
+        attack, by_label = self._part("attack"), self.reference == "label"
+        sample = self._sample(
+            estimator,
+            X,
+            y if by_label else None,
+            needs_gradient=attack.needs_gradient,
+            needed_by=BY_LABEL.format("scorer") if by_label else "",
+        )
+        if len(sample) < 2:
+            raise ValueError(expected("X", "1 sample", "at least 2, for the interval"))
+        bounds = check_bounds(self.bounds, sample.rows.shape[1])
+        check_within_bounds(sample.rows, bounds)
+        epsilon_max = self._epsilon_max(bounds, sample.rows.shape[1])
+        property = ClassificationRobustness(
+            epsilon_max, norm=self.norm, bounds=bounds, reference=self.reference
+        )
+        found = self._in_chunks(partial(_closest, property=property, attack=attack), sample)
+        return self._read(epsilon_max, _names(attack), **found)
+
+    def _epsilon_max(self, bounds, n_features):
+        if self.epsilon_max is not None:
+            return float(self.epsilon_max)
+        across = np.inf
+        if bounds is not None:
+            sides = np.broadcast_to(np.subtract(bounds[1], bounds[0]), n_features)
+            across = float(np.linalg.norm(sides, np.inf if self.norm == "linf" else 2))
+        if not (np.isfinite(across) and across > 0):
+            expectation = "a number, since bounds do not say how far to search"
+            raise ValueError(expected("epsilon_max", self.epsilon_max, expectation))
+        return across
+
+    def _read(self, epsilon_max, names, radius, adversarial_examples, winners):
+        distances = np.minimum(radius, epsilon_max)
+        score = float(distances.mean())
+        how = {"confidence": self.confidence}
+        won = winners[winners >= 0]
+        counts = np.bincount(won, minlength=len(names))
+        wins = counts / len(won) if len(won) else np.full(len(names), np.nan)
+        return MarginRobustnessResult(
+            score=score,
+            interval=empirical_bernstein(distances, 0.0, epsilon_max, **how),
+            area=score / epsilon_max,
+            area_interval=empirical_bernstein(distances / epsilon_max, **how),
+            epsilon_max=epsilon_max,
+            radius=radius,
+            distances=distances,
+            adversarial_examples=adversarial_examples,
+            found_by=np.array([*names, ""])[winners],
+            wins=dict(zip(names, wins.tolist(), strict=True)),
+        )
+
+
+def _names(attack):
+    if isinstance(attack, Ensemble):
+        return [name for name, _ in attack.members]
+    return [type(attack).__name__.lower()]
+
+
+def _closest(model, rows, labels, seed, *, property, attack):
+    """Return the distance, the closest point, and the place of the attack that found it."""
+    x, labels, generator = as_tensors(model, rows, labels, seed)
+    target = Target(model, property, x, labels)
+    outcome = attack.closest(model, property, x, labels, generator=generator)
+    points, found = _confirmed(target, outcome)
+    ball, is_own = target.ball, found & (outcome.points == x).all(dim=1)
+    distance = torch.linalg.vector_norm(
+        points.double() - x.double(), ord=2 if ball.norm == "l2" else torch.inf, dim=1
+    )
+    winners = getattr(outcome, "winners", torch.zeros(len(x), dtype=torch.int64))
+    winners = torch.where(found & ~is_own, winners.to(x.device), -1)
+    return {
+        "radius": torch.where(found, distance, torch.inf).cpu().numpy(),
+        "adversarial_examples": torch.where(found[:, None], points, torch.nan).cpu().numpy(),
+        "winners": winners.cpu().numpy(),
+    }
+
+
+def _confirmed(target, outcome):
+    """Return points that break the property in the estimator itself, and where they do."""
+    x, found = target.x, torch.zeros_like(outcome.broken)
+    points = outcome.points.clone()
+    for beyond in _BEYOND:
+        index = (outcome.broken & ~found).nonzero().squeeze(1)
+        if len(index) == 0:
+            break
+        part = target[index]
+        tried = outcome.points[index]
+        if beyond:
+            tried = part.ball.project(x[index] + (1 + beyond) * (tried - x[index]))
+        points[index], found[index] = tried, part.replay(tried).broken
+    return points, found

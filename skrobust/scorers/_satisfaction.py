@@ -1,0 +1,264 @@
+"""Constraint satisfaction: the share of samples around which a property is proved."""
+
+from dataclasses import dataclass, fields
+from functools import partial
+
+import numpy as np
+
+from skrobust._evaluation import evaluate_in_chunks
+from skrobust._parameters import DefaultParts
+from skrobust._validation import check_instance, check_real
+from skrobust.scorers._base import PropertyScorer, ScoreResult, as_tensors, model_key
+from skrobust.statistics import Interval, clopper_pearson
+from skrobust.verification import Cascade, Verdict, Verification, Verifier
+
+__all__ = ["ConstraintSatisfaction", "ConstraintSatisfactionResult"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ConstraintSatisfactionResult(ScoreResult):
+    """What `ConstraintSatisfaction.evaluate` returns.
+
+    Parameters
+    ----------
+    score : float
+        Share of samples that are verified.
+    interval : Interval
+        Clopper-Pearson.
+    surviving_share : float
+        Share of samples that are not falsified: the score plus the share of unknowns.
+    surviving_interval : Interval
+        Clopper-Pearson.
+    n_unknown : int
+        Samples that are neither verified nor falsified. They count against the score.
+    verdicts : ndarray of shape (n_samples,) of str
+        "verified", "falsified" or "unknown"; see `skrobust.verification.Verdict`.
+    counterexamples : ndarray of shape (n_samples, n_features)
+        Points that break the property, as the estimator itself confirms; NaN where there is
+        none.
+    decided_by : ndarray of shape (n_samples,) of str
+        Stage that decided; "" where none did.
+    seconds : ndarray of shape (n_samples,)
+        Wall time. A time spent on several samples together is shared out equally.
+    reasons : ndarray of shape (n_samples,) of object
+        Members of `skrobust.verification.Reason`; their text is advice.
+    lower : ndarray of shape (n_samples,)
+        Proved lower bound of the smallest row in the ball; minus infinity where none is known.
+    notes : ndarray of shape (n_samples,) of object
+        What there is to say of single samples, such as a disagreement of two verifiers.
+    """
+
+    surviving_share: float
+    surviving_interval: Interval
+    n_unknown: int
+    verdicts: np.ndarray
+    counterexamples: np.ndarray
+    decided_by: np.ndarray
+    seconds: np.ndarray
+    reasons: np.ndarray
+    lower: np.ndarray
+    notes: np.ndarray
+
+
+class ConstraintSatisfaction(DefaultParts, PropertyScorer):
+    """Share of samples around which a verifier proves a property on the whole ball.
+
+    Unknown verdicts count against the score; the result has the share of samples that survive
+    beside it, and `metrics` gives both to a multi-metric search.
+
+    Parameters
+    ----------
+    property : RobustnessProperty
+        In the raw input space of the estimator that is scored.
+    verifier : Verifier or None, default=None
+        None is ``Cascade()``: an attack, bounds, and a complete method for what they leave open.
+    timeout : float or None, default=None
+        Seconds that each stage may spend on one sample; no limit beside the verifier's own if
+        None.
+    confidence : float, default=0.95
+        Of the intervals.
+    chunk_size : int, default=256
+        Samples of one job. Complete methods get them one by one.
+    random_state : int, RandomState instance or None, default=None
+        For attacks with random starts. None stands for 0 where there is a `memory`.
+    n_jobs : int or None, default=None
+        Chunks evaluated at a time, by joblib.
+    memory : None, str or joblib.Memory, default=None
+        Keeps what each stage said of each chunk, or of each single sample for complete methods,
+        so that an evaluation that was killed repeats no decided sample.
+    verbose : int, default=0
+        1 shows a progress bar with the counts of verified, falsified and unknown samples (needs
+        the package rich, of the extra "plots"); more are joblib's messages.
+
+    References
+    ----------
+    Casadio et al., CAV 2022, section 4.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skrobust.datasets import load_digits
+    >>> from skrobust.properties import ClassificationRobustness
+    >>> from skrobust.scorers import ConstraintSatisfaction
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LogisticRegression().fit(X[:1000], y[:1000])
+    >>> scorer = ConstraintSatisfaction(ClassificationRobustness(0.02))
+    >>> result = scorer.evaluate(model, X[1000:1100], y[1000:1100])
+    >>> bool(result.score == (result.verdicts == "verified").mean())
+    True
+    >>> result.n_unknown
+    0
+    """
+
+    def __init__(
+        self,
+        property,
+        verifier=None,
+        *,
+        timeout=None,
+        confidence=0.95,
+        chunk_size=256,
+        random_state=None,
+        n_jobs=None,
+        memory=None,
+        verbose=0,
+    ):
+        self.property = property
+        self.verifier = verifier
+        self.timeout = timeout
+        self.confidence = confidence
+        self.chunk_size = chunk_size
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.memory = memory
+        self.verbose = verbose
+
+    def _default_parts(self):
+        return {"verifier": Cascade()}
+
+    def evaluate(self, estimator, X, y=None):
+        verifier = self._part("verifier")
+        check_instance("verifier", verifier, Verifier, "Cascade()").check()
+        if self.timeout is not None:
+            check_real("timeout", self.timeout, low=0, closed="neither")
+        self._check_common()
+        sample = self._prepare(estimator, X, y, needs_gradient=False)
+        state = verifier.encode(sample.model, self.property, sample.rows.shape[1])
+        x, labels, _ = as_tensors(sample.model, sample.rows, sample.labels, 0)
+        with _Counts(self.verbose, len(sample)) as counts:
+            ask = partial(self._ask, sample, counts)
+            found = verifier.run(state, x, labels, ask, timeout=self.timeout)
+        return self._result(found)
+
+    def _ask(self, sample, counts, step, index, timeout):
+        """Spread one step over chunks and jobs; see `Verifier.run`."""
+        counts.begin(step.name, index)
+        part = sample[index]
+        found = evaluate_in_chunks(
+            partial(_decide, decide=step.decide, property=self.property, timeout=timeout),
+            step.state,
+            part.rows,
+            part.labels,
+            fingerprint=partial(model_key, sample.model, sample.rows),
+            chunk_size=1 if step.is_slow else self.chunk_size,
+            random_state=self.random_state,
+            n_jobs=self.n_jobs,
+            memory=self.memory,
+            verbose=max(0, self.verbose - 1),
+            on_part=counts.add,
+        )
+        return Verification(**found)
+
+    def _result(self, found):
+        n = len(found)
+        verified = int((found.verdicts == Verdict.VERIFIED).sum())
+        surviving = int((found.verdicts != Verdict.FALSIFIED).sum())
+        return ConstraintSatisfactionResult(
+            score=verified / n,
+            interval=clopper_pearson(verified, n, self.confidence),
+            surviving_share=surviving / n,
+            surviving_interval=clopper_pearson(surviving, n, self.confidence),
+            n_unknown=surviving - verified,
+            **{field.name: getattr(found, field.name) for field in fields(found)},
+        )
+
+    def metrics(self, estimator, X, y=None):
+        """Return three scores as a dict, for ``GridSearchCV(scoring=scorer.metrics)``.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+        y : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        dict of str to float
+            "verified_share", "surviving_share" and "unknown_count".
+        """
+        result = self.evaluate(estimator, X, y)
+        return {
+            "verified_share": result.score,
+            "surviving_share": result.surviving_share,
+            "unknown_count": result.n_unknown,
+        }
+
+
+def _decide(state, rows, labels, seed, *, decide, property, timeout):
+    """Decide a chunk; the property is there as a part of the key in the memory."""
+    x, labels, generator = as_tensors(state.network, rows, labels, seed)
+    found = decide(state, x, labels, timeout=timeout, generator=generator)
+    return {field.name: getattr(found, field.name) for field in fields(found)}
+
+
+class _Counts:
+    """A progress bar with counts of verdicts, or nothing."""
+
+    def __init__(self, verbose, n_samples):
+        self.verdicts = np.full(n_samples, Verdict.UNKNOWN, dtype=object)
+        self.bar = _progress_bar() if verbose else None
+
+    def __enter__(self):
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *error):
+        if self.bar is not None:
+            self.bar.stop()
+
+    def begin(self, name, index):
+        """Say that a step starts on the samples at `index`."""
+        self.coming = index
+        if self.bar is not None:
+            self.task = self.bar.add_task(name, total=len(index), counts=self._text())
+
+    def add(self, part):
+        """Count one more chunk."""
+        verdicts = part["verdicts"]
+        here, self.coming = np.split(self.coming, [len(verdicts)])
+        decided = verdicts != Verdict.UNKNOWN
+        self.verdicts[here[decided]] = verdicts[decided]
+        if self.bar is not None:
+            self.bar.update(self.task, advance=len(here), counts=self._text())
+
+    def _text(self):
+        return ", ".join(f"{(self.verdicts == v).sum()} {v}" for v in Verdict)
+
+
+def _progress_bar():
+    try:
+        from rich import progress
+    except ImportError as error:
+        raise ImportError(
+            "Got verbose=1, but expected the package rich for the progress bar: "
+            "pip install skrobust[plots], or set verbose=0."
+        ) from error
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[counts]}"),
+        progress.TimeElapsedColumn(),
+    )

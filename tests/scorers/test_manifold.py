@@ -1,0 +1,280 @@
+"""R4 by an autoencoder: closed forms, invariances, autoencoders of every kind."""
+
+import numpy as np
+import pytest
+import torch
+from joblib import parallel_config
+from scipy.stats import norm
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from skrobust import TorchClassifier
+from skrobust.scorers import ManifoldRobustness, RobustnessScore
+from skrobust.statistics import hoeffding
+
+
+class Identity(TransformerMixin, BaseEstimator):
+    """Codes are the rows themselves."""
+
+    def transform(self, X):
+        return np.asarray(X, dtype=float)
+
+    def inverse_transform(self, Z):
+        return Z
+
+
+class Line:
+    """The manifold is the diagonal of the square; the code is the place on it."""
+
+    def encode(self, X):
+        return X.mean(axis=1)
+
+    def decode(self, Z):
+        return np.stack([Z, Z], axis=1)
+
+
+class Net(torch.nn.Module):
+    """An affine autoencoder that refuses arrays, and gradients, and training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = torch.nn.Linear(2, 1).double()
+        with torch.no_grad():
+            self.down.weight.fill_(0.5)
+            self.down.bias.zero_()
+
+    def encode(self, x):
+        assert torch.is_tensor(x) and x.dtype == torch.float64
+        assert not self.training and not torch.is_grad_enabled()
+        return self.down(x)
+
+    def decode(self, z):
+        return z.expand(-1, 2)
+
+
+class First(ClassifierMixin, BaseEstimator):
+    """Whether the first feature is above 0.5, and nothing but `predict`."""
+
+    classes_ = np.array([0, 1])
+
+    def predict(self, X):
+        return (np.asarray(X)[:, 0] > 0.5).astype(int)
+
+
+X = np.array([[0.2, 0.4], [0.45, 0.45], [0.52, 0.5], [0.7, 0.9], [0.6, 0.2]])
+CODES = X.mean(axis=1)
+
+
+def share_kept(codes, sigma):
+    """Probability that code + sigma e stays on the side of 0.5 where `First` puts the sample."""
+    above = X[:, 0] > 0.5
+    return norm.cdf(np.where(above, codes - 0.5, 0.5 - codes) / sigma)
+
+
+# ---- closed forms --------------------
+
+
+@pytest.mark.parametrize("autoencoder", [Line(), Net()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("sigma", [0.06, 0.5])
+def test_shares_on_a_line(autoencoder, sigma):
+    scorer = ManifoldRobustness(autoencoder, sigma, n_samples=20_000, random_state=0)
+    result = scorer.evaluate(First(), X)
+    truth = share_kept(CODES, sigma)
+    np.testing.assert_allclose(result.shares[:, 0], truth, atol=0.015)
+    assert result.score == pytest.approx(result.shares.mean())
+    assert result.score == pytest.approx(truth.mean(), abs=0.008)
+    assert result.interval == hoeffding(result.values)
+    assert (result.n_points == 20_000).all()
+    # The last sample is decoded to (0.4, 0.4), on the other side.
+    assert result.reconstructed.tolist() == [True, True, True, True, False]
+
+
+def test_several_scales_are_integrated():
+    sigma = [0.05, 0.1, 0.4]
+    scorer = ManifoldRobustness(Line(), sigma, n_samples=20_000, random_state=0)
+    result = scorer.evaluate(First(), X)
+    curve = np.array([share_kept(CODES, s).mean() for s in sigma])
+    np.testing.assert_allclose(result.curve, curve, atol=0.01)
+    # The trapezoidal rule for the density 1 / sigma.
+    weights = np.array([0.025, 0.025 + 0.15, 0.15]) / sigma
+    assert result.score == pytest.approx(result.curve @ weights / weights.sum())
+    assert result.epsilons == tuple(sigma)
+
+
+def test_decoded_points_are_clipped_to_the_bounds():
+    seen = []
+
+    class Watched(First):
+        def predict(self, X):
+            seen.append(np.asarray(X))
+            return super().predict(X)
+
+    ManifoldRobustness(Identity(), 3.0, random_state=0)(Watched(), X)
+    points = np.concatenate(seen)
+    assert (points.min(), points.max()) == (0.0, 1.0)
+    seen.clear()
+    ManifoldRobustness(Identity(), 3.0, bounds=None, random_state=0)(Watched(), X)
+    assert np.concatenate(seen).max() > 3
+
+
+def test_noise_in_all_features_is_that_of_a_generator():
+    """With codes that are the rows themselves, it is `RobustnessScore` with normal noise."""
+
+    def noise(X, labels, epsilon, n_samples, generator):
+        return X[:, None] + epsilon * generator.standard_normal((len(X), n_samples, X.shape[1]))
+
+    make = {"n_samples": 50, "random_state": 0, "batch_size": 4096}
+    ours = ManifoldRobustness(Identity(), 0.2, bounds=None, **make).evaluate(First(), X)
+    frame = RobustnessScore(
+        noise, "identity", "inverse", 0.2, norm=None, bounds=None, **make
+    ).evaluate(First(), X)
+    np.testing.assert_array_equal(ours.shares, frame.shares)
+    assert ours.score == frame.score
+
+
+def test_codes_that_are_integers_get_whole_noise():
+    class Rounded(Line):
+        def encode(self, X):
+            return np.round(X.mean(axis=1)).astype(int)
+
+    scorer = ManifoldRobustness(Rounded(), 0.3, n_samples=20_000, random_state=0)
+    shares = scorer.evaluate(First(), X[[0]]).shares
+    np.testing.assert_allclose(shares, norm.cdf(0.5 / 0.3), atol=0.015)
+
+
+# ---- invariances --------------------
+
+
+@pytest.mark.parametrize("sigma", [0.06, [0.1, 1.0]])
+def test_a_constant_classifier_scores_one(blobs, sigma):
+    X, y = blobs
+    model = DummyClassifier(strategy="constant", constant=1).fit(X, y)
+    result = ManifoldRobustness(PCA(2).fit(X), sigma, n_samples=10).evaluate(model, X)
+    assert result.score == 1.0
+    assert result.reconstructed.all()
+
+
+def test_names_of_the_classes_do_not_matter(blobs):
+    X, y = blobs
+    codes = PCA(2, whiten=True).fit(X)
+    scorer = ManifoldRobustness(codes, 1.0, n_samples=20, random_state=0)
+    scores = [
+        scorer(RandomForestClassifier(5, random_state=0).fit(X, labels), X)
+        for labels in (y, np.array(["ant", "zebra"])[y])
+    ]
+    assert scores[0] == scores[1] < 1
+
+
+def test_more_noise_keeps_fewer_labels(digits, digits_model):
+    X, X_test, *_ = digits
+    codes = PCA(15, whiten=True).fit(X)
+    scores = [
+        ManifoldRobustness(codes, sigma, n_samples=20, random_state=0)(digits_model, X_test)
+        for sigma in (0.06, 0.3, 1.0)
+    ]
+    assert 1 > scores[0] > scores[1] > scores[2] > 0.1
+
+
+def test_reference_to_the_label(blobs):
+    X, y = blobs
+    model = LogisticRegression(C=0.05).fit(X, y)
+    scorer = ManifoldRobustness(Identity(), 1e-7, reference="label", n_samples=3)
+    result = scorer.evaluate(model, X, y)
+    assert result.score == model.score(X, y) < 1
+    np.testing.assert_array_equal(result.reconstructed, model.predict(X) == y)
+    assert clone(scorer).set_params(reference="prediction")(model, X) == 1.0
+
+
+# ---- kinds of data and models --------------------
+
+
+def test_images_and_codes_of_any_shape():
+    class Images:
+        def encode(self, X):
+            return X.reshape(-1, 2, 2)
+
+        def decode(self, Z):
+            return Z.reshape(len(Z), 1, 2, 2)
+
+    layer = torch.nn.Linear(4, 2)
+    model = TorchClassifier(torch.nn.Sequential(torch.nn.Flatten(), layer), 2)
+    X = np.random.default_rng(0).random((6, 1, 2, 2)).astype(np.float32)
+    result = ManifoldRobustness(Images(), 0.1, n_samples=7, random_state=0).evaluate(model, X)
+    assert result.shares.shape == (6, 1)
+
+
+def test_results_repeat(blobs, tmp_path):
+    X, y = blobs
+    model = LogisticRegression().fit(X, y)
+    codes = PCA(2, whiten=True).fit(X)
+    scorer = ManifoldRobustness(codes, [0.5, 1.0], n_samples=9, chunk_size=30, random_state=0)
+    first = scorer.evaluate(model, X)
+    for changed in ({"n_jobs": 2}, {"memory": str(tmp_path)}, {"memory": str(tmp_path)}):
+        with parallel_config("threading"):
+            again = clone(scorer).set_params(**changed).evaluate(model, X)
+        np.testing.assert_array_equal(again.shares, first.shares)
+    # The memory tells autoencoders apart.
+    other = clone(scorer).set_params(memory=str(tmp_path), autoencoder=PCA(2).fit(X))
+    assert other(model, X) != first.score
+    assert first.to_frame().columns.tolist() == ["values", "reconstructed"]
+    assert repr(first).startswith("ManifoldRobustnessResult(score=")
+
+
+def test_parameters_are_those_of_a_scorer():
+    scorer = ManifoldRobustness(PCA(2), 0.1)
+    assert clone(scorer).get_params()["autoencoder__n_components"] == 2
+    assert scorer.set_params(sigma=[0.1, 0.2]).sigma == [0.1, 0.2]
+
+
+# ---- refusals --------------------
+
+
+class Short:
+    def encode(self, X):
+        return X[:1]
+
+    def decode(self, Z):
+        return Z
+
+
+class Narrow(Line):
+    def decode(self, Z):
+        return Z[:, None]
+
+
+class Broken(Line):
+    def decode(self, Z):
+        return np.full((len(Z), 2), np.nan)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"autoencoder": Broken()}, ValueError, "whose decode returns NaN or infinity"),
+        ({"autoencoder": 3}, TypeError, "Got autoencoder=3, but expected a fitted object with"),
+        ({"autoencoder": Line}, TypeError, "but expected a fitted object with encode and decode"),
+        ({"autoencoder": Short()}, ValueError, r"codes of shape \(1, 2\), but expected 5 rows"),
+        ({"autoencoder": Narrow()}, ValueError, r"decodes to shape \(1000, 1\), but expected"),
+        ({"sigma": 0.0}, ValueError, r"Got sigma=0\.0, but expected a positive number"),
+        ({"sigma": [0.2, 0.1]}, ValueError, "Got sigma=.*but expected a positive number, or an"),
+        ({"sigma": "wide"}, ValueError, "Got sigma='wide'"),
+        ({"n_samples": 0}, ValueError, "Got n_samples=0"),
+        ({"bounds": (0.3, 1.0)}, ValueError, "2 of 5 rows of X lie outside"),
+        ({"reference": "truth"}, ValueError, "Got reference='truth'"),
+        ({"reference": "label"}, ValueError, "Got y=None, but expected the true labels"),
+        ({"confidence": 0.0}, ValueError, r"Got confidence=0\.0"),
+        ({"batch_size": 0}, ValueError, "Got batch_size=0"),
+        ({"chunk_size": 0}, ValueError, "Got chunk_size=0"),
+    ],
+)
+def test_bad_parameters(params, error, message):
+    with pytest.raises(error, match=message):
+        ManifoldRobustness(Line(), random_state=0).set_params(**params)(First(), X)
+
+
+def test_the_framework_refuses_named_sources_without_a_norm():
+    with pytest.raises(ValueError, match="Got norm=None, but expected one of 'linf', 'l2'"):
+        RobustnessScore(norm=None)(First(), X)

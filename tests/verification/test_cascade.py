@@ -1,0 +1,269 @@
+"""The cascade: who is asked for what, and what happens where two verifiers contradict."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+from torch import nn
+
+from skrobust.attacks import FGSM, PGD
+from skrobust.exceptions import SolverDisagreementWarning, UnsupportedModelError
+from skrobust.networks import Network, as_model, as_network
+from skrobust.properties import (
+    ClassificationRobustness,
+    LipschitzRobustness,
+    StandardRobustness,
+    StrongClassificationRobustness,
+)
+from skrobust.verification import (
+    Bounds,
+    Cascade,
+    Exact,
+    Reason,
+    TreeVerifier,
+    Verification,
+    Verifier,
+)
+
+CR = ClassificationRobustness
+
+
+class Recorder(Verifier):
+    """Decides what it is told to, and keeps what it was asked."""
+
+    def __init__(self, verdict="unknown"):
+        self.verdict = verdict
+
+    def check(self):
+        self.asked = []
+        return self
+
+    def decide(self, state, x, labels=None, *, timeout=None, generator=None):
+        self.asked.append((len(x), timeout))
+        found = Verification.undecided(x)
+        return found.prove(np.arange(len(x))) if self.verdict == "verified" else found
+
+    def decide_open(self, state, x, labels=None, **options):
+        self.asked.append("open")
+        return self.decide(state, x, labels, **options)
+
+
+@pytest.fixture(scope="module")
+def line():
+    """A network that says 1 above 0.5, and five points."""
+    model = LogisticRegression(C=1e4).fit([[0.4], [0.6]], [0, 1])
+    network = as_network(model)
+    x = network.rows(np.array([[0.1], [0.45], [0.3], [0.55], [0.9]]))
+    return network, x, network.encode(np.array([0, 0, 0, 1, 1]))
+
+
+def test_each_stage_is_asked_for_what_is_left(line):
+    network, x, labels = line
+    first, last = Recorder(), Recorder()
+    # The ball of 0.45 and 0.55 crosses 0.5; bounds prove the others.
+    found = Cascade([first, Bounds(), last]).verify(network, CR(0.1), x, labels)
+    assert first.asked == [(5, 60.0)]
+    assert last.asked == [(2, 60.0)]
+    assert found.verdicts.tolist() == ["verified", "unknown", "verified", "unknown", "verified"]
+    assert found.decided_by.tolist() == ["bounds", "", "bounds", "", "bounds"]
+    assert (found.seconds > 0).all()
+
+
+def test_a_complete_stage_does_not_repeat_the_cheap_ones(line):
+    network, x, labels = line
+    last = Recorder()
+    found = Cascade([FGSM(), Bounds(), last]).verify(network, CR(0.1), x, labels)
+    assert last.asked == []  # nothing was left
+    assert found.decided_by.tolist() == ["bounds", "fgsm", "bounds", "fgsm", "bounds"]
+    # No attack breaks the hat, and intervals do not prove it.
+    for cheap, asked in ((Recorder(), []), (Bounds("ibp"), ["open"])):
+        Cascade([FGSM(), cheap, last]).verify(*_hat())
+        assert last.asked == [*asked, (1, 60.0)]
+
+
+def _hat():
+    """relu(x) - relu(x) / 2, a property, and one point with its label."""
+    module = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        module[0].weight.fill_(1.0)
+        module[0].bias.fill_(0.0)
+        module[2].weight.copy_(torch.tensor([[1.0, -0.5], [0.0, 0.0]]))
+    return Network(module, [0, 1], 1), CR(0.3), torch.tensor([[0.5]]), torch.tensor([0])
+
+
+LIMITS = [(60.0, None, 60.0), (5.0, 7.0, 5.0), (None, 3.0, 3.0)]
+
+
+@pytest.mark.parametrize("own, given, used", LIMITS)
+def test_the_smaller_time_limit_holds(line, own, given, used):
+    network, x, labels = line
+    stage = Recorder()
+    Cascade([stage], timeout=own).verify(network, CR(0.1), x, labels, timeout=given)
+    assert stage.asked == [(5, used)]
+
+
+PROPERTIES = [
+    CR(0.1),
+    CR(0.5, norm="l2"),
+    StandardRobustness(0.05, delta=2.0),
+    LipschitzRobustness(0.05, lipschitz=36.0),
+    StrongClassificationRobustness(0.05, eta=0.6),
+]
+
+
+@pytest.mark.parametrize("property", PROPERTIES, ids=repr)
+def test_the_default_says_what_exact_says(digits, digits_model, property):
+    _, X, _, y = digits
+    network = as_network(digits_model)
+    x, labels = network.rows(X[:40]), network.encode(y[:40])
+    exact = Exact().verify(network, property, x, labels, timeout=10)
+    found = Cascade(timeout=10).verify(network, property, x, labels)
+    assert len(set(found.verdicts)) > 1
+    assert (found.verdicts == "unknown").mean() <= 0.1
+    both = (exact.verdicts != "unknown") & (found.verdicts != "unknown")
+    np.testing.assert_array_equal(exact.verdicts[both], found.verdicts[both])
+    assert set(found.decided_by) <= {"pgd", "bounds", "exact", ""}
+
+
+# ---- trees ----
+
+
+@pytest.mark.parametrize(
+    "model", [DecisionTreeClassifier(random_state=0), RandomForestClassifier(5, random_state=0)]
+)
+def test_the_default_for_trees(digits, model):
+    X, X_test, y, y_test = digits
+    model.fit(X, y)
+    black_box = as_model(model, CR().needed_outputs, needs_gradient=False)
+    for network in (model, black_box):
+        x, labels = black_box.rows(X_test[:20]), black_box.encode(y_test[:20])
+        found = Cascade().verify(network, CR(0.03), x, labels)
+        assert set(found.verdicts) == {"verified", "falsified"}
+        assert set(found.decided_by) == {"treeverifier"}
+        broken = found.verdicts == "falsified"
+        assert (model.predict(found.counterexamples[broken]) != y_test[:20][broken]).all()
+
+
+@pytest.mark.parametrize("model", [SVC(), MLPClassifier(4, activation="tanh", max_iter=5)])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_other_models_are_refused_by_name(digits, model):
+    X, _, y, _ = digits
+    model.fit(X[:100], y[:100])
+    network = as_model(model, CR().needed_outputs, needs_gradient=False)
+    with pytest.raises(UnsupportedModelError, match=r"SVC|[Tt]anh"):
+        Cascade().encode(network, CR(0.1), 64)
+
+
+# ---- cross-check ----
+
+
+def test_a_false_proof_is_reported(line, tmp_path):
+    pytest.importorskip("onnx")
+    network, x, labels = line
+    cascade = Cascade([PGD()], cross_check=Recorder("verified"), query_folder=tmp_path)
+    with pytest.warns(SolverDisagreementWarning, match=r"Sample [13]: recorder claims a proof"):
+        found = cascade.verify(network, CR(0.1), x, labels)
+    # What PGD has left open is decided by the cross-check.
+    assert found.verdicts.tolist() == [
+        "verified",
+        "falsified",
+        "verified",
+        "falsified",
+        "verified",
+    ]
+    assert found.decided_by.tolist() == ["recorder", "pgd", "recorder", "pgd", "recorder"]
+    for i in (1, 3):
+        assert found.reasons[i] is Reason.DISAGREEMENT
+        assert "pgd found a counterexample" in found.notes[i]
+        assert (tmp_path / f"query-{i}" / "query.vnnlib").exists()
+        assert str(tmp_path / f"query-{i}") in found.notes[i]
+    assert (found.notes[[0, 2, 4]] == "").all()
+
+
+def test_a_proof_of_the_stages_is_contradicted(line):
+    network, x, labels = line
+    cascade = Cascade([Recorder("verified")], cross_check=Exact())
+    with pytest.warns(SolverDisagreementWarning, match="recorder claims a proof, but exact"):
+        found = cascade.verify(network, CR(0.1), x, labels)
+    assert found.verdicts[1] == "falsified" and found.decided_by[1] == "exact"
+    assert abs(found.counterexamples[1] - 0.45) <= 0.1 + 1e-6
+    assert np.isneginf(found.lower[1])
+
+
+def test_a_query_that_cannot_be_saved_loses_no_verdict(line):
+    network, x, labels = line
+    cascade = Cascade([PGD()], cross_check=Recorder("verified"))
+    with pytest.warns(SolverDisagreementWarning, match="could not be saved"):
+        found = cascade.verify(network, CR(0.1, norm="l2"), x, labels)
+    assert found.verdicts.tolist() == [
+        "verified",
+        "falsified",
+        "verified",
+        "falsified",
+        "verified",
+    ]
+
+
+def test_agreement_is_silent(line):
+    network, x, labels = line
+    found = Cascade(cross_check=Exact()).verify(network, CR(0.1), x, labels)
+    assert (found.notes == "").all()
+    assert set(found.decided_by) == {"pgd", "bounds"}
+
+
+# ---- parameters ----
+
+
+def test_stages_are_reached_by_name():
+    cascade = Cascade([PGD(), Bounds(), Bounds("alpha-crown"), Exact()])
+    params = cascade.get_params()
+    assert params["exact__batch_size"] == 128
+    assert params["bounds_2__method"] == "alpha-crown"
+    assert "exact" not in cascade.get_params(deep=False)
+    cascade.set_params(exact__batch_size=7, bounds_1__method="ibp", timeout=1.0)
+    assert cascade.stages[3].batch_size == 7
+    assert cascade.stages[1].method == "ibp"
+    assert cascade.timeout == 1.0
+
+
+def test_a_stage_can_be_replaced():
+    stages = [PGD(), Exact()]
+    cascade = Cascade(stages).set_params(exact=TreeVerifier(), exact__method="bounds")
+    assert isinstance(cascade.stages[1], TreeVerifier)
+    assert cascade.stages[1].method == "bounds"
+    assert isinstance(stages[1], Exact)  # the caller's list is not changed
+    assert Cascade().set_params(stages=[Exact()], exact__n_steps=9).stages[0].n_steps == 9
+
+
+def test_clone_copies_stages():
+    cascade = Cascade([PGD(7), Exact()], cross_check=Exact(n_steps=9))
+    copy = clone(cascade)
+    assert copy.stages[0].n_steps == 7 and copy.stages[0] is not cascade.stages[0]
+    assert copy.cross_check.n_steps == 9
+    assert repr(Cascade()) == "Cascade()"
+
+
+@pytest.mark.parametrize(
+    "params, error, message",
+    [
+        ({"stages": []}, TypeError, "Got stages=\\[\\], but expected a list"),
+        ({"stages": ["pgd"]}, TypeError, "Got stages=\\['pgd'\\]"),
+        ({"stages": Exact()}, TypeError, "Got stages="),
+        ({"timeout": 0}, ValueError, "Got timeout=0"),
+        ({"cross_check": PGD()}, TypeError, "Got cross_check="),
+        ({"stages": [Bounds("exact")]}, ValueError, "Got method='exact'"),
+    ],
+)
+def test_bad_input(params, error, message):
+    with pytest.raises(error, match=message):
+        Cascade(**params).check()
+
+
+def test_unknown_parameter_is_refused():
+    with pytest.raises(ValueError, match="Invalid parameter 'marabou'"):
+        Cascade([Exact()]).set_params(marabou=Exact())
