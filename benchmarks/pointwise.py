@@ -160,7 +160,7 @@ def main():
     parser.add_argument("--points", type=int, default=100, help="test points")
     parser.add_argument("--reference", type=int, default=100, help="of them, for references")
     parser.add_argument("--reference-lenet", type=int, default=0, help="minutes a point")
-    parser.add_argument("--tightness-lenet", type=int, default=30, help="of them; lbfgs is slow")
+    parser.add_argument("--tightness-lenet", type=int, default=20, help="of them; lbfgs is slow")
     parser.add_argument("--points-cifar", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=5, help="for 784-100-10")
     parser.add_argument("--epochs-lenet", type=int, default=1)

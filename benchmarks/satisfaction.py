@@ -4,6 +4,8 @@ Two networks, trained on the whole training set with standard and with adversari
 classification robustness, standard robustness (delta = 10) and Lipschitz robustness (L = 10),
 each point with a time limit. One thread, one run.
 
+With 100 images it takes about a quarter of an hour, most of it Marabou's.
+
 Marabou's side is its better form: for each point the shorter time of one disjunction and of one
 query a row. It gets CROWN bounds of all hidden units, and rows that CROWN proves are not asked;
 what these bounds cost is part of its time. It is asked for every point of classification
@@ -85,14 +87,16 @@ class Row:
     and of Marabou for the points that attack and bounds leave open.
     """
 
-    def __init__(self, cascade, seconds, exact, left, asked, marabou):
-        self.cascade, self.exact, self.n_open = seconds, exact.seconds.sum(), len(left)
+    def __init__(self, cascade, elapsed, exact, left, asked, marabou):
+        self.cascade, self.exact, self.n_open = elapsed, exact.seconds.sum(), len(left)
         self.counts = Counter(cascade.verdicts.tolist())
-        best = np.minimum(*(form.seconds for form in marabou))
+        seconds = np.array([form.seconds for form in marabou])
+        decided = np.array([form.verdicts != "unknown" for form in marabou])
+        # A form that fails early is no better one, where the other one decides.
+        best = np.where(decided | ~decided.any(axis=0), seconds, np.inf).min(axis=0)
         self.marabou, self.marabou_open = best.sum(), best[np.isin(asked, left)].sum()
         expected = cascade.verdicts[asked]
-        decided = [form.verdicts != "unknown" for form in marabou]
-        self.undecided = int((~(decided[0] | decided[1])).sum())
+        self.undecided = int((~decided.any(axis=0)).sum())
         self.differ = int((exact.verdicts != cascade.verdicts[left]).sum())
         for form, known in zip(marabou, decided, strict=True):
             self.differ += int((form.verdicts[known] != expected[known]).sum())
@@ -114,7 +118,7 @@ def compare(network, property, x, labels, timeout):
     left = cheap.undecided_index
     start = time.perf_counter()
     cascade = Cascade(timeout=timeout).verify(network, property, x, labels)
-    seconds = time.perf_counter() - start
+    elapsed = time.perf_counter() - start
     exact = ask(Exact(), network, property, x, labels, left, timeout)
     is_cr = isinstance(property, ClassificationRobustness)
     asked = np.arange(len(x)) if is_cr else left
@@ -122,7 +126,7 @@ def compare(network, property, x, labels, timeout):
         ask(Marabou(form), network, property, x, labels, asked, timeout)
         for form in ("disjunction", "rows")
     ]
-    return Row(cascade, seconds, exact, left, asked, marabou)
+    return Row(cascade, elapsed, exact, left, asked, marabou)
 
 
 def ask(verifier, network, property, x, labels, index, timeout):
@@ -137,11 +141,12 @@ def summary(rows):
             sum(getattr(row, name) for row in chosen)
             for name in ("cascade", "marabou", "exact", "marabou_open")
         )
-        whole = f", Marabou {marabou:.2f} s, ratio {marabou / cascade:.1f}" * (kind == "CR")
+        whole = f", Marabou {marabou:.2f} s, ratio {marabou / cascade:.1f}" if kind == "CR" else ""
+        n_open = sum(row.n_open for row in chosen)
+        ratio = f", ratio {marabou_open / exact:.1f}" if n_open else ""
         print(
-            f"{kind}: cascade {cascade:.2f} s{whole}; {sum(row.n_open for row in chosen)} open "
-            f"points: Exact {exact:.2f} s, Marabou {marabou_open:.2f} s, "
-            f"ratio {marabou_open / max(exact, 1e-9):.1f}; unknown to the cascade "
+            f"{kind}: cascade {cascade:.2f} s{whole}; {n_open} open points: Exact {exact:.2f} s, "
+            f"Marabou {marabou_open:.2f} s{ratio}; unknown to the cascade "
             f"{sum(row.counts['unknown'] for row in chosen)}, to Marabou "
             f"{sum(row.undecided for row in chosen)}; other verdicts "
             f"{sum(row.differ for row in chosen)}"

@@ -329,8 +329,8 @@ class Relu(PiecewiseNode):
         active = z > 0
         if tangent is not None:
             active = active | ((z == 0) & (tangent > 0))
-        one = torch.ones((), dtype=z.dtype, device=z.device)
-        return torch.where(active, one, self.slope), torch.where(active, one, -one)
+        on = active.to(z.dtype)
+        return on + (1 - on) * self.slope, 2 * on - 1
 
     def is_tied(self, z, behind_relu=False):
         return ~z.flatten(1).all(dim=1)
@@ -421,7 +421,9 @@ class MaxPool(PiecewiseNode):
 
     def windows(self, z):
         """Return the entries of each window, of shape (n, size, window)."""
-        return z.flatten(1)[:, self._flat_members].view(len(z), *self.members.shape)
+        flat = z.flatten(1)
+        index = self._flat_members.expand(len(z), -1)
+        return flat.gather(1, index).view(len(z), *self.members.shape)
 
     def apply(self, z):
         return self.windows(z).amax(dim=2).view(len(z), *self.shape)
@@ -438,11 +440,15 @@ class MaxPool(PiecewiseNode):
         # Behind a ReLU, zeros are equal in the whole region, so that any choice among them
         # is as good; units that are zero before the ReLU are its own ties.
         entries = self.windows(z)
-        best, place = entries.max(dim=2, keepdim=True)
+        best = entries.amax(dim=2, keepdim=True)
         equal = (entries == best) & (best > 0) if behind_relu else entries == best
+        many = (equal.sum(dim=2) > 1).any(dim=1)
+        at = many.nonzero().squeeze(1)
         # Entries that are repeated to fill a window are no ties.
-        chosen = self.members.expand(len(z), -1, -1).gather(2, place)
-        return (equal & (self.members != chosen)).flatten(1).any(dim=1)
+        place = entries[at].argmax(dim=2, keepdim=True)
+        chosen = self.members.expand(len(at), -1, -1).gather(2, place)
+        many[at] = (equal[at] & (self.members != chosen)).flatten(1).any(dim=1)
+        return many
 
     def frozen(self, decision, z, linear=False):
         chosen = decision[0].expand(len(z), -1)

@@ -63,8 +63,9 @@ def piecewise_linear(network, n_features=None):
         )
         n_features = known if known is not None else n_features
         if module is None:
+            name = type(getattr(network, "estimator", network)).__name__
             raise UnsupportedModelError(
-                f"Got a {type(network).__name__}, which cannot be read as a piecewise "
+                f"Got a {name}, which cannot be read as a piecewise "
                 "linear network."
             )
     else:

@@ -8,7 +8,14 @@ import torch
 from scipy import sparse
 from scipy.optimize import linprog
 
-from skrobust.pointwise._program import FAILURE, INFEASIBLE, LIMIT, OPTIMAL, BoxPrograms
+from skrobust.pointwise._program import (
+    FAILURE,
+    INFEASIBLE,
+    LIMIT,
+    OPEN,
+    OPTIMAL,
+    BoxPrograms,
+)
 
 __all__ = ["LazyPrograms", "Solutions", "StatedPrograms", "closest_by_half_spaces"]
 
@@ -137,18 +144,22 @@ class LazyPrograms:
         work.restart(left)
         while len(left):
             begin = time.perf_counter()
-            unfinished = work.status <= OPTIMAL
+            is_open = work.status == OPEN
             work.step(limit[left])
+            found.seconds[left[is_open]] += (time.perf_counter() - begin) / max(1, is_open.sum())
+            begin = time.perf_counter()
             idle = np.flatnonzero(work.status == OPTIMAL)
-            if len(idle) and len(idle) * _PARTS >= unfinished.sum():
+            if len(idle) and len(idle) * _PARTS >= (work.status <= OPTIMAL).sum():
                 self._look(work, idle, at, left, found)
-            found.seconds[left[unfinished]] += (time.perf_counter() - begin) / unfinished.sum()
+                found.seconds[left[idle]] += (time.perf_counter() - begin) / len(idle)
             done = work.status > OPTIMAL
             if done.sum() * _PARTS >= len(left):
+                begin = time.perf_counter()
                 for end, status in ((LIMIT, "limit"), (INFEASIBLE, "infeasible")):
                     which = work.status == end
                     found.keep(left[which], status, work.radius[which])
-                self.programs.put(at[left[done]], work[done])
+                self.programs.put(at[left[done]], work, done)
+                found.seconds[left] += (time.perf_counter() - begin) / len(left)
                 work, left = work[~done], left[~done]
         for k in np.flatnonzero(found.status == "failure"):
             begin = time.perf_counter()

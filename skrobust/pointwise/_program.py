@@ -112,12 +112,12 @@ class BoxPrograms:
         """Return copies of the programs at `index`."""
         return BoxPrograms(*(getattr(self, field.name)[index] for field in fields(self)))
 
-    def put(self, index, others):
-        """Replace the programs at `index` by `others`."""
+    def put(self, index, others, which):
+        """Replace the programs at `index` by those of `others` at `which`."""
         self._widen(others.A.shape[1], others.free.shape[1])
         others._widen(self.A.shape[1], self.free.shape[1])
         for field in fields(self):
-            getattr(self, field.name)[index] = getattr(others, field.name)
+            getattr(self, field.name)[index] = getattr(others, field.name)[which]
 
     def _widen(self, n_rows, n_active):
         """Make room for that many rows, and active ones, in each program."""

@@ -26,8 +26,9 @@ class CertifiedTraining(PropertyRegime):
     ramp_epochs : int, default=10
         Epochs over which the radius grows to epsilon, and the weight of the loss at the inputs
         themselves falls from 1 to `clean_weight`. About a third of all epochs is a good choice.
-    clean_weight : float, default=0.0
-        Weight, in [0, 1], of the loss at the inputs themselves after that.
+    clean_weight : float, default=0.5
+        Weight, in [0, 1], of the loss at the inputs themselves after that. A larger one is more
+        accurate, and less can be proved.
     property : RobustnessProperty or None, default=None
         What is proved, in the L-infinity norm; the classifier's own property if None. Rows that
         depend on the distance (Lipschitz robustness) have no bound of this kind.
@@ -44,7 +45,7 @@ class CertifiedTraining(PropertyRegime):
     robust models", 2018.
     """
 
-    def __init__(self, *, ramp_epochs=10, clean_weight=0.0, property=None):
+    def __init__(self, *, ramp_epochs=10, clean_weight=0.5, property=None):
         self.ramp_epochs = ramp_epochs
         self.clean_weight = clean_weight
         self.property = property

@@ -161,12 +161,12 @@ def branch(problem, *, batch_size, n_steps, watch, visit, leaf):
         if watch.left == 0:
             return "limit", _lowest(problem, [*stack, *stuck])
         domains = _tightened(problem, _take(stack, batch_size))
-        domains = _bound(problem, domains, n_steps)
-        left = domains[(domains.lower < 0).nonzero().squeeze(1)]
+        domains, points = _bound(problem, domains, n_steps)
+        index = (domains.lower < 0).nonzero().squeeze(1)
+        left = domains[index]
         if len(left) == 0:
             continue
-        left, points = _look(problem, left)
-        if visit(points):
+        if visit(points[index]):
             return "end", _lowest(problem, [left, *stack, *stuck])
         is_leaf = left.branch[:, 0] < 0
         for k in is_leaf.nonzero().squeeze(1).tolist():
@@ -243,7 +243,7 @@ def _relaxation(problem, domains):
 
 
 def _bound(problem, domains, n_steps):
-    """Bound domains; return them with what was learned."""
+    """Bound domains; return them with what was learned, and where their rows may fail."""
     relaxation = _relaxation(problem, domains)
     rows, options = problem.rows[domains.problem], _options(problem, domains)
     alphas = {i: part.clone() for i, part in domains.alphas.items()}
@@ -256,19 +256,21 @@ def _bound(problem, domains, n_steps):
     for step in range(n_steps + 1):
         with torch.set_grad_enabled(step < n_steps):
             betas = _signed(multipliers, domains.signs, problem.scales)
-            lower = crown(relaxation, rows, alphas=alphas, betas=betas, **options)
+            trace = {}
+            lower = crown(relaxation, rows, alphas=alphas, betas=betas, trace=trace, **options)
             margin = problem.margin(lower, domains.problem)
         best = torch.fmax(best, margin.detach())
         # Without an open unit there is nothing to learn.
         if step == n_steps or not margin.requires_grad or (best >= 0).all():
             break
         climb.step(torch.where(best < 0, margin, 0.0).sum())
-    return replace(
-        domains,
-        lower=best,
-        alphas={i: part.detach() for i, part in alphas.items()},
-        betas={j: part.detach() for j, part in multipliers.items()},
-    )
+    alphas = {i: part.detach() for i, part in alphas.items()}
+    betas = {j: part.detach() for j, part in multipliers.items()}
+    with torch.no_grad():
+        branch = _costliest(relaxation, trace, alphas)
+        # Where the first row is least in the box.
+        points = torch.where(trace[0][:, 0] > 0, relaxation.ball.lower, relaxation.ball.upper)
+    return replace(domains, lower=best, alphas=alphas, betas=betas, branch=branch), points
 
 
 def _tightened(problem, domains):
@@ -319,20 +321,6 @@ def _options(problem, domains):
         "slope": None if problem.slope is None else problem.slope[index],
         "nearest": None if nearest is None else nearest.expand(len(index)),
     }
-
-
-def _look(problem, domains):
-    """Return what to decide next in each domain, and points where rows may fail."""
-    with torch.no_grad():
-        relaxation = _relaxation(problem, domains)
-        rows = problem.rows[domains.problem]
-        betas = _signed(domains.betas, domains.signs, problem.scales)
-        trace, last = {}, len(relaxation.graph.nodes) - 1
-        pulled, _, _ = backward(relaxation, last, rows, None, domains.alphas, betas, trace)
-        # Where the first row is least in the box.
-        points = torch.where(pulled[:, 0] > 0, relaxation.ball.lower, relaxation.ball.upper)
-        branch = _costliest(relaxation, trace, domains.alphas)
-    return replace(domains, branch=branch), points
 
 
 def _signed(multipliers, signs, scales):

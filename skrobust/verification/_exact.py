@@ -47,8 +47,8 @@ class Exact(Verifier):
     attack : Attack or None, default=None
         Looks for counterexamples first. None is PGD of 40 steps with 3 restarts.
     milp_units : int, default=60
-        Up to that many undecided units, HiGHS decides what branch and bound does not decide in
-        its first second.
+        Up to that many undecided units, HiGHS is asked for what branch and bound does not
+        decide in its first second; and branch and bound goes on where HiGHS fails.
     batch_size : int, default=128
         Domains that are bounded together.
     n_steps : int, default=3
@@ -222,6 +222,7 @@ class _Search:
         root = relax(self.state.graph, query.ball, n_steps=_ROOT_STEPS, watch=self.watch)
         with torch.no_grad():
             lower = bound_rows(self.state.graph, query, "crown", watch=self.watch)
+            lower = lower.nan_to_num(-torch.inf, torch.inf, -torch.inf)
         if query.holds(lower).item():
             self.lower = query.margin(lower).item()
             return "proved"
@@ -310,6 +311,9 @@ class _Search:
             visit=self._visit,
             leaf=lambda domains, k: self._leaf(query, root, problem, domains[k : k + 1]),
         )
+        if status == "stuck" and query.log_eta is None and query.ball.norm == "linf":
+            # All units are decided there: what is left is a matter of tolerances, or of time.
+            status = "spurious" if watch.left else "limit"
         if query.log_eta is None:
             lower[0, open_rows] = torch.maximum(lower[0, open_rows], bounds.clamp(max=0))
             self.lower = lower.amin().item()

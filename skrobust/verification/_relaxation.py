@@ -662,8 +662,10 @@ def backward(relaxation, start, rows, sample=None, alphas=None, betas=None, trac
         for j, part in zip(node.inputs, parts, strict=True):
             if part is not None:
                 pending[j] = pending[j] + part if j in pending else part
-    zeros = rows.new_zeros(count, m, graph.n_features)
-    return pending[0].flatten(2) if 0 in pending else zeros, constant, error
+    pulled = pending[0].flatten(2) if 0 in pending else rows.new_zeros(count, m, graph.n_features)
+    if trace is not None:
+        trace[0] = pulled
+    return pulled, constant, error
 
 
 def _at(values, sample):
@@ -679,7 +681,7 @@ def _adjoint(node, rows):
 
 
 def crown(relaxation, rows, start=None, *, sample=None, shift=None, slope=None, nearest=None,
-          alphas=None, betas=None):  # fmt: skip
+          alphas=None, betas=None, trace=None):  # fmt: skip
     """Return proved lower bounds, of shape (P, m), of rows of a node; see `backward`.
 
     Parameters
@@ -690,9 +692,11 @@ def crown(relaxation, rows, start=None, *, sample=None, shift=None, slope=None, 
         Added to the rows, times the distance from the center.
     nearest : Tensor of shape (P,), default=None
         Least distance; see `minimum`.
+    trace : dict, default=None
+        Where the rows of all nodes are kept, those of the input too.
     """
     start = len(relaxation.graph.nodes) - 1 if start is None else start
-    pulled, constant, error = backward(relaxation, start, rows, sample, alphas, betas)
+    pulled, constant, error = backward(relaxation, start, rows, sample, alphas, betas, trace)
     ball = relaxation.ball
     ball = ball if sample is None or len(relaxation) == 1 else ball[sample]
     lower = minimum(ball, pulled, slope, nearest)

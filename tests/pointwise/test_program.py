@@ -114,7 +114,7 @@ def test_parts_can_be_taken_out_and_put_back():
     np.testing.assert_array_equal(part.radius, programs.radius[[1, 3]])
     A, b, _, _ = cases[1]
     part.add(np.zeros(20, dtype=int), np.tile(A, (3, 1))[:20], np.full(20, -5.0))
-    programs.put(np.array([1, 3]), part)
+    programs.put(np.array([1, 3]), part, slice(None))
     programs.solve()
     assert programs.n_rows.tolist() == [8, 28, 8, 8]
     np.testing.assert_allclose(programs.radius[[1, 3]], part.radius, atol=1e-12)

@@ -161,14 +161,16 @@ def test_lazy_agrees_with_cvxpy_and_with_all_half_spaces(factory, n_features):
     assert "optimal" in statuses
 
 
-def test_many_rows_and_rounding_are_left_to_highs(monkeypatch):
+@pytest.mark.parametrize(("name", "value"), [("_FEW_ROWS", 3), ("_ROWS_AT_A_TIME", 1)])
+def test_how_rows_are_added_and_by_whom_they_are_solved_changes_nothing(monkeypatch, name, value):
+    # Beyond a few rows HiGHS takes over; many rows at once begin with a sum of them.
     graph = piecewise_linear(seeded(convolutional), 64)
     x = torch.as_tensor(points(6, 64)).double()
     region = linear_region(graph, x)
     labels, targets = graph(x).argsort(dim=1, descending=True)[:, :2].numpy().T
     arguments = (region, x.numpy(), targets, np.zeros(x.shape), np.ones(x.shape), 0.0, labels)
     expected = LazyPrograms(*arguments).solve()
-    monkeypatch.setattr(_linear_program, "_FEW_ROWS", 3)
+    monkeypatch.setattr(_linear_program, name, value)
     found = LazyPrograms(*arguments).solve()
     assert found.status.tolist() == expected.status.tolist()
     np.testing.assert_allclose(found.radius, expected.radius, atol=1e-7)
@@ -304,7 +306,7 @@ def test_polished_has_an_example_wherever_lbfgs_has_one():
         pointwise_robustness(model, X, method="lp", max_rows=1, random_state=0).radius
     )
     assert by_lbfgs.any()
-    assert (found.radius[by_lbfgs] <= lbfgs.radius[by_lbfgs]).all()
+    assert (found.radius[by_lbfgs] <= lbfgs.radius[by_lbfgs] * (1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize(

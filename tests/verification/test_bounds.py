@@ -335,8 +335,6 @@ def test_numbers_that_overflow_prove_nothing(verifier):
         found = verifier.verify(net, property, x, labels, timeout=2.0)
         assert found.verdicts[0] != "verified"
         assert found.lower[0] < 0
-        near = property.with_epsilon(0.5)
-        assert verifier.verify(net, near, x, labels, timeout=2.0).verdicts[0] == "verified"
 
 
 def test_bad_input_is_refused():

@@ -185,9 +185,9 @@ def test_a_false_proof_is_reported(line, tmp_path):
     assert (found.notes[[0, 2, 4]] == "").all()
 
 
-def test_a_proof_of_the_stages_is_contradicted(line):
+def test_a_proof_of_the_stages_is_contradicted(line, tmp_path):
     network, x, labels = line
-    cascade = Cascade([Recorder("verified")], cross_check=Exact())
+    cascade = Cascade([Recorder("verified")], cross_check=Exact(), query_folder=tmp_path)
     with pytest.warns(SolverDisagreementWarning, match="recorder claims a proof, but exact"):
         found = cascade.verify(network, CR(0.1), x, labels)
     assert found.verdicts[1] == "falsified" and found.decided_by[1] == "exact"
@@ -195,9 +195,9 @@ def test_a_proof_of_the_stages_is_contradicted(line):
     assert np.isneginf(found.lower[1])
 
 
-def test_a_query_that_cannot_be_saved_loses_no_verdict(line):
+def test_a_query_that_cannot_be_saved_loses_no_verdict(line, tmp_path):
     network, x, labels = line
-    cascade = Cascade([PGD()], cross_check=Recorder("verified"))
+    cascade = Cascade([PGD()], cross_check=Recorder("verified"), query_folder=tmp_path)
     with pytest.warns(SolverDisagreementWarning, match="could not be saved"):
         found = cascade.verify(network, CR(0.1, norm="l2"), x, labels)
     assert found.verdicts.tolist() == [
