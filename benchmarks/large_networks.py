@@ -30,7 +30,10 @@ def main(options):
     )
     for depth in options.depths:
         model = RobustClassifier(
-            hidden_layer_sizes=(256,) * depth, max_epochs=options.epochs, lr=1e-3, random_state=0
+            hidden_layer_sizes=(256,) * depth,
+            max_epochs=options.epochs,
+            lr=options.lr,
+            random_state=0,
         ).fit(X, y)
         accuracy = model.score(X_test, y_test)
         network = as_network(model)
@@ -66,7 +69,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=5)
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds a point")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--depths", type=int, nargs="+", default=[2, 4, 6])
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.03, 0.05])
     main(parser.parse_args())

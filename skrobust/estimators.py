@@ -619,7 +619,7 @@ class TorchClassifier(_LogitsClassifier):
         return Network(shaped, self.classes_, int(np.prod(shape)))
 
     def _logits(self, X):
-        X = check_array(X, dtype=np.float32, allow_nd=True)
+        X = check_array(X, dtype=[np.float64, np.float32], allow_nd=True)
         network = self._network(X.shape[1:])
         check_within_bounds(X.reshape(len(X), -1), check_bounds(self.bounds))
         rows = network.rows(X)

@@ -65,8 +65,7 @@ def piecewise_linear(network, n_features=None):
         if module is None:
             name = type(getattr(network, "estimator", network)).__name__
             raise UnsupportedModelError(
-                f"Got a {name}, which cannot be read as a piecewise "
-                "linear network."
+                f"Got a {name}, which cannot be read as a piecewise linear network."
             )
     else:
         module = network

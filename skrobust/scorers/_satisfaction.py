@@ -36,7 +36,7 @@ class ConstraintSatisfactionResult(ScoreResult):
     counterexamples : ndarray of shape (n_samples, n_features)
         Points that break the property, as the estimator itself confirms; NaN where there is
         none.
-    decided_by : ndarray of shape (n_samples,) of str
+    decided_by : ndarray of shape (n_samples,) of object
         Stage that decided; "" where none did.
     seconds : ndarray of shape (n_samples,)
         Wall time. A time spent on several samples together is shared out equally.

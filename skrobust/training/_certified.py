@@ -5,16 +5,17 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from skrobust._validation import check_integer, check_real
+from skrobust._validation import check_choice, check_integer, check_real
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.properties import ClassificationRobustness, StrongClassificationRobustness
 from skrobust.training._base import PropertyRegime
+from skrobust.verification._relaxation import relu_lines
 
 __all__ = ["CertifiedTraining"]
 
 
 class CertifiedTraining(PropertyRegime):
-    r"""Minimise the loss of the worst outputs that intervals allow (IBP training).
+    r"""Minimise the loss of the worst outputs that bounds allow (IBP or CROWN-IBP training).
 
     Intervals of the pixels are propagated through the module, with gradients, to lower bounds
     of the property's rows. With :math:`l_j` for these, the loss is
@@ -23,6 +24,11 @@ class CertifiedTraining(PropertyRegime):
 
     Parameters
     ----------
+    method : {"ibp", "crown-ibp"}, default="ibp"
+        "crown-ibp" mixes the bounds by intervals with those by lines below and above each unit
+        (CROWN, on the same intervals), whose share falls from 1 to 0 while the radius grows. It
+        is slower in these epochs, about by the number of rows, and takes modules whose only
+        nonlinear layers are ReLU and leaky ReLU.
     ramp_epochs : int, default=10
         Epochs over which the radius grows to epsilon, and the weight of the loss at the inputs
         themselves falls from 1 to `clean_weight`. About a third of all epochs is a good choice.
@@ -42,15 +48,18 @@ class CertifiedTraining(PropertyRegime):
     References
     ----------
     Gowal et al., "On the effectiveness of interval bound propagation for training verifiably
-    robust models", 2018.
+    robust models", 2018. Zhang et al., "Towards stable and efficient training of verifiably
+    robust neural networks", ICLR 2020 (CROWN-IBP).
     """
 
-    def __init__(self, *, ramp_epochs=10, clean_weight=0.5, property=None):
+    def __init__(self, method="ibp", *, ramp_epochs=10, clean_weight=0.5, property=None):
+        self.method = method
         self.ramp_epochs = ramp_epochs
         self.clean_weight = clean_weight
         self.property = property
 
     def check(self, property, X):
+        check_choice("method", self.method, ("ibp", "crown-ibp"))
         check_integer("ramp_epochs", self.ramp_epochs)
         check_real("clean_weight", self.clean_weight, low=0, high=1)
         super().check(property, X)
@@ -77,7 +86,11 @@ class CertifiedTraining(PropertyRegime):
             logits = step.module(step.x)
         labels = property.reference_labels(logits.detach(), step.labels)
         rows = _rows(property, logits, labels)
-        lower = intervals.lower(logits, rows.A) + rows.b
+        lower = intervals.lower(logits, rows.A)
+        if self.method == "crown-ibp" and ramp < 1:
+            by_lines = _lower_by_lines(step.module, step.x, ball, rows.A, intervals)
+            lower = ramp * lower + (1 - ramp) * by_lines
+        lower = lower + rows.b
         worst = torch.logsumexp(functional.pad(-lower, (1, 0)), dim=1).mean()
         clean = step.criterion(logits, step.labels)
         return weight * clean + (1 - weight) * worst, logits
@@ -105,6 +118,20 @@ _METADATA = {"shape", "size", "dim", "ndim", "dtype", "device", "numel", "len", 
              "is_floating_point", "stride", "requires_grad", "is_cuda", "layout"}  # fmt: skip
 
 
+_RELUS = {"relu", "leaky_relu"}
+_BENT = {
+    "hardtanh", "relu6", "clamp", "clip", "clamp_min", "clamp_max", "tanh", "sigmoid", "softplus",
+    "elu", "selu", "max_pool1d", "max_pool2d",
+}  # fmt: skip
+
+
+def _slope(name, args, kwargs):
+    """Return the slope below 0 of a ReLU or leaky ReLU."""
+    if name == "relu":
+        return 0.0
+    return args[1] if len(args) > 1 else kwargs.get("negative_slope", 0.01)
+
+
 class _Intervals(TorchFunctionMode):
     """Carries an interval beside each tensor that a module computes from its input.
 
@@ -117,6 +144,7 @@ class _Intervals(TorchFunctionMode):
     def __init__(self, x, low, high):
         super().__init__()
         self.known = {id(x): (low, high)}
+        self.kinks = []  # of each ReLU, in the order of the calls: slope, and the interval before
         self.layers = {}  # outputs of linear layers: the interval before, weight, bias
         self.alive = [x]  # a tensor that is gone could hand its id on
 
@@ -157,12 +185,14 @@ class _Intervals(TorchFunctionMode):
 
     def _interval(self, name, func, args, kwargs, places, before, output):
         low, high = before[0]
+        if name in _RELUS:
+            self.kinks.append((_slope(name, args, kwargs), low, high))
         if name == "linear" and places == [0]:
             return self._linear(before[0], output, *args[1:], **kwargs)
         if name in _CONVOLUTIONS and places == [0]:
             return _convolution(func, (low + high) / 2, (high - low) / 2, *args[1:], **kwargs)
         if name in _MONOTONE and places == [0]:
-            if name == "leaky_relu" and min([*args[1:2], kwargs.get("negative_slope", 0)]) < 0:
+            if name in _RELUS and _slope(name, args, kwargs) < 0:
                 raise _refusal(name)
             # Copies, for operations in place.
             return tuple(func(end.clone(), *args[1:], **kwargs) for end in (low, high))
@@ -224,3 +254,78 @@ def _refusal(name):
         "layers, batch norm, pooling, monotone activations, views, sums, and products with "
         "constants have one."
     )
+
+
+# ---- lines with gradients ----------------------------------------------------------------
+
+
+def _lower_by_lines(module, x, ball, A, intervals):
+    """Return CROWN's lower bounds of A z, of shape (n, m), on intervals that are known.
+
+    Each ReLU computes what it does, but its gradient is that of the line below it or above it,
+    as the sign of what comes back asks. So the gradient of a row of the outputs by the input is
+    the row of the input that CROWN finds, and itself has a gradient by the weights.
+    """
+    x = x.detach().clone().requires_grad_()
+    lines = _Lines(intervals.kinks)
+    with lines:
+        logits = module(x)
+    lower = []
+    for rows in A.unbind(dim=1):
+        lines.shifts = []
+        (pulled,) = torch.autograd.grad(logits, x, rows, create_graph=True)
+        # What is left of the outputs when all that depends on their inputs is taken away.
+        constant = (rows * logits).sum(dim=1) - (pulled * x).sum(dim=1) + sum(lines.shifts)
+        positive, negative = pulled.clamp(min=0), pulled.clamp(max=0)
+        lower.append((positive * ball.lower + negative * ball.upper).sum(dim=1) + constant)
+    return torch.stack(lower, dim=1)
+
+
+class _Lines(TorchFunctionMode):
+    """Gives each ReLU the gradient of its lines.
+
+    Attributes
+    ----------
+    shifts : list of Tensor of shape (n,)
+        What each ReLU adds to the constant of the row that was pulled back last.
+    """
+
+    def __init__(self, kinks):
+        super().__init__()
+        self.kinks = iter(kinks)
+        self.shifts = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", str(func)).strip("_")
+        if name in _BENT:
+            raise UnsupportedModelError(
+                f"CertifiedTraining with method='crown-ibp' has no lines for the operation "
+                f"{name!r}. Use method='ibp'."
+            )
+        if name not in _RELUS:
+            return func(*args, **kwargs)
+        slope, low, high = next(self.kinks)
+        lines = relu_lines(low.new_tensor(slope), low, high)
+        shifts = lines.low_shift, lines.high_shift
+        return _Bend.apply(args[0], slope, lines.low, lines.high, *shifts, self)
+
+
+class _Bend(torch.autograd.Function):
+    """A leaky ReLU, whose gradient is that of its lines."""
+
+    @staticmethod
+    def forward(ctx, z, slope, low, high, low_shift, high_shift, mode):
+        output = torch.where(z > 0, z, slope * z)
+        ctx.save_for_backward(z, output, low, high, low_shift, high_shift)
+        ctx.mode = mode
+        return output
+
+    @staticmethod
+    def backward(ctx, row):
+        z, output, low, high, low_shift, high_shift = ctx.saved_tensors
+        positive, negative = row.clamp(min=0), row.clamp(max=0)
+        pulled = positive * low + negative * high
+        shift = positive * low_shift + negative * high_shift
+        ctx.mode.shifts.append((shift - row * output + pulled * z).flatten(1).sum(dim=1))
+        return pulled, None, None, None, None, None, None

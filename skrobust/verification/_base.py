@@ -410,7 +410,7 @@ _REPAIR_SIZE = 0.05  # first step, relative to epsilon
 def confirm(target, points, *, repair=True):
     """Tell which candidates break the property in the estimator itself.
 
-    The only place that turns a point into a counterexample. Each point is put into the dtype
+    Each point is put into the dtype
     of the network and into its ball and domain, and assessed by the outputs as the estimator
     computes them. One that breaks nothing is repaired by a short descent from there.
 

@@ -4,6 +4,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 
 from skrobust._validation import check_instance, check_real, expected
 from skrobust.attacks import PGD, Attack
-from skrobust.exceptions import SolverDisagreementWarning, UnsupportedPropertyError
-from skrobust.networks import BlackBox, Network
+from skrobust.exceptions import SolverDisagreementWarning, UnsupportedModelError
+from skrobust.networks import BlackBox, Network, as_network
 from skrobust.verification._base import (
     Encoding,
     Step,
@@ -62,9 +63,14 @@ class Cascade(Verifier):
 
     Notes
     -----
-    An attack can only falsify, `Bounds` can only verify; with a complete verifier as the last
-    stage a point stays unknown only where that one ran out of time or failed. Each stage
-    answers for its own proofs; every counterexample is confirmed by the estimator.
+    An attack only looks for counterexamples, `Bounds` for proofs; but each stage first looks at
+    the reference point itself, which may decide either way (a misclassified point, epsilon = 0).
+    With a complete verifier as the last stage a point stays unknown only where that one ran out
+    of time or failed. Attacks run to their end, whatever the time limit.
+
+    A proof is about the real numbers that the network's weights define; that the estimator
+    rounds its input to float32 is accounted for, how it rounds on the way is not. Every
+    counterexample is confirmed by the estimator as it computes.
 
     Examples
     --------
@@ -103,19 +109,24 @@ class Cascade(Verifier):
         return params
 
     def set_params(self, **params):
-        """Set parameters, also a stage or its parameters, by name; return self."""
+        """Set parameters, also a stage or its parameters, by name; return self.
+
+        Where `stages` is None and one of its stages for networks is named, they are written out.
+        """
         if "stages" in params:
             self.stages = params.pop("stages")
-        for place, name in enumerate(_named(self.stages)):
+        stages = list(_network_stages() if self.stages is None else self.stages)
+        reached = False
+        for place, name in enumerate(_named(stages)):
             if name in params:
-                given = params.pop(name)
-                self.stages = [*self.stages[:place], given, *self.stages[place + 1 :]]
-                # With its class its name changes: what is set beside it means the new one.
-                renamed = list(_named(self.stages))[place]
-                params = {
-                    renamed + key.removeprefix(name) if key.startswith(f"{name}__") else key: value
-                    for key, value in params.items()
-                }
+                stages[place], reached = params.pop(name), True
+            nested = {key: key.removeprefix(f"{name}__") for key in params}
+            nested = {short: params.pop(key) for key, short in nested.items() if short != key}
+            if nested:
+                stages[place].set_params(**nested)
+                reached = True
+        if reached:
+            self.stages = stages
         return super().set_params(**params)
 
     def check(self):
@@ -131,6 +142,8 @@ class Cascade(Verifier):
             check_real("timeout", self.timeout, low=0, closed="neither")
         if self.cross_check is not None:
             check_instance("cross_check", self.cross_check, Verifier, "Exact()").check()
+        if not isinstance(self.query_folder, str | PathLike | None):
+            raise TypeError(expected("query_folder", self.query_folder, "a path, or None"))
         return self
 
     # -- deciding --
@@ -138,9 +151,13 @@ class Cascade(Verifier):
     def encode(self, network, property, n_features=None):
         """Return the `Encoding` for all stages; see `Verifier.encode`."""
         self.check()
+        if not isinstance(network, Network):  # an estimator of trees
+            network = BlackBox(network)
         steps, seen = [], set()
-        for name, stage in _named(self._stages(network)).items():
+        for name, stage in _named(self._stages(network, property)).items():
             if isinstance(stage, Attack):
+                if stage.needs_gradient and isinstance(network, BlackBox):
+                    _refuse(network, f"the stage {name!r} follows gradients")
                 state = Encoding(network, property, None)
                 decide, is_slow = partial(_attack, stage), False
             else:
@@ -157,16 +174,18 @@ class Cascade(Verifier):
             other = self.cross_check
             state = other.encode(network, property, n_features)
             check = Step(other.name, state, other.decide, other.is_slow(state))
-        # Stages read a tree's estimator into a network of their own.
-        return _CascadeEncoding(steps[0].state.network, property, None, steps, check)
+        return _CascadeEncoding(network, property, None, steps, check)
 
-    def _stages(self, network):
+    def _stages(self, network, property):
         if self.stages is not None:
             return self.stages
-        # Trees come as the estimator itself, or as the black box that stands for it.
-        if isinstance(network, BlackBox) or not isinstance(network, Network):
-            return [TreeVerifier()]
-        return [PGD(n_restarts=3), Bounds(), Exact()]
+        if not isinstance(network, BlackBox):
+            return _network_stages()
+        try:
+            TreeVerifier().accepts(network, property)
+        except UnsupportedModelError:
+            _refuse(network, "it is no estimator of trees either")
+        return [TreeVerifier()]
 
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
         def ask(step, index, limit):
@@ -216,13 +235,30 @@ class Cascade(Verifier):
     def _save(self, state, x, label, i):
         """Save the query of one point; return a sentence that says where, or why not."""
         folder = self.query_folder
-        folder = Path(tempfile.mkdtemp(prefix="skrobust-") if folder is None else folder)
         try:
+            folder = Path(tempfile.mkdtemp(prefix="skrobust-") if folder is None else folder)
             folder = folder / f"query-{i}"
             export_query(state.network, state.property, x.cpu().numpy(), label, folder)
-        except (ImportError, TypeError, OSError, UnsupportedPropertyError) as error:
+        except Exception as error:  # whatever it is, the verdicts must not be lost
             return f"The query could not be saved: {error}"
         return f"The query was saved in {folder}."
+
+
+def _network_stages():
+    return [PGD(n_restarts=3), Bounds(), Exact()]
+
+
+def _refuse(black_box, why):
+    """Raise an error that says why an estimator is no network."""
+    try:
+        as_network(black_box.estimator)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{error} And {why}.") from None
+    # A network, but not for what the property asks of it.
+    raise UnsupportedModelError(
+        f"Got a {type(black_box.estimator).__name__}, whose outputs are not read as a network for "
+        f"this property. And {why}."
+    )
 
 
 def _named(stages):

@@ -115,6 +115,7 @@ class Exact(Verifier):
         return True
 
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
+        watch = Stopwatch()
         found = Bounds().decide(state, x, labels, timeout=timeout)
         attack = PGD(40, n_restarts=3) if self.attack is None else self.attack
         found = attacked(attack, found, state, x, labels, generator)
@@ -123,6 +124,9 @@ class Exact(Verifier):
             return found
         index = torch.as_tensor(left, device=x.device)
         labels = None if labels is None else labels[index]
+        # What bounds and the attack have spent is a part of each point's time.
+        if timeout is not None:
+            timeout = max(0.0, timeout - watch.elapsed / len(x))
         return found.merge(left, self.decide_open(state, x[index], labels, timeout=timeout))
 
     def decide_open(self, state, x, labels=None, *, timeout=None, generator=None):
@@ -160,6 +164,11 @@ class _ExactEncoding(Encoding):
         return affine_maps(self.graph)
 
 
+def _is_box(ball):
+    """Return whether one ball is a box: of L-infinity, or one of L2 in which one entry moves."""
+    return ball.norm == "linf" or int((ball.upper > ball.lower).sum()) <= 1
+
+
 class _Search:
     """The search for one reference point.
 
@@ -194,13 +203,12 @@ class _Search:
         while radius < far:
             outer = torch.minimum(2 * radius, far)
             found = self._piece(query.within(outer).beyond(radius))
-            if found == "end":
-                return found
             status = found if found != "proved" else status
-            if found == "limit":
+            if found in ("end", "limit"):
                 break
             radius = outer
-        # Near the reference point the rows come down to 0.
+        # What is known of one shell says nothing of the others; and near the reference point
+        # the rows come down to 0.
         self.lower = min(self.lower, 0.0) if status == "proved" else -np.inf
         return status
 
@@ -229,7 +237,7 @@ class _Search:
         undecided = sum(int(lines.open.sum()) for lines in root.lines.values())
         by_units = all(isinstance(self.state.graph.nodes[i], Relu) for i in root.lines)
         linear = query.log_eta is None
-        is_box = query.ball.norm == "linf"
+        is_box = _is_box(query.ball)
         if not (linear and is_box):
             return self._by_branching(query, root, lower, self.watch)
         if not by_units:
@@ -344,7 +352,7 @@ class _Search:
 
     def _leaf(self, query, root, problem, domain):
         """Decide a domain without undecided units, by a linear program."""
-        if query.ball.norm != "linf":
+        if not _is_box(query.ball):
             return "stuck"
         lows, highs = list(root.lows), list(root.highs)
         for j in domain.lows:

@@ -14,6 +14,7 @@ from skrobust.networks._piecewise_linear import Linear, Rearrange, Relu
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
 from skrobust.verification._base import (
     Encoding,
+    Reason,
     Stopwatch,
     Verifier,
     at_reference,
@@ -152,17 +153,19 @@ class LipschitzBounds(Verifier):
         return _LipschitzEncoding(encoding.network, property, check_finite(encoding.graph))
 
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
-        watch = Stopwatch()
+        watch = Stopwatch(None if timeout is None else timeout * len(x))
         found = at_reference(state.target(x, labels))
         left = found.undecided_index
         if len(left):
             ball = outer_ball(state.property, x[torch.as_tensor(left, device=x.device)])
-            constant = self._constant(state, ball)
+            constant = self._constant(state, ball, watch)
             found = found.prove(left[constant <= state.property.lipschitz])
+            if watch.left == 0:
+                found.reasons[found.undecided_index] = Reason.TIME_OUT
         found.seconds[:] = watch.elapsed / len(x)
         return found
 
-    def _constant(self, state, ball):
+    def _constant(self, state, ball, watch):
         """Return a bound for each ball, of shape (n,)."""
         if self.method == "local":
             return _local(state.graph, ball)
@@ -172,7 +175,7 @@ class LipschitzBounds(Verifier):
         if ball.norm == "linf":
             moves = (ball.upper > ball.lower).sum(dim=1).cpu().numpy()
             scale = np.sqrt(moves) * (1 + 1e-15)
-        return np.full(len(ball.center), state.semidefinite * scale)
+        return np.full(len(ball.center), state.semidefinite(watch) * scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,8 +187,17 @@ class _LipschitzEncoding(Encoding):
         return _norm_product(self.graph, self.property.norm)
 
     @cached_property
-    def semidefinite(self):
-        return _semidefinite(_weights(self.graph))
+    def _solved(self):
+        return []
+
+    def semidefinite(self, watch):
+        """Return the bound of LipSDP; infinity where there was no time to solve it."""
+        if not self._solved:
+            found = _semidefinite(_weights(self.graph), watch.left)
+            if found is None:
+                return np.inf
+            self._solved.append(found)
+        return self._solved[0]
 
 
 def _local(graph, ball):
@@ -278,12 +290,13 @@ def _weights(graph):
     return [*weights, np.eye(len(weights[-1])) if current is None else current]
 
 
-def _semidefinite(weights):
+def _semidefinite(weights, time_limit=np.inf):
     r"""Solve LipSDP-Neuron, and make a proof of what the solver returns.
 
     For a diagonal T >= 0 and any two inputs, the changes u of the pre-activations and v of the
     activations of all units satisfy v' T (u - v) >= 0. If \|dz\|^2 - rho \|dx\|^2 + 2 v' T (u - v)
-    is at most 0 for all changes, then so is \|dz\|^2 - rho \|dx\|^2.
+    is at most 0 for all changes, then so is \|dz\|^2 - rho \|dx\|^2. None is returned where the
+    time limit ends the solver.
     """
     import cvxpy as cp
 
@@ -311,7 +324,13 @@ def _semidefinite(weights):
     t, rho = cp.Variable(n_units, nonneg=True), cp.Variable(nonneg=True)
     program = form(cp.diag(t)) - rho * (first.T @ first)
     problem = cp.Problem(cp.Minimize(rho), [(program + program.T) / 2 << 0])
-    problem.solve(solver=cp.CLARABEL)
+    try:
+        problem.solve(solver=cp.CLARABEL, time_limit=float(min(time_limit, 1e9)))
+    except cp.SolverError:
+        if np.isinf(time_limit):
+            raise
+    if t.value is None and np.isfinite(time_limit):
+        return None
     if t.value is None:
         raise RuntimeError(
             f"The semidefinite program ended as {problem.status!r}. Use method='norm-product'."

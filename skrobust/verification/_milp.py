@@ -17,6 +17,7 @@ _TOLERANCE = 1e-9  # of HiGHS, in each constraint and in the reduced costs
 # A row counts as proved where it is above this, relative to the numbers in it. HiGHS may be
 # wrong by its tolerance in each constraint, which what follows in the network multiplies.
 _MARGIN = 1e-6
+_ROUNDING = 1e-14  # of the shift of a row, relative to the numbers in it
 _CHUNK = 2**22
 
 
@@ -283,31 +284,53 @@ class Program:
         reach = torch.stack(ends).abs().amax(dim=0).flatten().cpu().numpy()
         scale = 1.0 + abs(shift) + float(np.abs(row) @ reach)
         margin = _MARGIN * scale
-        solver = self._solver(cost, shift, margin if decide else np.inf, time_limit)
+        solver, scale = self._solver(cost, shift, margin if decide else np.inf, time_limit)
+        if solver is None:
+            return Outcome("failure")
         solver.run()
-        return self._read(solver, margin)
+        return self._read(solver, margin, scale)
 
     def _ends(self):
         return np.concatenate(self.low), np.concatenate(self.high)
 
     def _solver(self, cost, shift, margin, time_limit):
+        """Return HiGHS with the scaled program, and the scale; None where rounding is too large.
+
+        HiGHS has absolute tolerances, and drops small entries without a word. So each variable
+        x becomes middle + half u with u in [-1, 1], and each row is divided by its largest entry.
+        """
         low, high = self._ends()
+        kinds = np.concatenate(self.kinds)
+        middle = np.where(kinds, 0.0, (low + high) / 2)
+        half = np.where(kinds | (high <= low), 1.0, (high - low) / 2)
         blocks = [_widened(matrix, self.n_columns) for matrix, _, _ in self.rows]
         blocks.append(sparse.csr_matrix(cost[None]))
         matrix = sparse.vstack(blocks).tocsr()
         matrix.sum_duplicates()
+        lower = np.concatenate([*(part[1] for part in self.rows), [-np.inf]])
+        # Only what might break the row is of interest.
+        upper = np.concatenate([*(part[2] for part in self.rows), [margin - shift]])
+        moved, weight = matrix @ middle, abs(matrix) @ np.abs(middle)
+        weight = weight + np.where(np.isfinite(lower), np.abs(lower), 0.0)
+        weight = weight + np.where(np.isfinite(upper), np.abs(upper), 0.0)
+        offset = shift + float(cost @ middle)
+        matrix, cost = (matrix @ sparse.diags(half)).tocsr(), cost * half
+        largest = abs(matrix).max(axis=1).toarray().ravel()
+        if (weight * _ROUNDING > _TOLERANCE * np.where(largest > 0, largest, np.inf)).any():
+            return None, None
+        scale = 1 / np.where(largest > 0, largest, 1.0)
+        matrix = (sparse.diags(scale) @ matrix).tocsr()
         program = highspy.HighsLp()
         program.num_col_, program.num_row_ = self.n_columns, matrix.shape[0]
-        program.col_cost_, program.offset_ = cost, shift
-        program.col_lower_, program.col_upper_ = low, high
-        program.row_lower_ = np.concatenate([*(part[1] for part in self.rows), [-np.inf]])
-        # Only what might break the row is of interest.
-        program.row_upper_ = np.concatenate([*(part[2] for part in self.rows), [margin - shift]])
+        program.col_cost_, program.offset_ = cost, offset
+        program.col_lower_ = (low - middle) / half
+        program.col_upper_ = (high - middle) / half
+        program.row_lower_ = (lower - moved) * scale
+        program.row_upper_ = (upper - moved) * scale
         program.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
         program.a_matrix_.start_ = matrix.indptr
         program.a_matrix_.index_ = matrix.indices
         program.a_matrix_.value_ = matrix.data
-        kinds = np.concatenate(self.kinds)
         if kinds.any():
             types = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             program.integrality_ = [types[int(kind)] for kind in kinds]
@@ -318,22 +341,25 @@ class Program:
             "primal_feasibility_tolerance": _TOLERANCE,
             "dual_feasibility_tolerance": _TOLERANCE,
             "mip_feasibility_tolerance": _TOLERANCE,
+            "small_matrix_value": 1e-12,
             "mip_rel_gap": 0.0,
             "objective_target": -margin,
             "time_limit": float(min(time_limit, 1e9)),
         }.items():
             solver.setOptionValue(name, value)
         solver.passModel(program)
-        return solver
+        n = self.relaxation.graph.n_features
+        return solver, (middle[:n], half[:n])
 
-    def _read(self, solver, margin):
+    def _read(self, solver, margin, scale):
         status = solver.getModelStatus()
         kinds = highspy.HighsModelStatus
         if status == kinds.kInfeasible:
             return Outcome("proved", 0.0)
         info = solver.getInfo()
         if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
-            point = np.array(solver.getSolution().col_value)[: self.relaxation.graph.n_features]
+            middle, half = scale
+            point = middle + half * np.array(solver.getSolution().col_value)[: len(half)]
             is_least = status == kinds.kOptimal and not np.concatenate(self.kinds).any()
             lower = info.objective_function_value - margin if is_least else -np.inf
             return Outcome("found", lower, point)

@@ -226,20 +226,37 @@ def outer_ball(property, x):
     """Return the float64 `Ball` of a property around each row of x, rounded outwards.
 
     One unit in the last place covers the rounding of center -+ epsilon; what cannot move stays
-    fixed exactly.
+    fixed exactly. Where x is in float32, the estimator rounds what it is given to that: the box
+    then holds all that the points around a float64 center, of which x is the rounding, become.
     """
     center = x.double()
     # As float64 from the start: torch would make a Python float a float32.
     exact = {"dtype": torch.float64, "device": center.device}
     epsilon = torch.as_tensor(check_epsilon(property.epsilon), **exact)
     moves = (epsilon > 0).expand_as(center)
-    infinity = torch.full_like(center, torch.inf)
-    lower = torch.where(moves, torch.nextafter(center - epsilon, -infinity), center)
-    upper = torch.where(moves, torch.nextafter(center + epsilon, infinity), center)
+    reach = epsilon.expand_as(center)
+    if x.dtype != torch.float64:
+        infinity = torch.full_like(x, torch.inf)
+        reach = reach + (torch.nextafter(x.abs(), infinity) - x.abs()).double() / 2
+    lower, upper = _outwards(center - reach, center + reach, x.dtype)
+    lower, upper = torch.where(moves, lower, center), torch.where(moves, upper, center)
     bounds = check_bounds(property.bounds)
     if bounds is not None:
         low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
+        if x.dtype != torch.float64:
+            low = torch.minimum(low, low.to(x.dtype).double())
+            high = torch.maximum(high, high.to(x.dtype).double())
         # A center may lie outside of the domain by the rounding of the data to float32.
         lower = torch.minimum(torch.maximum(lower, low), center)
         upper = torch.maximum(torch.minimum(upper, high), center)
     return Ball(center, epsilon, property.norm, lower, upper)
+
+
+def _outwards(lower, upper, dtype):
+    """Return ends that are one unit further, and what a coarser type makes of them if that is."""
+    infinity = torch.full_like(lower, torch.inf)
+    lower, upper = torch.nextafter(lower, -infinity), torch.nextafter(upper, infinity)
+    return (
+        torch.minimum(lower, lower.to(dtype).double()),
+        torch.maximum(upper, upper.to(dtype).double()),
+    )

@@ -57,6 +57,7 @@ __all__ = [
     "minimum",
     "optimised",
     "relax",
+    "relu_lines",
     "slope_relaxation",
     "tighten",
     "unit_ball",
@@ -209,7 +210,7 @@ def _dot(rows, values):
 def lines_of(node, lower, upper):
     """Return the `Lines` or `PoolLines` of a piecewise node on an interval of its input."""
     if isinstance(node, Relu):
-        return _relu_lines(node.slope, lower, upper)
+        return relu_lines(node.slope, lower, upper)
     if isinstance(node, Clamp):
         return _clamp_lines(node.low, node.high, lower, upper)
     if isinstance(node, MaxPool):
@@ -217,7 +218,8 @@ def lines_of(node, lower, upper):
     raise UnsupportedModelError(f"Got a {type(node).__name__}, which has no linear bounds.")
 
 
-def _relu_lines(slope, lower, upper):
+def relu_lines(slope, lower, upper):
+    """Return the `Lines` of a ReLU whose slope below 0 is the tensor `slope`."""
     is_open = (lower < 0) & (upper > 0)
     width = torch.where(is_open, upper - lower, 1.0)
     chord = (upper - slope * lower) / width

@@ -134,7 +134,7 @@ def test_bounds_of_an_affine_network_are_exact(norm):
     module = nn.Sequential(build(lambda: nn.Linear(16, 5)), build(lambda: nn.Linear(5, 3)))
     graph = piecewise_linear(module.double(), 16)
     x = 0.5 + 0.0 * centers()
-    ball = outer_ball(ClassificationRobustness(0.1, norm=norm), x)
+    ball = outer_ball(ClassificationRobustness(0.1, norm=norm), x.double())
     rows = all_rows(3)
     W = module[1].weight @ module[0].weight
     dual = (rows.A @ W).abs().sum(2) if norm == "linf" else (rows.A @ W).norm(dim=2)
@@ -147,7 +147,7 @@ def test_bounds_of_an_affine_network_are_exact(norm):
 def test_lines_of_one_relu_worked_by_hand():
     # z in [-1, 3]: chord (3 / 4)(z + 1) above; below z itself, since 3 > 1.
     graph = piecewise_linear(nn.Sequential(identity(1), nn.ReLU(), identity(1)), 1)
-    ball = outer_ball(ClassificationRobustness(2.0, bounds=None), torch.ones(1, 1))
+    ball = outer_ball(ClassificationRobustness(2.0, bounds=None), torch.ones(1, 1).double())
     relaxation = relax(graph, ball)
     (lines,) = relaxation.lines.values()
     values = [lines.low, lines.low_shift, lines.high, lines.high_shift]
