@@ -40,8 +40,9 @@ FOUNDATIONS = {
 }
 # Files that put siblings together: in verification, the complete methods, which combine bounds
 # with branch and bound and mixed-integer programs, or with Marabou, which is told the affine parts
-# that these programs are, and the cascade; in pointwise, the regions' linear programs, which hand their dense rows to a solver, and the methods that combine these programs,
-# attacks and bounds.
+# that these programs are, and the cascade; in pointwise, the regions' linear programs, which hand
+# their dense rows to a solver, and the methods that combine these programs, attacks and bounds; in
+# scorers, the framework's score on an autoencoder's neighbourhoods.
 COMPOSITES = {
     "attacks._ensemble",
     "verification._cascade",

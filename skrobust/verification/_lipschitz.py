@@ -114,7 +114,8 @@ class LipschitzBounds(Verifier):
     ----------
     method : {"norm-product", "lipsdp", "local"}, default="norm-product"
         As in `lipschitz_bound`. In balls of the L-infinity norm, "lipsdp" takes
-        \|dx\|_2 <= sqrt(n) \|dx\|_inf for the n features that can change.
+        \|dx\|_2 <= sqrt(n) \|dx\|_inf for the n features that can change. Its time limit holds for
+        the steps of the solver, not for stating the program.
 
     References
     ----------
@@ -160,8 +161,8 @@ class LipschitzBounds(Verifier):
             ball = outer_ball(state.property, x[torch.as_tensor(left, device=x.device)])
             constant = self._constant(state, ball, watch)
             found = found.prove(left[constant <= state.property.lipschitz])
-            if watch.left == 0:
-                found.reasons[found.undecided_index] = Reason.TIME_OUT
+            failed = left[np.isinf(constant)]
+            found.reasons[failed] = Reason.SOLVER_ERROR if watch.left else Reason.TIME_OUT
         found.seconds[:] = watch.elapsed / len(x)
         return found
 
@@ -191,12 +192,12 @@ class _LipschitzEncoding(Encoding):
         return []
 
     def semidefinite(self, watch):
-        """Return the bound of LipSDP; infinity where there was no time to solve it."""
+        """Return the bound of LipSDP; infinity where the solver failed, or had no time."""
         if not self._solved:
-            found = _semidefinite(_weights(self.graph), watch.left)
-            if found is None:
+            try:
+                self._solved.append(_semidefinite(_weights(self.graph), watch.left))
+            except RuntimeError:
                 return np.inf
-            self._solved.append(found)
         return self._solved[0]
 
 
@@ -295,8 +296,8 @@ def _semidefinite(weights, time_limit=np.inf):
 
     For a diagonal T >= 0 and any two inputs, the changes u of the pre-activations and v of the
     activations of all units satisfy v' T (u - v) >= 0. If \|dz\|^2 - rho \|dx\|^2 + 2 v' T (u - v)
-    is at most 0 for all changes, then so is \|dz\|^2 - rho \|dx\|^2. None is returned where the
-    time limit ends the solver.
+    is at most 0 for all changes, then so is \|dz\|^2 - rho \|dx\|^2. A RuntimeError is raised
+    where the solver fails, or has no time.
     """
     import cvxpy as cp
 
@@ -326,11 +327,8 @@ def _semidefinite(weights, time_limit=np.inf):
     problem = cp.Problem(cp.Minimize(rho), [(program + program.T) / 2 << 0])
     try:
         problem.solve(solver=cp.CLARABEL, time_limit=float(min(time_limit, 1e9)))
-    except cp.SolverError:
-        if np.isinf(time_limit):
-            raise
-    if t.value is None and np.isfinite(time_limit):
-        return None
+    except cp.SolverError as error:
+        raise RuntimeError(f"{error} Use method='norm-product'.") from error
     if t.value is None:
         raise RuntimeError(
             f"The semidefinite program ended as {problem.status!r}. Use method='norm-product'."

@@ -9,6 +9,7 @@ from skrobust import RobustClassifier
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import as_network
 from skrobust.networks._base import Network
+from skrobust.networks._piecewise_linear import piecewise_linear
 from skrobust.properties import (
     ClassificationRobustness,
     LipschitzRobustness,
@@ -16,8 +17,10 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.training._base import TrainingStep
-from skrobust.training._certified import CertifiedTraining
+from skrobust.training._certified import CertifiedTraining, _Intervals, _lower_by_lines
 from skrobust.verification import Bounds
+from skrobust.verification._query import outer_ball
+from skrobust.verification._relaxation import crown, relax
 
 CR = ClassificationRobustness
 
@@ -170,3 +173,95 @@ def test_bad_input_is_refused(digits):
         CertifiedTraining(clean_weight=2).check(CR(0.1), X)
     with pytest.raises(ValueError, match="Got property=None"):
         CertifiedTraining().check(None, X)
+
+
+# ---- CROWN-IBP ---------------------------------------------------------------------------
+
+
+def unfolded():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Flatten(),
+        nn.Linear(12, 6), nn.LeakyReLU(0.2), nn.Linear(6, 3),
+    )  # fmt: skip
+
+
+def by_lines(module, x, property=None):
+    """Return the bounds by lines and by intervals, and what the verifier says of both."""
+    property = CR(0.1) if property is None else property
+    ball = property.ball(x)
+    intervals = _Intervals(x, ball.lower, ball.upper)
+    with intervals:
+        logits = module(x)
+    rows = property.conclusion(logits, logits.argmax(dim=1)).linear_rows()
+    lower = _lower_by_lines(module, x, ball, rows.A, intervals)
+    graph = piecewise_linear(module, x.shape[1])
+    known = crown(relax(graph, outer_ball(property, x), refine=False), rows.A)
+    return lower, intervals.lower(logits, rows.A), known
+
+
+def test_lines_are_those_of_the_verifier():
+    torch.manual_seed(0)
+    module, x = unfolded().double(), torch.rand(5, 16, dtype=torch.float64)
+    lower, by_intervals, known = by_lines(module, x)
+    torch.testing.assert_close(lower, known, rtol=0, atol=1e-9)
+    assert (lower > by_intervals + 0.01).any()
+
+
+def test_gradients_of_lines_are_those_of_differences():
+    torch.manual_seed(0)
+    module, x = unfolded().double(), torch.rand(3, 16, dtype=torch.float64)
+    by_lines(module, x)[0].sum().backward()
+    for weight in (module[1].weight, module[1].bias, module[4].weight, module[6].bias):
+        place = weight.grad.flatten().abs().argmax()
+        found = weight.grad.flatten()[place].item()
+        ends = []
+        for step in (1e-6, -1e-6):
+            with torch.no_grad():
+                weight.flatten()[place] += step
+            ends.append(by_lines(module, x)[0].sum().item())
+            with torch.no_grad():
+                weight.flatten()[place] -= step
+        assert found == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-5)
+        assert abs(found) > 1e-3
+
+
+def test_the_share_of_lines_falls_while_the_radius_grows():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
+    for epoch, share in ((0, 0.5), (1, 0.0), (5, 0.0)):
+        asked = step(module, CR(0.1), epoch)
+        found = CertifiedTraining("crown-ibp", ramp_epochs=2, clean_weight=0.0).loss(asked)[0]
+        radius, weight = (0.05, 0.5) if epoch == 0 else (0.1, 1.0)
+        x, labels = asked.x, asked.labels
+        ball = CR(radius).ball(x)
+        intervals = _Intervals(x, ball.lower, ball.upper)
+        with intervals:
+            logits = module(x)
+        A = CR(radius).conclusion(logits, labels).linear_rows().A
+        lower = (1 - share) * intervals.lower(logits, A)
+        lower = lower + share * _lower_by_lines(module, x, ball, A, intervals)
+        worst = torch.log1p(torch.exp(-lower).sum(dim=1)).mean()
+        clean = nn.functional.cross_entropy(logits, labels)
+        torch.testing.assert_close(found, weight * worst + (1 - weight) * clean)
+
+
+def test_it_trains_with_lines(digits):
+    X, X_test, y, y_test = digits
+    model = RobustClassifier(
+        hidden_layer_sizes=16, property=CR(0.1), max_epochs=12, lr=1e-2, random_state=0,
+        training=CertifiedTraining("crown-ibp", ramp_epochs=8),
+    ).fit(X, y)  # fmt: skip
+    assert model.score(X_test, y_test) > 0.7
+    network = as_network(model)
+    found = Bounds("ibp").verify(network, CR(0.1), network.rows(X_test), network.encode(y_test))
+    assert (found.verdicts == "verified").mean() > 0.3
+
+
+def test_other_nonlinear_layers_have_no_lines(digits):
+    regime = CertifiedTraining("crown-ibp")
+    module = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
+    with pytest.raises(UnsupportedModelError, match=r"'tanh'.*method='ibp'"):
+        regime.loss(step(module, CR(0.1)))
+    CertifiedTraining().loss(step(module, CR(0.1)))
+    with pytest.raises(ValueError, match="Got method='crown'"):
+        CertifiedTraining("crown").check(CR(0.1), digits[0])

@@ -7,11 +7,13 @@ from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
-from skrobust.attacks import FGSM, PGD
+from skrobust.attacks import FGSM, PGD, UniformSampling
 from skrobust.exceptions import SolverDisagreementWarning, UnsupportedModelError
 from skrobust.networks import Network, as_model, as_network
 from skrobust.properties import (
@@ -256,6 +258,8 @@ def test_clone_copies_stages():
         ({"stages": Exact()}, TypeError, "Got stages="),
         ({"timeout": 0}, ValueError, "Got timeout=0"),
         ({"cross_check": PGD()}, TypeError, "Got cross_check="),
+        ({"cross_check": Bounds("exact")}, ValueError, "Got method='exact'"),
+        ({"query_folder": 5}, TypeError, "Got query_folder=5"),
         ({"stages": [Bounds("exact")]}, ValueError, "Got method='exact'"),
     ],
 )
@@ -267,3 +271,57 @@ def test_bad_input(params, error, message):
 def test_unknown_parameter_is_refused():
     with pytest.raises(ValueError, match="Invalid parameter 'marabou'"):
         Cascade([Exact()]).set_params(marabou=Exact())
+
+
+def test_default_stages_are_reached_by_name_too():
+    cascade = Cascade().set_params(exact__batch_size=7)
+    assert [type(stage) for stage in cascade.stages] == [PGD, Bounds, Exact]
+    assert cascade.stages[2].batch_size == 7
+    assert Cascade().set_params(timeout=3.0).stages is None
+
+
+def test_names_are_those_before_a_stage_is_replaced():
+    cascade = Cascade([Bounds("ibp"), Bounds(), Exact()])
+    cascade.set_params(bounds_1=PGD(), bounds_1__n_steps=3, bounds_2__n_steps=4)
+    assert cascade.stages[0].n_steps == 3 and cascade.stages[1].n_steps == 4
+
+
+def test_attacks_that_follow_gradients_are_refused_for_trees(digits):
+    X, _, y, _ = digits
+    model = DecisionTreeClassifier(random_state=0).fit(X[:100], y[:100])
+    with pytest.raises(UnsupportedModelError, match="'pgd' follows gradients"):
+        Cascade([PGD(), TreeVerifier()]).encode(model, CR(0.1), 64)
+    black_box = as_model(model, CR().needed_outputs, needs_gradient=False)
+    x, labels = black_box.rows(X[:10]), black_box.encode(y[:10])
+    found = Cascade([UniformSampling(50), TreeVerifier()]).verify(model, CR(0.05), x, labels)
+    alone = TreeVerifier().verify(model, CR(0.05), x, labels)
+    assert found.verdicts.tolist() == alone.verdicts.tolist()
+
+
+def test_a_step_that_is_not_affine_is_named(digits):
+    X, _, y, _ = digits
+    model = make_pipeline(PolynomialFeatures(), LogisticRegression()).fit(X[:99, :4], y[:99])
+    network = as_model(model, CR().needed_outputs, needs_gradient=False)
+    with pytest.raises(UnsupportedModelError, match="'polynomialfeatures'"):
+        Cascade().encode(network, CR(0.1), 4)
+
+
+def test_the_reference_point_counts_before_any_attack(line):
+    network, x, labels = line
+    wrong = 1 - labels
+    found = Cascade([FGSM()]).verify(network, CR(0.0), x, wrong)
+    assert (found.verdicts == "falsified").all()
+    assert (Cascade([FGSM()]).verify(network, CR(0.0), x, labels).verdicts == "verified").all()
+
+
+def test_the_time_of_the_cross_check_counts(line):
+    network, x, labels = line
+
+    class Slow(Recorder):
+        def decide(self, state, x, labels=None, **options):
+            found = super().decide(state, x, labels, **options)
+            found.seconds[:] = 100.0
+            return found
+
+    found = Cascade([Bounds()], cross_check=Slow()).verify(network, CR(0.1), x, labels)
+    assert (found.seconds > 100).all() and (found.seconds < 110).all()
