@@ -42,3 +42,12 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skrobust"
 html_show_sourcelink = False
 html_theme_options = {"show_prev_next": False}
+
+
+def _skip(app, what, name, obj, skip, options):
+    # An inherited method of the members of a StrEnum, whose signature cannot be read.
+    return True if name == "maketrans" else None
+
+
+def setup(app):
+    app.connect("autodoc-skip-member", _skip)

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _JUMPS = 50  # by so many samples at most a smaller sample may do as well
+_FINEST = 0.005  # tolerance of a sequential rule
 _FIXED = ("hoeffding", "clopper-pearson", "bernstein", "anytime")
 
 
@@ -476,7 +477,8 @@ def sequential_rule(tolerance, confidence=0.95, *, n_available=None):
     Parameters
     ----------
     tolerance : float
-        Half-width of the interval, in (0, 1).
+        Half-width of the interval, in [0.005, 1); the time of the calibration grows with its
+        inverse to about the third power.
     confidence : float, default=0.95
     n_available : int, default=None
         Samples at hand. If they are fewer than the rule may need, it stops with the last one,
@@ -485,6 +487,11 @@ def sequential_rule(tolerance, confidence=0.95, *, n_available=None):
     Returns
     -------
     SequentialRule
+
+    Raises
+    ------
+    ValueError
+        If the tolerance is below 0.005, for which there are the intervals of fixed size.
 
     Notes
     -----
@@ -508,16 +515,32 @@ def sequential_rule(tolerance, confidence=0.95, *, n_available=None):
     """
     tolerance = check_real("tolerance", tolerance, low=0, high=1, closed="neither")
     _check_confidence(confidence)
-    rule = _calibrated(tolerance, confidence)
-    if n_available is None or check_integer("n_available", n_available, low=1) >= rule.n_max:
-        return rule
-    return _shortened(tolerance, confidence, int(n_available))
+    if tolerance < _FINEST:
+        expectation = (
+            f"at least {_FINEST}, since a finer sequential rule takes too long to calibrate; "
+            "use bound='clopper-pearson' instead"
+        )
+        raise ValueError(expected("tolerance", tolerance, expectation))
+    if n_available is None:
+        return _calibrated(tolerance, confidence)
+    n_available = check_integer("n_available", n_available, low=1)
+    if _can_stop_early(tolerance, confidence, n_available):
+        rule = _calibrated(tolerance, confidence)
+        if n_available >= rule.n_max:
+            return rule
+    return _shortened(tolerance, confidence, n_available)
+
+
+def _can_stop_early(tolerance, confidence, n_available):
+    """Return whether a calibrated rule, which has a z of the quantile at least, can."""
+    quantile = _quantile(confidence)
+    return bool(_is_precise(0, n_available, tolerance / quantile, quantile**2))
 
 
 @lru_cache(maxsize=64)
 def _calibrated(tolerance, confidence):
     n_max = sample_size(tolerance, confidence)
-    quantile = float(norm.ppf((1 + confidence) / 2))
+    quantile = _quantile(confidence)
     # As many pseudo-counts on each side as keep the first stop from coming too early: with few
     # of them z must grow, with many the stop at shares near 1 comes late.
     pseudo_count = quantile**2
@@ -550,12 +573,14 @@ def _calibrated(tolerance, confidence):
 
 @lru_cache(maxsize=64)
 def _shortened(tolerance, confidence, n_available):
-    full = _calibrated(tolerance, confidence)
-    stops = _stopping_points(tolerance / full.z, full.pseudo_count, n_available)
+    z, pseudo_count = math.inf, _quantile(confidence) ** 2  # a single stop, with the last sample
+    if _can_stop_early(tolerance, confidence, n_available):
+        z = _calibrated(tolerance, confidence).z
+    stops = _stopping_points(tolerance / z, pseudo_count, n_available)
 
     def rule(last_tolerance):
         return SequentialRule(
-            tolerance, confidence, full.z, full.pseudo_count, n_available, last_tolerance, stops
+            tolerance, confidence, z, pseudo_count, n_available, last_tolerance, stops
         )
 
     # The whole rule covers, and with an interval as wide as 1 nothing is missed at the end.
@@ -566,6 +591,10 @@ def _shortened(tolerance, confidence, n_available):
             (low, middle) if _least_coverage(rule(middle)) >= confidence else (middle, high)
         )
     return rule(high)
+
+
+def _quantile(confidence):
+    return float(norm.ppf((1 + confidence) / 2))
 
 
 def _is_precise(k, n, deviation, pseudo_count):

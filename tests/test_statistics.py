@@ -9,6 +9,7 @@ from scipy.stats import beta, binom
 
 from skrobust.statistics import (
     Interval,
+    _stopping_points,
     anytime_rule,
     attainable_tolerance,
     beta_mixture,
@@ -204,6 +205,28 @@ def test_shortened_rule_says_what_the_data_allow(n_available):
     assert sequential_rule(0.05, 0.95, n_available=10_000).n_max < 738
 
 
+def test_few_samples_need_no_calibration(monkeypatch):
+    full = sequential_rule(0.1, 0.95)
+    earliest = full.earliest_stop()
+    # With the calibrated z no path stops before these either, so that the rules are the same.
+    for n_available in (1, 10, earliest - 1, earliest):
+        rule = sequential_rule(0.1, 0.95, n_available=n_available)
+        z, a = full.z, full.pseudo_count
+        calibrated = _stopping_points(0.1 / z, a, n_available)
+        np.testing.assert_array_equal(rule._stops, calibrated)
+
+    def refuse(*args):
+        raise AssertionError("calibrated")
+
+    monkeypatch.setattr("skrobust.statistics._calibrated", refuse)
+    rule = sequential_rule(0.005, 0.95, n_available=200)  # minutes otherwise
+    assert rule.n_max == 200 == rule.earliest_stop()
+    assert rule.coverage(np.linspace(0, 1, 2001)).min() >= 0.95
+    assert rule.last_tolerance < attainable_tolerance(200)
+    with pytest.raises(AssertionError, match="calibrated"):
+        sequential_rule(0.1, 0.97, n_available=100)
+
+
 @pytest.mark.parametrize("make", [sequential_rule, anytime_rule])
 def test_rules_stop_where_they_say(make):
     rule = make(0.1, 0.9)
@@ -247,6 +270,12 @@ def test_calibration_is_remembered():
 def test_tolerance_refused(function, tolerance):
     with pytest.raises(ValueError, match=r"Got tolerance=.*in \(0, 1"):
         function(tolerance)
+
+
+@pytest.mark.parametrize("n_available", [None, 1, 10_000])
+def test_tolerances_too_fine_to_calibrate_refused(n_available):
+    with pytest.raises(ValueError, match=r"Got tolerance=0\.001, .* 0\.005.*clopper-pearson"):
+        sequential_rule(0.001, n_available=n_available)
 
 
 @pytest.mark.parametrize("confidence", [0, 1, 2.0])

@@ -23,7 +23,8 @@ class LBFGS(Attack):
 
     .. math:: c \, \|x - \hat x\|_2^2 + \mathrm{loss}(x)
 
-    over the box of the ball, and searches for the largest c at whose minimiser the property is
+    over the box of the ball, with distances in units of how far the box reaches from
+    :math:`\hat x`, and searches for the largest c at whose minimiser the property is
     still broken: by factors of 10 up or down, and then by bisection of log c. The closest point
     found is kept. This is slow, one sample after the other, and meant as a baseline.
 
@@ -34,7 +35,8 @@ class LBFGS(Attack):
     max_iter : int, default=100
         Iterations of L-BFGS-B for each weight.
     initial_c : float, default=1.0
-        First weight, in units of the loss (nats or outputs) per squared unit of the input.
+        First weight, in units of the loss (nats or outputs) per squared reach of the box: the
+        same one serves inputs in any units.
     loss : {"cross-entropy", "margin"}, default="cross-entropy"
         "cross-entropy" of a target class, as in the paper, or the softplus of the property's
         smallest row. The two agree for classification robustness with two classes. The second
@@ -152,25 +154,28 @@ class LBFGS(Attack):
     def _minimiser(self, target, network, loss, c):
         ball = target.ball
         center = ball.center.double()
+        low, high = ((end.double() - center)[0].cpu().numpy() for end in (ball.lower, ball.upper))
+        # Step lengths and stopping rules of L-BFGS-B are meant for variables near 1.
+        reach = max(-low.min(), high.max()) or 1.0
 
-        def objective(point):
-            x = torch.tensor(point, device=center.device).unsqueeze(0).requires_grad_()
+        def objective(move):
+            u = torch.tensor(move, device=center.device).unsqueeze(0).requires_grad_()
             with torch.enable_grad():
-                value = c * ((x - center) ** 2).sum() + loss(x, network(x)).sum()
-                (gradient,) = torch.autograd.grad(value, x)
+                x = center + reach * u
+                value = c * (u**2).sum() + loss(x, network(x)).sum()
+                (gradient,) = torch.autograd.grad(value, u)
             return value.item(), finite_or_zero(gradient)[0].cpu().numpy()
 
-        box = np.stack([ball.lower[0].cpu().numpy(), ball.upper[0].cpu().numpy()], axis=1)
         found = minimize(
             objective,
-            center[0].cpu().numpy(),
+            np.zeros_like(low),
             method="L-BFGS-B",
             jac=True,
-            bounds=box.astype(np.float64),
+            bounds=np.stack([low, high], axis=1) / reach,
             options={"maxiter": self.max_iter},
         )
-        x = torch.tensor(found.x, device=center.device).to(target.x.dtype)
-        return ball.project(x.unsqueeze(0))
+        move = reach * torch.tensor(found.x, device=center.device)
+        return ball.project((center + move).to(target.x.dtype))
 
 
 def _in_float64(network, x):

@@ -22,7 +22,8 @@ __all__ = ["LazyPrograms", "Solutions", "StatedPrograms", "closest_by_half_space
 _ROWS_AT_A_TIME = 24
 _FEW_ROWS = 200  # from here on, HiGHS is faster than dense steps in NumPy
 _SETTLED = 1 + FAILURE
-_FEASIBLE = 1e-9  # slack, relative to the largest output or pre-activation
+_FEASIBLE = 1e-9  # slack, relative to the largest output, or the largest input of the same node
+_ROUNDING = 1e-6  # of the tolerance of earlier nodes, where one cancels all that comes in
 _PARTS = 4  # what has come so far is dealt with when it is one in so many of the programs
 
 
@@ -80,6 +81,17 @@ class _Rows:
         return (len(self.rows) if self.weights is None else 1) + len(self.outputs)
 
 
+def _units(low, high):
+    """Return the largest finite distance to the domain, of shape (n,); 1 if there is none.
+
+    Programs are solved in these units, so that tolerances mean the same whatever those of the
+    inputs are.
+    """
+    reach = np.maximum(-low, high)
+    unit = np.max(reach, axis=1, initial=0.0, where=np.isfinite(reach))
+    return np.where(unit > 0, unit, 1.0)
+
+
 class LazyPrograms:
     """A program over each of n regions, with rows added where they are violated.
 
@@ -114,11 +126,13 @@ class LazyPrograms:
         self.gaps = logits - logits[each, targets, None]
         self.margin = np.full(len(centers), float(margin))
         self.start = region.slacks(values).cpu().numpy()
-        largest = np.abs(self.start).max(axis=1, initial=1.0, where=np.isfinite(self.start))
-        self.tolerance = _FEASIBLE * np.maximum(largest, np.abs(logits).max(axis=1))
+        self.tolerance = _FEASIBLE * np.abs(logits).max(axis=1)
+        self.row_tolerance = self._row_tolerances(values)
         self.used = np.zeros(self.start.shape, dtype=bool)
         self.place = np.full(logits.shape, -1)  # of the rows of outputs in the programs
-        self.programs = BoxPrograms.empty(low - centers, high - centers)
+        low, high = low - centers, high - centers
+        self.unit = _units(low, high)
+        self.programs = BoxPrograms.empty(low / self.unit[:, None], high / self.unit[:, None])
         none = np.empty(0, dtype=int)
         first = [_Rows(none, None, label) for label in np.reshape(labels, (-1, 1))]
         self._add(self.programs, each, each, first)
@@ -126,6 +140,16 @@ class LazyPrograms:
 
     def _tensor(self, x):
         return torch.as_tensor(x, dtype=torch.float64, device=self.region.x.device)
+
+    def _row_tolerances(self, values):
+        """Return a tolerance for each half-space, of shape (n, n_rows)."""
+        graph, tolerance = self.region.graph, np.zeros(len(values[0]))
+        parts = [np.zeros((len(tolerance), 0))]
+        for i in graph.piecewise:
+            largest = values[graph.nodes[i].inputs[0]].flatten(1).abs().amax(dim=1)
+            tolerance = np.maximum(_FEASIBLE * largest.cpu().numpy(), _ROUNDING * tolerance)
+            parts.append(np.repeat(tolerance[:, None], graph.nodes[i].n_rows, axis=1))
+        return np.concatenate(parts, axis=1)
 
     def tighten(self, margin, at):
         """Ask for larger margins, of shape (k,), in the programs `at`."""
@@ -145,7 +169,7 @@ class LazyPrograms:
         while len(left):
             begin = time.perf_counter()
             is_open = work.status == OPEN
-            work.step(limit[left])
+            work.step(limit[left] / self.unit[at[left]])
             found.seconds[left[is_open]] += (time.perf_counter() - begin) / max(1, is_open.sum())
             begin = time.perf_counter()
             idle = np.flatnonzero(work.status == OPTIMAL)
@@ -157,7 +181,7 @@ class LazyPrograms:
                 begin = time.perf_counter()
                 for end, status in ((LIMIT, "limit"), (INFEASIBLE, "infeasible")):
                     which = work.status == end
-                    found.keep(left[which], status, work.radius[which])
+                    found.keep(left[which], status, self._radius(work, which, at[left]))
                 self.programs.put(at[left[done]], work, done)
                 found.seconds[left] += (time.perf_counter() - begin) / len(left)
                 work, left = work[~done], left[~done]
@@ -167,16 +191,22 @@ class LazyPrograms:
             found.seconds[k] += time.perf_counter() - begin
         return found
 
+    def _radius(self, work, which, k):
+        """Return radii of some of the programs `work`, which are the programs k."""
+        return work.radius[which] * self.unit[k][which]
+
     def _look(self, work, idle, at, left, found):
         """Add the rows that optima violate; settle the programs whose optimum violates none."""
-        rows = self._violated(at[left[idle]], work.point[idle], work.n_rows[idle])
+        moves = work.point[idle] * self.unit[at[left[idle]], None]
+        rows = self._violated(at[left[idle]], moves, work.n_rows[idle])
         more = np.array([len(part) for part in rows])
         total = work.n_rows[idle] + more
         is_settled, is_full = more == 0, (more > 0) & (total > self.max_rows)
         k = idle[is_settled]
-        found.keep(left[k], "optimal", work.radius[k], self.centers[at[left[k]]] + work.point[k])
+        points = self.centers[at[left[k]]] + work.point[k] * self.unit[at[left[k]], None]
+        found.keep(left[k], "optimal", self._radius(work, k, at[left]), points)
         k = idle[is_full]
-        found.keep(left[k], "rows", work.radius[k])
+        found.keep(left[k], "rows", self._radius(work, k, at[left]))
         go = ~is_settled & ~is_full & (total <= _FEW_ROWS)
         work.status[idle[is_settled | is_full]] = _SETTLED
         work.status[idle[(more > 0) & ~is_full & ~go]] = FAILURE
@@ -190,13 +220,12 @@ class LazyPrograms:
         """Return the `_Rows` that moves of programs k, of shape (len(k), n_features), violate."""
         region = self.region if np.array_equal(k, np.arange(len(self.region))) else self.region[k]
         values = region.values(self._tensor(self.centers[k] + moves))
-        tolerance = self.tolerance[k, None]
         logits = values[-1].flatten(1).cpu().numpy()
         short = self.margin[k, None] + logits - logits[np.arange(len(k)), self.targets[k], None]
         short[np.arange(len(k)), self.targets[k]] = 0.0
-        is_short = (short > tolerance) & (self.place[k] < 0)
+        is_short = (short > self.tolerance[k, None]) & (self.place[k] < 0)
         slacks = region.slacks(values).cpu().numpy()
-        is_outside = (slacks < -tolerance) & ~self.used[k]
+        is_outside = (slacks < -self.row_tolerance[k]) & ~self.used[k]
         found = []
         for i in range(len(k)):
             rows, weights = np.flatnonzero(is_outside[i]), None
@@ -241,7 +270,9 @@ class LazyPrograms:
             self._tensor(weights) if weights.any() else None,
         )
         places = programs.add(
-            np.repeat(owner, counts), normals.cpu().numpy(), np.concatenate(right)
+            np.repeat(owner, counts),
+            normals.cpu().numpy() * np.repeat(self.unit[k], counts)[:, None],
+            np.concatenate(right),
         )
         for region, end, part in zip(k, np.cumsum(counts), parts, strict=True):
             self.place[region, part.outputs] = places[end - len(part.outputs) : end]
@@ -259,6 +290,7 @@ class LazyPrograms:
             )
             if status != "optimal":
                 return status, radius, np.nan
+            radius, move = radius * self.unit[k[0]], move * self.unit[k[0]]
             if radius > limit:
                 return "limit", radius, np.nan
             (rows,) = self._violated(k, move[None], n_rows[k])
@@ -291,7 +323,10 @@ def _by_linprog(A, b, low, high):
 
 
 def closest_by_half_spaces(region, centers, targets, low, high, margin, labels, limit=np.inf):
-    """Solve with `scipy.optimize.linprog` on every half-space of each region: for checking."""
+    """Solve with `scipy.optimize.linprog` on every half-space of each region.
+
+    Slow: tests and benchmarks check the other solvers by it.
+    """
     found = Solutions.none(*centers.shape)
     low, high = (np.broadcast_to(end, centers.shape) for end in (low, high))
     for k in range(len(centers)):
@@ -346,35 +381,52 @@ class StatedPrograms:
         import cvxpy as cp
 
         region, graph, center = self.region[k : k + 1], self.region.graph, self.centers[k]
-        low, high = self.low[k], self.high[k]
+        low, high = self.low[k] - center, self.high[k] - center
+        unit = _units(low[None], high[None])[0]
+        # The variables are moves away from the values at the centre, each node in units of its
+        # own: the tolerances of the solver are absolute.
+        start = region.values(torch.as_tensor(center[None], dtype=torch.float64))
+        start = [value.flatten().numpy() for value in start]
+        scales = [unit, *(np.abs(value).max() or 1.0 for value in start[1:])]
         radius = cp.Variable()
         values = [cp.Variable(graph.n_features)]
-        constraints = [values[0] - center <= radius, center - values[0] <= radius]
+        constraints = [values[0] <= radius, -values[0] <= radius]
         finite = np.isfinite(low), np.isfinite(high)
-        constraints += [values[0][finite[0]] >= low[finite[0]]] if finite[0].any() else []
-        constraints += [values[0][finite[1]] <= high[finite[1]]] if finite[1].any() else []
+        if finite[0].any():
+            constraints.append(values[0][finite[0]] >= low[finite[0]] / unit)
+        if finite[1].any():
+            constraints.append(values[0][finite[1]] <= high[finite[1]] / unit)
         for i, node in enumerate(graph.nodes[1:], start=1):
             value = cp.Variable(node.size)
-            matrices, constant = _as_matrices(region, i)
-            parts = [M @ values[j] for M, j in zip(matrices, node.inputs, strict=True)]
-            constraints.append(value == sum(parts[1:], parts[0]) + constant)
+            matrices = _as_matrices(region, i)
+            parts = [
+                (M * (scales[j] / scales[i])) @ values[j]
+                for M, j in zip(matrices, node.inputs, strict=True)
+            ]
+            constraints.append(value == sum(parts[1:], parts[0]))
             if not node.is_affine:
+                (j,) = node.inputs
                 normals, offsets = _half_spaces(region, i)
-                constraints.append(normals @ values[node.inputs[0]] + offsets >= 0)
+                slacks = (offsets + normals @ start[j]) / scales[j]
+                constraints.append(normals @ values[j] + slacks >= 0)
             values.append(value)
         others = np.delete(np.arange(graph.n_classes), self.targets[k])
-        constraints.append(values[-1][self.targets[k]] - values[-1][others] >= self.margin[k])
+        gaps = (self.margin[k] + start[-1][others] - start[-1][self.targets[k]]) / scales[-1]
+        constraints.append(values[-1][self.targets[k]] - values[-1][others] >= gaps)
         problem = cp.Problem(cp.Minimize(radius), constraints)
-        problem.solve(solver=cp.HIGHS)
+        try:
+            problem.solve(solver=cp.HIGHS)
+        except cp.error.SolverError:
+            return "failure", 0.0, np.nan
         if problem.status in (cp.INFEASIBLE, "infeasible_or_unbounded"):
             return "infeasible", np.inf, np.nan
         if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
             return "failure", 0.0, np.nan
-        return "optimal", max(float(radius.value), 0.0), values[0].value
+        return "optimal", max(float(radius.value), 0.0) * unit, center + values[0].value * unit
 
 
 def _as_matrices(region, i):
-    """Return a sparse matrix for each input of a node, and the constant of its output."""
+    """Return a sparse matrix for each input of a node."""
     graph, node = region.graph, region.graph.nodes[i]
     shapes = [graph.nodes[j].shape for j in node.inputs]
 
@@ -398,7 +450,7 @@ def _as_matrices(region, i):
             columns = (apply(*parts) - constant).reshape(count, -1)
             blocks.append(sparse.csr_matrix(columns.numpy()))
         matrices.append(sparse.vstack(blocks).T.tocsr())
-    return matrices, constant.flatten().numpy()
+    return matrices
 
 
 def _half_spaces(region, i):

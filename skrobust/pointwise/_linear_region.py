@@ -100,7 +100,7 @@ class LinearRegion:
         return torch.cat(parts, dim=1) if parts else values[0].new_zeros(len(values[0]), 0)
 
     def contains(self, x, tolerance=0.0):
-        """Return whether each row of x lies in its region, of shape (n,)."""
+        """Return whether each row of x lies in its region, of shape (n,): for checking."""
         return (self.slacks(self.values(x)) >= -tolerance).all(dim=1)
 
     def normals(self, owner, place, row, weight=None, outputs=None):

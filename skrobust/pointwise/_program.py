@@ -27,7 +27,7 @@ __all__ = ["FAILURE", "INFEASIBLE", "LIMIT", "OPEN", "OPTIMAL", "BoxPrograms"]
 
 OPEN, OPTIMAL, LIMIT, INFEASIBLE, FAILURE = range(5)
 
-_TOLERANCE = 1e-11  # in units of the input, since rows have norm 1
+_TOLERANCE = 1e-11  # in units of the radius, since rows have norm 1
 _PIVOT = 1e-12  # smaller changes of a gradient are rounding
 _MAX_STEPS = 1000  # of one call of `solve`
 _CUTS = 3  # of the length of a step, before columns are sorted
@@ -220,7 +220,7 @@ class BoxPrograms:
         self.reach[k, j], self.other[k, j] = self.other[k, j], self.reach[k, j]
 
     def bound(self):
-        """Return the lower bounds that the weights prove, computed afresh."""
+        """Return the lower bounds that the weights prove, computed afresh: for checking."""
         y = np.maximum(self._dense(np.arange(len(self))), 0.0)
         r = np.matmul(y[:, None], self.A)[:, 0]
         reach = np.where(r > 0, self.above, self.below)

@@ -32,8 +32,8 @@ from skrobust.verification import Exact, Reason, Verdict
 __all__ = ["PointwiseResult", "PointwiseStatus", "pointwise_robustness"]
 
 _METHODS = ("lp", "polished", "attack", "lbfgs", "certified", "exact", "bracket")
-# Tried in turn, relative to the largest logit. In float32 the first is some 25 units in the last
-# place: outputs change by a few when a point is computed within another batch.
+# Tried in turn, relative to the largest logit, and then to 1. In float32 the first is some 25
+# units in the last place: outputs change by a few when a point is computed within another batch.
 _MARGINS = (3e-6, 1e-5, 1e-4, 1e-3)
 _MAX_ROUNDS = 20  # of polishing
 _GAIN = 1e-4  # relative; less is not worth another round
@@ -54,6 +54,7 @@ class PointwiseStatus(StrEnum):
     UNCONFIRMED = "unconfirmed"
     ROWS = "row limit"
     NOWHERE = "no adversarial example"
+    OWN = "own label is the target"
     TIME_OUT = "time limit"
     UNDECIDED = "undecided"
     FAILURE = "numerical failure"
@@ -92,6 +93,9 @@ _ADVICE = {
         "Raise max_rows, or set epsilon_max."
     ),
     PointwiseStatus.NOWHERE: "It was proved that every input of the domain has the same label.",
+    PointwiseStatus.OWN: (
+        "The sample has the target label already. Ask for another one, or targets='all'."
+    ),
     PointwiseStatus.TIME_OUT: (
         "The time limit was reached between `lower` and `upper`. Raise the limit or the tolerance."
     ),
@@ -122,7 +126,8 @@ class PointwiseResult:
     radius : ndarray of shape (n_samples,)
         L-infinity distance of the adversarial example; inf where none was found. For
         ``method="certified"``, the proven lower bound. A finite radius of any other method
-        always belongs to a point that was seen to have another label.
+        always belongs to a point at which another label was seen to win or, where no point
+        near it gives another label, to tie: 0 where the sample itself is such a tie.
     adversarial_examples : ndarray of shape (n_samples, n_features)
         Confirmed by the estimator in its own precision; NaN where none.
     status : ndarray of str, shape (n_samples,)
@@ -197,7 +202,7 @@ def pointwise_robustness(
     ----------
     estimator : object
         Fitted classifier, of a kind that `skrobust.networks.as_network` supports.
-    X : array-like of shape (n_samples, n_features) or (n_samples, *input_shape)
+    X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
         In the raw input space of the estimator.
     y : array-like of shape (n_samples,), default=None
         Labels. A sample that is predicted otherwise has radius 0. None is the network's own
@@ -348,6 +353,14 @@ def _checked_targets(targets, network):
 # ---- one chunk ---------------------------------------------------------------------------
 
 
+# A sample at which another label ties has radius 0.
+_AT_A_TIE = {
+    "lp": PointwiseStatus.OPTIMAL,
+    "exact": PointwiseStatus.OPTIMAL,
+    "certified": PointwiseStatus.CERTIFIED,
+}
+
+
 class _Records:
     """Arrays of a result, filled by one method after the other."""
 
@@ -380,9 +393,11 @@ class _Chunk:
         self.exact = self.x.double().cpu()
         logits = network.replay(self.x)
         predicted = logits.argmax(dim=1)
-        self.scale = logits.abs().amax(dim=1).clamp(min=1.0).double().cpu().numpy()
+        self.scale = logits.abs().amax(dim=1).double().cpu().numpy()
         self.labels = predicted if labels is None else torch.as_tensor(labels).to(predicted)
         self.is_wrong = (predicted != self.labels).cpu().numpy()
+        self.is_tied = (logits == logits.amax(dim=1, keepdim=True)).sum(dim=1) > 1
+        self.is_tied = self.is_tied.cpu().numpy() & ~self.is_wrong
         low, high = (-np.inf, np.inf) if bounds is None else bounds
         # Rounding the data to float32 may leave the domain: it is widened by as much.
         self.low = np.minimum(low, self.exact.numpy())
@@ -403,12 +418,18 @@ class _Chunk:
         distance = (settled.double() - center.double()).abs().amax(dim=1)
         return settled, distance.cpu().numpy()
 
-    def labels_of(self, settled):
-        """Return the labels that win at points by the estimator itself, -1 for a tie."""
-        logits = self.network.replay(settled.to(self.x.device))
-        best, label = logits.max(dim=1)
-        is_tied = (logits >= best[:, None]).sum(dim=1) != 1
-        return label.masked_fill(is_tied, -1).cpu().numpy()
+    def rivals(self, index, settled):
+        """Return the best other class at points, by how much it beats the sample's own one.
+
+        The estimator itself is asked. A lead of 0 is a tie, which breaks the property too.
+        """
+        if len(index) == 0:
+            return np.zeros(0, dtype=int), np.zeros(0)
+        logits = self.network.replay(settled.to(self.x.device)).double()
+        own = self.labels[index].to(logits.device)[:, None]
+        best, rival = logits.scatter(1, own, -torch.inf).max(dim=1)
+        lead = best - logits.gather(1, own).squeeze(1)
+        return rival.cpu().numpy(), lead.cpu().numpy()
 
 
 def _measure(
@@ -431,7 +452,11 @@ def _measure(
     records.keep(
         wrong, chunk.x[wrong].cpu().numpy(), np.zeros(len(wrong)), PointwiseStatus.MISCLASSIFIED
     )
-    index = np.flatnonzero(~chunk.is_wrong)
+    tied, status = np.flatnonzero(chunk.is_tied), _AT_A_TIE.get(method, PointwiseStatus.FOUND)
+    records.keep(tied, chunk.x[tied].cpu().numpy(), np.zeros(len(tied)), status)
+    if method == "lp":
+        records.optimum[tied] = 0.0
+    index = np.flatnonzero(~chunk.is_wrong & ~chunk.is_tied)
     if len(index) == 0:
         return records.arrays()
     if method in ("attack", "lbfgs"):
@@ -446,7 +471,10 @@ def _measure(
         _attack(chunk, records, index[~np.isfinite(records.radius[index])], LBFGS(), seed)
         _in_batches(_polish, chunk, records, index, graph, **options)
     if method in ("certified", "bracket", "exact"):
-        _certify(chunk, records, index, graph, is_radius=method == "certified")
+        is_radius = method == "certified"
+        _in_batches(_certify, chunk, records, index, graph, is_radius=is_radius)
+        if is_radius:  # nothing is proven where that failed
+            records.radius[index] = records.lower[index]
     if method == "exact":
         ends = {"tolerance": tolerance, "timeout": timeout, "seed": seed}
         for i in index:
@@ -461,7 +489,7 @@ def _in_batches(search, chunk, records, index, graph, **options):
         part = index[start : start + size]
         try:
             search(chunk, records, part, graph, **options)
-        except (ArithmeticError, RuntimeError, ValueError, np.linalg.LinAlgError):
+        except (ArithmeticError, RuntimeError, np.linalg.LinAlgError):
             if len(part) > 1:
                 for i in part:
                     _in_batches(search, chunk, records, np.array([i]), graph, **options)
@@ -491,19 +519,28 @@ def _keep_near(chunk, records, index, points):
     # A tie breaks the property, but is no other label yet.
     for beyond in (0.0, 1e-6, 1e-5, 1e-4, 1e-3):
         if len(left) == 0:
-            break
+            return
         near = x[left] + (1 + beyond) * moves[left]
         left = left[~_keep_confirmed(chunk, records, index[left], near, PointwiseStatus.FOUND)]
+    _keep_tied(chunk, records, index[left], points[left], PointwiseStatus.FOUND)
 
 
-def _keep_confirmed(chunk, records, index, points, status):
+def _keep_confirmed(chunk, records, index, points, status, ties=False):
     """Record points to which the estimator gives another label; return which those are."""
     settled, radius = chunk.settle(index, points)
-    labels = chunk.labels_of(settled)
-    is_other = (labels >= 0) & (labels != chunk.labels[index].cpu().numpy())
-    is_other &= radius <= chunk.epsilon_max
+    _, lead = chunk.rivals(index, settled)
+    is_other = (lead >= 0 if ties else lead > 0) & (radius <= chunk.epsilon_max)
     records.keep(index[is_other], settled.cpu().numpy()[is_other], radius[is_other], status)
     return is_other
+
+
+def _keep_tied(chunk, records, index, points, status):
+    """Record points at which another label at least ties, where nothing better is known."""
+    is_new = ~np.isfinite(records.radius[index])
+    is_new[is_new] = _keep_confirmed(
+        chunk, records, index[is_new], points[is_new], status, ties=True
+    )
+    return is_new
 
 
 def _certify(chunk, records, index, graph, is_radius):
@@ -522,7 +559,6 @@ def _certify(chunk, records, index, graph, is_radius):
     )
     records.lower[index] = proven.cpu().numpy()
     if is_radius:
-        records.radius[index] = records.lower[index]
         records.status[index] = PointwiseStatus.CERTIFIED
     records.seconds[index] += (time.perf_counter() - start) / len(index)
 
@@ -543,6 +579,7 @@ _REASONS = (
 def _by_programs(chunk, records, index, graph, **options):
     """The linear programs in the regions of the samples themselves."""
     ends = _in_own_regions(chunk, records, index, graph, PointwiseStatus.OPTIMAL, **options)
+    records.status[index[(ends == "").all(axis=1)]] = PointwiseStatus.OWN
     for reason in reversed(_REASONS):
         which = (ends == reason).any(axis=1) & ~np.isfinite(records.radius[index])
         records.status[index[which]] = reason
@@ -612,23 +649,38 @@ def _solve(chunk, records, index, region, targets, status, *, solver, margin, ma
         unconfirmed[left] = ~is_kept
         left = left[~is_kept]
     # On the boundary two labels tie, and rounding decides: ask for a little more.
-    for extra in _MARGINS:
-        if len(left) == 0:
-            break
-        programs.tighten(margin + extra * chunk.scale[index[left]], left)
-        nudged = programs.solve(limit[left], left)
-        seconds[left] += nudged.seconds
+    asked = np.zeros(len(index))
+    for extra in _nudges(chunk.scale[index]):
+        at = left[extra[left] > asked[left]]
+        if len(at) == 0:
+            continue
+        asked[at] = extra[at]
+        programs.tighten(margin + extra[at], at)
+        nudged = programs.solve(limit[at], at)
+        seconds[at] += nudged.seconds
+        # Without a solution there is none for larger margins either.
         is_solved = nudged.status == "optimal"
-        left = left[is_solved]
-        is_kept = _keep_confirmed(chunk, records, index[left], nudged.points[is_solved], status)
-        unconfirmed[left] = ~is_kept
-        left = left[~is_kept]
+        is_kept = np.zeros(len(at), dtype=bool)
+        is_kept[is_solved] = _keep_confirmed(
+            chunk, records, index[at[is_solved]], nudged.points[is_solved], status
+        )
+        left = np.setdiff1d(left, at[is_kept | ~is_solved])
+        unconfirmed[at[is_kept]] = False
+    left = np.flatnonzero(unconfirmed)
+    unconfirmed[left] = ~_keep_tied(chunk, records, index[left], found.points[left], status)
     near = (status is PointwiseStatus.OPTIMAL) & (found.radius >= limit * (1 - 1e-5))
     ends[unconfirmed] = PointwiseStatus.UNCONFIRMED
     ends[unconfirmed & near] = PointwiseStatus.ABOVE
     shared = time.perf_counter() - start - seconds.sum()
     records.seconds[index] += seconds + max(0.0, shared) / len(index)
     return ends, found.radius
+
+
+def _nudges(scale):
+    """Return ever larger margins for samples with logits of that size, each of its shape."""
+    relative = [extra * scale for extra in _MARGINS]
+    # Of logits that cancel, the rounding is that of larger numbers.
+    return relative + [extra * np.maximum(scale, 1.0) for extra in _MARGINS]
 
 
 def _start(chunk, records, index, graph, **options):
@@ -644,7 +696,7 @@ def _polish(chunk, records, index, graph, *, margin, targets, **options):
             return
         before = records.radius[left].copy()
         points = torch.as_tensor(records.adversarial_examples[left]).to(chunk.x.device)
-        wins = chunk.labels_of(points)
+        wins, _ = chunk.rivals(left, points)
         direction = chunk.exact[left].to(points.device) - points.double()
         region = linear_region(graph, points, direction=direction)
         _solve(chunk, records, left, region, wins, PointwiseStatus.FOUND, margin=0.0, **options)

@@ -9,7 +9,7 @@ import numpy as np
 from skrobust._validation import check_choice, check_real
 from skrobust.networks import as_network
 from skrobust.pointwise import PointwiseStatus, pointwise_robustness
-from skrobust.scorers._base import RobustnessScorer, ScoreResult
+from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
 from skrobust.statistics import Interval, clopper_pearson, hoeffding
 
 __all__ = ["AdversarialFrequency", "AdversarialResult", "AdversarialSeverity"]
@@ -113,10 +113,8 @@ class _AdversarialScorer(RobustnessScorer):
         if self.reference == "prediction":
             return None
         if y is None:
-            raise ValueError(
-                "Got y=None, but expected the true labels: the scorer has reference='label'. "
-                "Give y, or set reference='prediction'."
-            )
+            needed_by = BY_LABEL.format("scorer")
+            raise ValueError(f"Got y=None, but expected the true labels: {needed_by}.")
         return y
 
     def _pointwise(self, estimator, X, y):

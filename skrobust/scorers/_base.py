@@ -133,7 +133,7 @@ class RobustnessScorer(BaseEstimator, ABC):
             raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
         return Sample(model, rows, labels)
 
-    def _in_chunks(self, measure, sample, *, state=None, random_state=None):
+    def _in_chunks(self, measure, sample, *, state=None, whole=None, **options):
         """Apply `measure` to chunks of a sample, as `evaluate_in_chunks` does.
 
         Parameters
@@ -144,20 +144,21 @@ class RobustnessScorer(BaseEstimator, ABC):
         state : object, default=None
             Handed to `measure`; the model if None. All that `measure` returns must follow from
             the model and its other arguments, which make up the key in the memory.
-        random_state : int, default=None
-            The scorer's own if None.
+        whole : Sample, default=None
+            What `sample` is a part of, if the key is to be the same for all its parts.
+        **options
+            Of `evaluate_in_chunks`, in place of the scorer's own.
         """
+        names = ("chunk_size", "random_state", "n_jobs", "memory", "verbose")
+        own = {name: getattr(self, name) for name in names}
+        keyed = sample if whole is None else whole
         return evaluate_in_chunks(
             measure,
             sample.model if state is None else state,
             sample.rows,
             sample.labels,
-            fingerprint=partial(model_key, sample.model, sample.rows),
-            chunk_size=self.chunk_size,
-            random_state=self.random_state if random_state is None else random_state,
-            n_jobs=self.n_jobs,
-            memory=self.memory,
-            verbose=self.verbose,
+            fingerprint=partial(model_key, keyed.model, keyed.rows),
+            **own | options,
         )
 
 
@@ -182,6 +183,9 @@ class PropertyScorer(RobustnessScorer):
             needed_by=BY_LABEL.format("property") if needs_labels else "",
         )
         property.check(sample.rows)
+        # Labels that nobody needs may be of classes that the estimator has never seen.
+        if y is not None and len(y) != len(sample):
+            raise ValueError(f"Got y of length {len(y)}, but expected {len(sample)}.")
         return sample
 
     def _evaluate_in_chunks(self, measure, estimator, X, y, needs_gradient):

@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 from scipy import ndimage
@@ -10,7 +11,6 @@ from sklearn.utils import check_random_state
 from skrobust._validation import (
     check_bounds,
     check_choice,
-    check_integer,
     check_within_bounds,
     expected,
 )
@@ -159,7 +159,8 @@ class CorruptionRobustness(RobustnessScorer):
 
     def check(self):
         """Validate the parameters; return self."""
-        if check_integer("severity", self.severity, low=1) > 5:
+        is_integer = isinstance(self.severity, Integral) and not isinstance(self.severity, bool)
+        if not (is_integer and 1 <= self.severity <= 5):
             raise ValueError(expected("severity", self.severity, "an integer from 1 to 5"))
         bounds = check_bounds(self.bounds)
         if bounds is None or not all(isinstance(bound, float) for bound in bounds):
@@ -180,6 +181,8 @@ class CorruptionRobustness(RobustnessScorer):
                 raise TypeError(expected("corruptions", corruptions, expectation))
             for name in corruptions:
                 check_choice("corruptions", name, tuple(_CORRUPTIONS))
+            if len(set(corruptions)) < len(corruptions):
+                raise ValueError(expected("corruptions", corruptions, "each name once"))
             corruptions = {name: _CORRUPTIONS[name] for name in corruptions}
         if not corruptions:
             raise ValueError(expected("corruptions", self.corruptions, "at least one"))
@@ -222,7 +225,8 @@ class CorruptionRobustness(RobustnessScorer):
         if given is None:
             side = round(np.sqrt(n_features))
             given = shape[1:] if len(shape) > 2 else (side, side)
-        if len(given) not in (2, 3) or np.prod(given) != n_features:
+        is_shape = isinstance(given, list | tuple) and all(isinstance(n, Integral) for n in given)
+        if not is_shape or len(given) not in (2, 3) or np.prod(given) != n_features:
             expectation = (
                 f"(height, width) or (channels, height, width) of {n_features} entries in all"
             )
@@ -240,9 +244,11 @@ class CorruptionRobustness(RobustnessScorer):
             made = low + (high - low) * np.clip(made, 0, 1)
         else:
             made = np.asarray(corruption)
-        if len(made) != len(images) or made.size != images.size:
+        if np.shape(made)[:1] != (len(images),) or made.size != images.size:
             shown = f"{name} of shape {made.shape}"
             raise ValueError(f"Got {shown}, but expected that of the images, {images.shape}.")
+        if not np.isfinite(made).all():
+            raise ValueError(f"Got NaN or infinity from {name}, but expected finite pixels.")
         rows = made.reshape(len(images), -1).astype(np.result_type(images.dtype, np.float32))
         check_within_bounds(rows, self.bounds)
         return rows

@@ -47,7 +47,8 @@ class GlobalRobustnessResult(ScoreResult):
     Parameters
     ----------
     score : float
-        Share of the samples used that count as robust.
+        Share of the samples used that count as robust; with "sequential" and "anytime" of those
+        up to the stop of the side that is counted (see `lower`).
     interval : Interval
         Of the score; where `side` is "both", from the low end of `lower_interval` to the high
         end of `upper_interval`.
@@ -57,11 +58,16 @@ class GlobalRobustnessResult(ScoreResult):
         unknown gives both sides, of which the score is the lower one, or the lower one alone
         where it falsifies none.
     lower, upper : float
-        Shares verified, and not falsified; 0 and 1 where that side is not known.
+        Shares verified, and not falsified; 0 and 1 where that side is not known. With "sequential"
+        and "anytime" each side stops on its own: `lower` is the share of the samples up to the
+        first stop of that side, `upper` that of the samples up to the first stop of the other
+        one. The later of the two is `n_used`, so that one of them may differ from the share of
+        all of the `verdicts`.
     lower_interval, upper_interval : Interval or None
         Of these shares.
     tolerance : float
-        Largest half-width of the intervals: what was asked for, or what the data allowed.
+        Largest half-width of the intervals; with "hoeffding" and "sequential" before they are
+        cut to [0, 1].
     n_used : int
         Samples looked at.
     index : ndarray of int, shape (n_used,)
@@ -108,11 +114,14 @@ class QuantitativeRobustnessResult(ScoreResult):
         from below, and so the score from above. With a verifier there are both, and the score
         is the lower one.
     lower, upper : float
-        Scores by the changes from above and from below; 0 where there is no `lower`.
+        Scores by the changes from above and from below; 0 where there is no `lower`. With
+        "sequential" and "anytime" each is that of the samples up to the first stop of its own
+        side, of which the later is `n_used`.
     lower_interval, upper_interval : Interval or None
         Of these scores.
     tolerance : float
-        Largest half-width of the intervals: what was asked for, or what the data allowed.
+        Largest half-width of the intervals; with "hoeffding" and "sequential" before they are
+        cut to [0, 1].
     n_used : int
         Samples looked at.
     index : ndarray of int, shape (n_used,)
@@ -148,7 +157,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         ``ClassificationRobustness(reference="prediction")`` it is that of the paper: no other
         label in the ball, and a largest output that is the only one.
     tolerance : float, default=0.05
-        Half-width of the interval, in (0, 1).
+        Half-width of the interval, in (0, 1); 0.005 at least for "sequential".
     confidence : float, default=0.95
         Of the interval, in (0, 1).
     bound : {"hoeffding", "clopper-pearson", "bernstein", "sequential", "anytime"}, \
@@ -191,7 +200,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
     Warns
     -----
     ToleranceWarning
-        If `X` has fewer samples than needed; the interval is then as wide as it must be.
+        If `X` has fewer samples than needed, and the interval is therefore wider than promised.
 
     Notes
     -----
@@ -297,7 +306,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
             Independent draws from the data distribution, in the raw input space.
         y : array-like of shape (n_samples,), default=None
-            True labels, where the property needs them.
+            True labels, where the property needs them; checked in any case.
         """
         self.check()
         local = self._part("local")
@@ -552,6 +561,8 @@ def _rule(bound, tolerance, confidence, n_available):
         return _Stopping(sequential_rule(tolerance, confidence, n_available=n_available))
     if bound == "anytime":
         return _Stopping(anytime_rule(tolerance, confidence, n_available=n_available))
+    if bound == "bernstein" and n_available < 2:
+        raise ValueError(expected("X", "1 sample", "at least 2, for the interval of 'bernstein'"))
     needed = sample_size(tolerance, confidence, bound=bound)
     return _FixedSize(bound, confidence, min(needed, n_available))
 
@@ -571,7 +582,10 @@ class _FixedSize:
         return self.n_max if len(values) >= self.n_max else None
 
     def tolerance(self, values):
-        return attainable_tolerance(self.n_max, self.confidence, bound=self.bound)
+        if self.bound == "hoeffding":  # whose interval is as wide for all values, but for the cut
+            return attainable_tolerance(self.n_max, self.confidence)
+        interval = self.interval(values)
+        return (interval.high - interval.low) / 2
 
     def interval(self, values):
         values = np.asarray(values, dtype=np.float64)

@@ -1,6 +1,6 @@
 """The distance to the closest adversarial example, on average (R2 of Tibo et al.)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -191,17 +191,19 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
         X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
             In the raw input space of the estimator; two samples at least.
         y : array-like of shape (n_samples,), default=None
-            True labels, for ``reference="label"``.
+            True labels, for ``reference="label"``; checked in any case.
         """
         self.check()
         attack, by_label = self._part("attack"), self.reference == "label"
         sample = self._sample(
             estimator,
             X,
-            y if by_label else None,
+            y,
             needs_gradient=attack.needs_gradient,
             needed_by=BY_LABEL.format("scorer") if by_label else "",
         )
+        if not by_label:
+            sample = replace(sample, labels=None)
         if len(sample) < 2:
             raise ValueError(expected("X", "1 sample", "at least 2, for the interval"))
         bounds = check_bounds(self.bounds, sample.rows.shape[1])

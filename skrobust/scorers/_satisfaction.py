@@ -5,10 +5,9 @@ from functools import partial
 
 import numpy as np
 
-from skrobust._evaluation import evaluate_in_chunks
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance, check_real
-from skrobust.scorers._base import PropertyScorer, ScoreResult, as_tensors, model_key
+from skrobust.scorers._base import PropertyScorer, ScoreResult, as_tensors
 from skrobust.statistics import Interval, clopper_pearson
 from skrobust.verification import Cascade, Verdict, Verification, Verifier
 
@@ -153,17 +152,12 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
     def _ask(self, sample, counts, step, index, timeout):
         """Spread one step over chunks and jobs; see `Verifier.run`."""
         counts.begin(step.name, index)
-        part = sample[index]
-        found = evaluate_in_chunks(
+        found = self._in_chunks(
             partial(_decide, decide=step.decide, property=self.property, timeout=timeout),
-            step.state,
-            part.rows,
-            part.labels,
-            fingerprint=partial(model_key, sample.model, sample.rows),
+            sample[index],
+            state=step.state,
+            whole=sample,
             chunk_size=1 if step.is_slow else self.chunk_size,
-            random_state=self.random_state,
-            n_jobs=self.n_jobs,
-            memory=self.memory,
             verbose=max(0, self.verbose - 1),
             on_part=counts.add,
         )

@@ -66,7 +66,7 @@ def test_minimiser_against_one_dimensional_search():
     start = x.item()
 
     def objective(point):
-        return 0.5 * (point - start) ** 2 + np.log1p(np.exp(-(point - 0.5)))
+        return 0.5 * ((point - start) / 0.8) ** 2 + np.log1p(np.exp(-(point - 0.5)))
 
     best = minimize_scalar(objective, bounds=(0, 0.9), options={"xatol": 1e-10}).x
     assert found.item() == pytest.approx(best, abs=1e-5)
@@ -194,6 +194,18 @@ def test_gradient_that_is_not_finite_is_a_failed_step():
         found = LBFGS(2).run(network, ClassificationRobustness(0.5), x, torch.tensor([0]))
     assert torch.equal(found.points, x)
     assert not found.broken.any()
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-3, 1e6, 1e9])
+def test_units_of_the_inputs_change_nothing(unit):
+    network, x = _perceptron().double(), _rows(6).double()
+    property = ClassificationRobustness(0.7, bounds=None, reference="prediction")
+    scaled = ClassificationRobustness(0.7 * unit, bounds=None, reference="prediction")
+    expected = LBFGS(6).run(network, property, x)
+    found = LBFGS(6).run(lambda rows: network(rows / unit), scaled, x * unit)
+    assert expected.broken.any()
+    assert torch.equal(found.broken, expected.broken)
+    torch.testing.assert_close(found.points / unit, expected.points, rtol=0, atol=1e-3)
 
 
 def test_zero_epsilon_changes_nothing():

@@ -1,11 +1,14 @@
 """Tests of skrobust.pointwise: exact radii, confirmed points, sound bounds, named errors."""
 
+import copy
 import itertools
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from skrobust import TorchClassifier
@@ -442,6 +445,146 @@ def test_failure_on_one_point_leaves_the_others_whole(monkeypatch):
     assert result.status.tolist() == ["optimal", "numerical failure", "optimal"]
     assert result.radius[1] == np.inf
     np.testing.assert_array_equal(result.radius[[0, 2]], expected.radius[[0, 2]])
+
+
+def test_failure_to_certify_one_point_leaves_the_others_whole(monkeypatch):
+    X = np.array([[0.25, 0.25], [0.375, 0.5], [0.0, 0.5]])
+    certify = _radius.certified_radius
+
+    def failing(graph, x, *args):
+        if (x[:, 0] == 0.375).any():
+            raise RuntimeError("injected")
+        return certify(graph, x, *args)
+
+    monkeypatch.setattr(_radius, "certified_radius", failing)
+    found = pointwise_robustness(diagonal(), X, method="certified")
+    assert found.status.tolist() == ["certified", "numerical failure", "certified"]
+    assert found.radius[1] == found.lower[1] == 0.0
+    assert (found.radius[[0, 2]] > 0.2).all()
+    found = pointwise_robustness(diagonal(), X, method="bracket", random_state=0)
+    assert found.lower[1] == 0.0 and found.upper[1] == pytest.approx(0.0625, abs=1e-5)
+
+
+def test_mistakes_in_the_search_are_not_hidden(monkeypatch):
+    def failing(self, *args):
+        raise ValueError("injected")
+
+    monkeypatch.setattr(_radius.LazyPrograms, "solve", failing)
+    with pytest.raises(ValueError, match="injected"):
+        pointwise_robustness(diagonal(), [[0.25, 0.25]])
+
+
+def test_what_ends_before_any_point_is_found_keeps_its_reason_in_sklearn_models():
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    model = LogisticRegression(max_iter=300).fit(X[:600], y[:600])
+    found = pointwise_robustness(model, X[600:604], margin=1e3)
+    assert set(found.status) == {"infeasible region"}
+    assert (found.bound == np.inf).all()
+    full = pointwise_robustness(model, X[600:604])
+    assert set(full.status) == {"optimal"}
+    for i, factor in enumerate((1 - 1e-9, 1 + 1e-9)):
+        limit = full.optimum[i] * factor
+        found = pointwise_robustness(model, X[600 + i : 601 + i], epsilon_max=limit)
+        assert found.status[0] in ("above epsilon_max", "optimal")
+        assert found.bound[0] == pytest.approx(full.optimum[i], rel=1e-6)
+        assert found.radius[0] == np.inf or found.radius[0] <= limit
+
+
+@pytest.mark.parametrize("solver", ["lazy", "cvxpy"])
+@pytest.mark.parametrize(
+    "method", ["lp", "attack", "lbfgs", "polished", "certified", "bracket", "exact"]
+)
+def test_sample_at_which_labels_tie_has_radius_zero(method, solver):
+    X = np.array([[0.5, 0.5], [0.25, 0.25]])
+    model = diagonal()
+    found = pointwise_robustness(model, X, method=method, solver=solver, random_state=0)
+    assert found.radius[0] == found.lower[0] == found.upper[0] == found.bound[0] == 0.0
+    np.testing.assert_array_equal(found.adversarial_examples[0], X[0])
+    assert found.status[0] in ("optimal", "found", "certified")
+    assert found.radius[1] > 0.2
+
+
+def test_tie_beside_which_no_other_label_wins_is_an_example():
+    # The scores are relu(1/2 - x) and 0: class 1 never wins, but ties from 1/2 on.
+    module = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2))
+    module[0].weight.data, module[0].bias.data = torch.tensor([[-1.0]]), torch.tensor([0.5])
+    module[2].weight.data, module[2].bias.data = torch.tensor([[1.0], [0.0]]), torch.zeros(2)
+    model = TorchClassifier(module, 2)
+    for method in ("lp", "polished", "attack"):
+        found = pointwise_robustness(model, [[0.25]], method=method, random_state=0)
+        assert found.radius[0] == pytest.approx(0.25, abs=1e-3), method
+
+
+class Scaled(nn.Module):
+    """A net whose inputs and outputs are in other units."""
+
+    def __init__(self, net, inputs, outputs):
+        super().__init__()
+        self.net, self.outputs = copy.deepcopy(net).double(), outputs
+        self.net[0].weight.data /= inputs
+
+    def forward(self, x):
+        return self.net(x) * self.outputs
+
+
+@pytest.mark.parametrize("solver", ["lazy", "cvxpy", "highs"])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [(1e-9, 1), (1e-3, 1), (1e6, 1), (1e9, 1), (1, 1e-6), (1, 1e7), (1e-6, 1e-6)],
+)
+def test_units_change_nothing(monkeypatch, solver, inputs, outputs):
+    if solver == "highs":
+        monkeypatch.setattr(_linear_program, "_FEW_ROWS", 2)
+        solver = "lazy"
+    net, X = seeded(perceptron, 3), points(6, 5).astype(float)
+
+    def measure(inputs, outputs):
+        model = TorchClassifier(Scaled(net, inputs, outputs), 3)
+        return pointwise_robustness(
+            model,
+            X * inputs,
+            bounds=(0.0, inputs),
+            epsilon_max=0.4 * inputs,
+            targets="all",
+            solver=solver,
+        )
+
+    expected, found = measure(1.0, 1.0), measure(inputs, outputs)
+    assert np.isfinite(expected.radius).sum() > 2
+    assert found.status.tolist() == expected.status.tolist()
+    for name in ("radius", "optimum"):
+        value = getattr(found, name) / inputs
+        np.testing.assert_allclose(value, getattr(expected, name), rtol=1e-6, atol=1e-9)
+
+
+def test_units_are_taken_from_the_data_where_the_domain_has_no_end():
+    for inputs in (1e-6, 1e6):
+        module = nn.Linear(2, 2).double()
+        module.weight.data = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double() / inputs
+        module.bias.data = torch.tensor([0.0, -1.0]).double()
+        model = TorchClassifier(module, 2)
+        found = pointwise_robustness(model, np.full((1, 2), 0.25 * inputs), bounds=None)
+        assert found.radius[0] / inputs == pytest.approx(0.25, rel=1e-4)
+
+
+def test_examples_beyond_epsilon_max_are_not_reported():
+    # The program ends below the limit, but what rounding asks for on top passes it.
+    X = np.array([[0.25, 0.25]])
+    network = _radius.as_network(diagonal(), input_shape=(2,))
+    chunk = _radius._Chunk(network, network.check_rows(X), None, None, 0.3)
+    records = _radius._Records(1, 2, np.float32)
+    index = np.array([0])
+    for far, expected in ((0.4, False), (0.29, True)):
+        kept = _radius._keep_confirmed(chunk, records, index, X + far, PointwiseStatus.FOUND)
+        assert kept.tolist() == [expected]
+        assert np.isfinite(records.radius[0]) == expected
+
+
+def test_own_label_as_the_target():
+    found = pointwise_robustness(diagonal(), [[0.25, 0.25], [0.75, 0.75]], targets=1)
+    assert found.status.tolist() == ["optimal", "own label is the target"]
+    assert "another one" in PointwiseStatus(found.status[1]).advice
 
 
 def test_jobs_and_chunks_make_no_difference(tmp_path):

@@ -20,7 +20,7 @@ from skrobust.attacks import FGSM, PGD, UniformSampling
 from skrobust.exceptions import ToleranceWarning, UnsupportedModelError
 from skrobust.properties import ClassificationRobustness
 from skrobust.scorers import GlobalRobustness
-from skrobust.statistics import attainable_tolerance, clopper_pearson, hoeffding
+from skrobust.statistics import attainable_tolerance, clopper_pearson, hoeffding, sample_size
 from skrobust.verification import Bounds, Cascade, Exact, TreeVerifier, tree_distances
 from tests._asserts import assert_counterexamples_break
 
@@ -146,8 +146,35 @@ def test_too_few_samples_are_said(line, bound):
     assert result.n_used == 150
     assert 0.02 < result.tolerance < 0.25
     assert (result.interval.high - result.interval.low) / 2 <= result.tolerance + 1e-9
-    if bound in ("hoeffding", "clopper-pearson", "bernstein"):
-        assert result.tolerance == attainable_tolerance(150, bound=bound)
+    if bound == "hoeffding":
+        assert result.tolerance == attainable_tolerance(150)
+    if bound in ("clopper-pearson", "bernstein"):
+        assert result.tolerance == (result.interval.high - result.interval.low) / 2
+
+
+@pytest.mark.parametrize("bound", ["clopper-pearson", "bernstein"])
+def test_a_promise_that_is_kept_with_fewer_samples_needs_no_warning(line, bound):
+    model, X = line
+    easy = X[np.abs(X[:, 0] - 0.5) > 0.2][:300]  # all are robust, so that the interval is narrow
+    scorer = GlobalRobustness(own, bound=bound, local=Exactly(), random_state=0)
+    result = scorer.evaluate(model, easy)  # a warning is an error here
+    assert result.n_used == 300 < sample_size(0.05, bound=bound)
+    assert result.tolerance == (result.interval.high - result.interval.low) / 2 < 0.05
+    assert attainable_tolerance(300, bound=bound) > 0.05
+    hard = clone(scorer).set_params(property__epsilon=0.25)  # the worst case: half are robust
+    with pytest.warns(ToleranceWarning, match="Got 300 samples"):
+        hard.evaluate(model, X[:300])
+    with pytest.warns(ToleranceWarning):
+        clone(scorer).set_params(bound="hoeffding").evaluate(model, easy)
+
+
+def test_bernstein_needs_two_samples(line):
+    model, X = line
+    scorer = GlobalRobustness(own, bound="bernstein", local=Exactly())
+    with pytest.raises(ValueError, match="Got X='1 sample', but expected at least 2"):
+        scorer.evaluate(model, X[:1])
+    with pytest.warns(ToleranceWarning):
+        assert scorer.evaluate(model, X[:2]).n_used == 2
 
 
 def test_clopper_pearson_is_that_of_scipy(line):
@@ -442,7 +469,8 @@ def test_bernstein_for_a_mean_that_varies_little(line):
     )
     result = scorer.evaluate(model, X)
     assert result.n_used == 1253
-    assert result.interval.high - result.interval.low < 0.04 < 2 * result.tolerance
+    assert result.interval.high - result.interval.low < 0.04
+    assert result.tolerance == (result.interval.high - result.interval.low) / 2
 
 
 def test_a_constant_classifier_changes_nothing():
@@ -533,5 +561,16 @@ def test_bad_data(blobs):
         scorer(model, X)
     with pytest.raises(ValueError, match="Got y of length 5, but expected 80"):
         scorer(model, X, y[:5])
+    # Also where the labels are not needed.
+    by_prediction = clone(scorer).set_params(property=own)
+    with pytest.raises(ValueError, match="Got y of length 5, but expected 80"):
+        by_prediction(model, X, y[:5])
+    by_prediction.set_params(random_state=0)
+    # Nor may they be of unknown classes where they are; in a fold they can be.
+    with pytest.raises(ValueError, match=r"labels \[7\], but expected"):
+        scorer(model, X, np.where(np.arange(80) == 3, 7, y))
+    unseen = by_prediction(model, X, np.where(np.arange(80) == 3, 7, y))
+    assert unseen == by_prediction(model, X)
+    assert by_prediction(model, X, 1 - y) == by_prediction(model, X)
     with pytest.raises(ValueError, match="80 of 80 rows of X lie outside"):
         scorer(model, X + 2, y)

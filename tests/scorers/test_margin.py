@@ -223,6 +223,21 @@ def test_misclassified_samples_have_no_margin_by_label(blobs):
     assert (own.radius[wrong] > 0).all()
 
 
+@pytest.mark.parametrize("attack", [None, FGSM()], ids=["ensemble", "fgsm"])
+def test_no_attack_wins_a_sample_that_is_adversarial_itself(split, attack):
+    model, X = split
+    scorer = MarginRobustness(reference="label", attack=attack, random_state=0)
+    result = scorer.evaluate(model, X, [1, 0, 0, 1])  # the first and third are misclassified
+    np.testing.assert_allclose(result.radius, [0, 0.15, 0, 0.25], atol=1e-6)
+    assert (result.found_by == "").tolist() == [True, False, True, False]
+    assert sum(result.wins.values()) == pytest.approx(1)
+    for name, share in result.wins.items():  # of the two that remain
+        assert share == (result.found_by == name).sum() / 2
+    none = scorer.evaluate(model, X, [1, 1, 0, 0])
+    assert none.score == 0 and set(none.found_by) == {""}
+    assert np.isnan(list(none.wins.values())).all()
+
+
 # ---- who won --------------------
 
 
@@ -321,5 +336,10 @@ def test_bad_data(split):
     model, X = split
     with pytest.raises(ValueError, match="but expected at least 2, for the interval"):
         MarginRobustness()(model, X[:1])
-    with pytest.raises(ValueError, match="Got y of length 3, but expected 4"):
-        MarginRobustness(reference="label")(model, X, [0, 1, 0])
+    for reference in ("label", "prediction"):  # also where the labels are not needed
+        with pytest.raises(ValueError, match="Got y of length 3, but expected 4"):
+            MarginRobustness(reference=reference)(model, X, [0, 1, 0])
+        with pytest.raises(ValueError, match=r"Got .*7.* but expected"):
+            MarginRobustness(reference=reference)(model, X, [0, 1, 0, 7])
+    scorer = MarginRobustness(random_state=0)
+    assert scorer(model, X, [1, 1, 0, 0]) == scorer(model, X)

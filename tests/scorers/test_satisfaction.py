@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from skrobust import RobustClassifier
 from skrobust.attacks import PGD
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.properties import (
@@ -27,6 +28,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.scorers import ConstraintSatisfaction, ConstraintSecurity
+from skrobust.training import AdversarialTraining
 from skrobust.verification import Bounds, Cascade, Exact, Reason, TreeVerifier
 from tests._asserts import assert_inside_ball
 
@@ -93,13 +95,13 @@ def test_at_epsilon_0_it_is_accuracy(digits, digits_model):
 
 
 PROPERTIES = [
-    CR(0.05, norm="l2"),
+    CR(0.3, norm="l2"),
     CR(0.05, reference="prediction"),
     CR(np.linspace(0, 0.1, 64)),
-    StandardRobustness(0.05, delta=1.7),
+    StandardRobustness(0.05, delta=2.0),
     LipschitzRobustness(0.05, lipschitz=36.0),
     StrongClassificationRobustness(0.05, eta=0.6),
-    CR(0.05) & StandardRobustness(0.05, delta=1.7),
+    CR(0.05) & StandardRobustness(0.05, delta=2.0),
 ]
 
 
@@ -109,7 +111,8 @@ def test_every_property(digits, digits_model, property):
     X, y = X[:30], y[:30]
     result = ConstraintSatisfaction(property, timeout=5).evaluate(digits_model, X, y)
     attacked = ConstraintSecurity(property, PGD(20)).evaluate(digits_model, X, y)
-    # What an attack breaks is never verified.
+    # What an attack breaks is never verified; and there is something of both.
+    assert (~attacked.holds).any() and (result.verdicts == "verified").any()
     assert not (result.verdicts[~attacked.holds] == "verified").any()
     assert result.n_unknown <= 2
 
@@ -168,6 +171,21 @@ def test_parameters_of_the_verifier_are_reached():
     scorer = ConstraintSatisfaction(CR(), Cascade([PGD(), Exact()]))
     assert clone(scorer).set_params(verifier__exact__n_steps=9).verifier.stages[1].n_steps == 9
     assert scorer.verifier.stages[1].n_steps == 3
+
+
+def test_a_search_over_the_property_that_is_trained(digits):
+    X, _, y, _ = digits
+    X, y = X[:400], y[:400]
+    model = RobustClassifier(
+        hidden_layer_sizes=16, max_epochs=60, property=CR(), training=AdversarialTraining(),
+        random_state=0,
+    )  # fmt: skip
+    scorer = ConstraintSatisfaction(CR(0.08), Bounds())
+    search = GridSearchCV(model, {"property__epsilon": [0.0, 0.08]}, scoring=scorer, cv=2)
+    plain, trained = search.fit(X, y).cv_results_["mean_test_score"]
+    assert 0 < plain < trained
+    assert search.best_estimator_.property.epsilon == 0.08
+    assert search.score(X, y) == scorer(search.best_estimator_, X, y)
 
 
 # ---- jobs, memory ----
@@ -243,6 +261,49 @@ def test_memory_tells_properties_and_models_apart(line, tmp_path):
             scorer = ConstraintSatisfaction(property, memory=str(tmp_path))
             scores.append(scorer(estimator, X, y))
     assert scores[:3] == scores[3:] == [0.4, 0.8, 0.6]
+
+
+asked = []  # by `Recorded`: outside of it, since its state is a part of the key
+
+
+class Recorded(Bounds):
+    """Bounds that say what they were asked."""
+
+    def decide(self, state, x, labels=None, *, timeout=None, generator=None):
+        asked.append((self.method, timeout))
+        return super().decide(state, x, labels, timeout=timeout, generator=generator)
+
+
+def test_memory_tells_everything_apart_that_makes_a_verdict(line, tmp_path):
+    model, X, y = line
+    other = LogisticRegression(C=1e4).fit([[0.3], [0.5]], [0, 1])
+    first = {"property": CR(0.1), "verifier": Recorded("ibp"), "timeout": None}
+    data = (model, X, y)
+    questions = [
+        (first, data),
+        (first | {"property": CR(0.01)}, data),
+        (first | {"verifier": Recorded("crown")}, data),
+        (first | {"verifier": Recorded("ibp", n_steps=3)}, data),
+        (first | {"timeout": 3.0}, data),
+        (first | {"random_state": 1}, data),
+        (first, (other, X, y)),
+        (first, (model, X / 2, y)),
+        (first, (model, X, 1 - y)),
+    ]
+    asked.clear()
+
+    def ask_all():
+        return [
+            ConstraintSatisfaction(memory=str(tmp_path), **params).evaluate(*data).verdicts
+            for params, data in questions
+        ]
+
+    once = ask_all()
+    methods = ["ibp", "ibp", "crown", *["ibp"] * 6]
+    timeouts = [None] * 4 + [3.0] + [None] * 4
+    assert asked == list(zip(methods, timeouts, strict=True))
+    np.testing.assert_array_equal(ask_all(), once)
+    assert len(asked) == len(questions)  # all was kept
 
 
 # ---- progress ----
