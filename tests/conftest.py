@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from skrobust import RobustClassifier
 from skrobust.datasets import load_digits
+
+# The same examples in every run, so that a failure is that of a change;
+# TEST_FLAGS="--hypothesis-profile=default" looks at others.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 # The nets of the tests are small: a second thread costs more than it gives.
 torch.set_num_threads(1)
