@@ -12,6 +12,7 @@ from skrobust.verification._relaxation import (
     farthest,
     interval_rows,
     optimised,
+    points_at_once,
     relax,
     slope_relaxation,
 )
@@ -84,8 +85,7 @@ class Bounds(Verifier):
 
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
         graph = state.graph
-        largest = max(node.size for node in graph.nodes)
-        step = max(1, _CHUNK // (largest * 2 * graph.n_classes))
+        step = points_at_once(graph)
         found = Verification.undecided(x)
         watch = Stopwatch(None if timeout is None else timeout * len(x))
         for start in range(0, len(x), step):

@@ -1,6 +1,5 @@
 """Upper bounds of Lipschitz constants of networks, and what they prove."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,12 +20,17 @@ from skrobust.verification._base import (
     read_graph,
 )
 from skrobust.verification._query import outer_ball
-from skrobust.verification._relaxation import check_finite, crown, relax, slope_relaxation
+from skrobust.verification._relaxation import (
+    check_finite,
+    crown,
+    points_at_once,
+    relax,
+    slope_relaxation,
+)
 
 __all__ = ["LipschitzBounds", "lipschitz_bound"]
 
 _METHODS = ("norm-product", "lipsdp", "local")
-_CHUNK = 2**23  # numbers in the largest array of one chunk of points
 
 
 def lipschitz_bound(
@@ -203,8 +207,7 @@ class _LipschitzEncoding(Encoding):
 
 def _local(graph, ball):
     """Bound the slopes over each ball, of shape (n,)."""
-    largest = max(math.prod(node.shape) for node in graph.nodes)
-    step = max(1, _CHUNK // (largest * 2 * graph.n_classes))
+    step = points_at_once(graph)
     parts = [_slopes(graph, ball[k : k + step]) for k in range(0, len(ball.center), step)]
     return np.concatenate(parts)
 

@@ -56,6 +56,7 @@ __all__ = [
     "lines_of",
     "minimum",
     "optimised",
+    "points_at_once",
     "relax",
     "relu_lines",
     "slope_relaxation",
@@ -76,6 +77,12 @@ def check_finite(graph):
                 f"Got weights with NaN or infinity in layer {node.path}, but expected finite ones."
             )
     return graph
+
+
+def points_at_once(graph):
+    """Return how many balls can be bounded together, two rows for each class, in memory."""
+    largest = max(node.size for node in graph.nodes)
+    return max(1, _CHUNK // (largest * 2 * graph.n_classes))
 
 
 # ---- rounding ----------------------------------------------------------------------------
