@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance, check_integer
 from skrobust.attacks import PGD, Attack
 from skrobust.networks._piecewise_linear import Relu
@@ -32,7 +33,7 @@ _ROOT_STEPS = 5  # of gradients, for each interval of the whole ball
 _HALVINGS = 40  # of the distance, down to where a network is one linear piece
 
 
-class Exact(Verifier):
+class Exact(DefaultParts, Verifier):
     r"""Decide a property by bounds, then by branch and bound or a mixed-integer program.
 
     What CROWN and an attack leave open is decided by branch and bound: domains in which units
@@ -96,6 +97,9 @@ class Exact(Verifier):
         self.batch_size = batch_size
         self.n_steps = n_steps
 
+    def _default_parts(self):
+        return {"attack": PGD(40, n_restarts=3)}
+
     def check(self):
         if self.attack is not None:
             check_instance("attack", self.attack, Attack, "PGD(n_steps=40)").check()
@@ -117,7 +121,7 @@ class Exact(Verifier):
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
         watch = Stopwatch()
         found = Bounds().decide(state, x, labels, timeout=timeout)
-        attack = PGD(40, n_restarts=3) if self.attack is None else self.attack
+        attack = self._part("attack")
         found = attacked(attack, found, state, x, labels, generator)
         left = found.undecided_index
         if len(left) == 0:

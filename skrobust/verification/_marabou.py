@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from skrobust._parameters import DefaultParts
 from skrobust._validation import check_choice, check_instance
 from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import SolverDisagreementWarning, UnsupportedPropertyError
@@ -57,7 +58,7 @@ _RESOLVED = 1e-7  # least width of a row, relative to the numbers in it
 _LONGEST = 1e6  # seconds that a process is waited for at once
 
 
-class Marabou(Verifier):
+class Marabou(DefaultParts, Verifier):
     r"""Decide a property by Marabou, the solver of the networks that Casadio et al. verify.
 
     The rows of the property that CROWN leaves open are negated, and Marabou is asked whether a
@@ -121,6 +122,9 @@ class Marabou(Verifier):
         self.form = form
         self.attack = attack
 
+    def _default_parts(self):
+        return {"attack": PGD(40, n_restarts=3)}
+
     def check(self):
         check_choice("form", self.form, _FORMS)
         if self.attack is not None:
@@ -165,7 +169,7 @@ class Marabou(Verifier):
         """Attack the points at `claimed`, of which Marabou says that nothing breaks them."""
         if len(claimed) == 0:
             return found
-        attack = PGD(40, n_restarts=3) if self.attack is None else self.attack
+        attack = self._part("attack")
         at = torch.as_tensor(claimed, device=x.device)
         part = None if labels is None else labels[at]
         asked = Verification.undecided(x[at])
