@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ _FEW_ROWS = 200  # from here on, HiGHS is faster than dense steps in NumPy
 _SETTLED = 1 + FAILURE
 _FEASIBLE = 1e-9  # slack, relative to the largest output, or the largest input of the same node
 _ROUNDING = 1e-6  # of the tolerance of earlier nodes, where one cancels all that comes in
-_PARTS = 4  # what has come so far is dealt with when it is one in so many of the programs
+_PARTS = 7  # what has come so far is dealt with when it is one in so many of the programs
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,23 +63,45 @@ class Solutions:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """What is to be added to one program: half-spaces, or a sum of them, and output rows.
+    """What is to be added to k programs: half-spaces, or a sum of them, and rows of outputs.
 
     Parameters
     ----------
-    rows : ndarray of int
-    weights : ndarray or None
-        Of the half-spaces in one sum; None where each is a row of its own.
-    outputs : ndarray of int
+    chosen : ndarray of bool, shape (k, n_rows)
+        Half-spaces.
+    weights : ndarray of shape (k, n_rows)
+        Of the half-spaces, where they are to be added up.
+    is_sum : ndarray of bool, shape (k,)
+        Where they are, into one row.
+    outputs : ndarray of bool, shape (k, n_classes)
         Classes that the target is to beat.
     """
 
-    rows: np.ndarray
-    weights: np.ndarray | None
+    chosen: np.ndarray
+    weights: np.ndarray
+    is_sum: np.ndarray
     outputs: np.ndarray
 
-    def __len__(self):
-        return (len(self.rows) if self.weights is None else 1) + len(self.outputs)
+    def __getitem__(self, index):
+        return _Rows(
+            self.chosen[index], self.weights[index], self.is_sum[index], self.outputs[index]
+        )
+
+    @cached_property
+    def n_half_spaces(self):
+        counts = np.count_nonzero(self.chosen, axis=1)
+        return np.where(self.is_sum, np.minimum(counts, 1), counts)
+
+    @cached_property
+    def counts(self):
+        """How many rows each program gets, of shape (k,)."""
+        return self.n_half_spaces + np.count_nonzero(self.outputs, axis=1)
+
+
+def _ranks(groups, n):
+    """Return how many of the entries before each one are of the same of n ascending groups."""
+    counts = np.bincount(groups, minlength=n)
+    return np.arange(len(groups)) - (np.cumsum(counts) - counts)[groups]
 
 
 def _units(low, high):
@@ -133,9 +156,9 @@ class LazyPrograms:
         low, high = low - centers, high - centers
         self.unit = _units(low, high)
         self.programs = BoxPrograms.empty(low / self.unit[:, None], high / self.unit[:, None])
-        none = np.empty(0, dtype=int)
-        first = [_Rows(none, None, label) for label in np.reshape(labels, (-1, 1))]
-        self._add(self.programs, each, each, first)
+        outputs = np.zeros(logits.shape, dtype=bool)
+        outputs[each, labels] = True
+        self._add(self.programs, each, each, _Rows(self.used, self.start, each < 0, outputs))
         self.seconds = np.full(len(centers), (time.perf_counter() - begin) / len(centers))
 
     def _tensor(self, x):
@@ -197,24 +220,23 @@ class LazyPrograms:
 
     def _look(self, work, idle, at, left, found):
         """Add the rows that optima violate; settle the programs whose optimum violates none."""
-        moves = work.point[idle] * self.unit[at[left[idle]], None]
-        rows = self._violated(at[left[idle]], moves, work.n_rows[idle])
-        more = np.array([len(part) for part in rows])
-        total = work.n_rows[idle] + more
-        is_settled, is_full = more == 0, (more > 0) & (total > self.max_rows)
-        k = idle[is_settled]
-        points = self.centers[at[left[k]]] + work.point[k] * self.unit[at[left[k]], None]
-        found.keep(left[k], "optimal", self._radius(work, k, at[left]), points)
-        k = idle[is_full]
-        found.keep(left[k], "rows", self._radius(work, k, at[left]))
+        k = at[left[idle]]
+        moves = work.point[idle] * self.unit[k, None]
+        rows = self._violated(k, moves, work.n_rows[idle])
+        total = work.n_rows[idle] + rows.counts
+        is_settled = rows.counts == 0
+        is_full = ~is_settled & (total > self.max_rows)
+        which = idle[is_settled]
+        points = (self.centers[k] + moves)[is_settled]
+        found.keep(left[which], "optimal", self._radius(work, which, at[left]), points)
+        which = idle[is_full]
+        found.keep(left[which], "rows", self._radius(work, which, at[left]))
         go = ~is_settled & ~is_full & (total <= _FEW_ROWS)
         work.status[idle[is_settled | is_full]] = _SETTLED
-        work.status[idle[(more > 0) & ~is_full & ~go]] = FAILURE
-        go = np.flatnonzero(go)
-        if len(go):
-            k = idle[go]
-            self._add(work, k, at[left[k]], [rows[i] for i in go])
-            work.restart(k)
+        work.status[idle[~is_settled & ~is_full & ~go]] = FAILURE
+        if go.any():
+            self._add(work, idle[go], k[go], rows[go])
+            work.restart(idle[go])
 
     def _violated(self, k, moves, n_rows):
         """Return the `_Rows` that moves of programs k, of shape (len(k), n_features), violate."""
@@ -223,59 +245,44 @@ class LazyPrograms:
         logits = values[-1].flatten(1).cpu().numpy()
         short = self.margin[k, None] + logits - logits[np.arange(len(k)), self.targets[k], None]
         short[np.arange(len(k)), self.targets[k]] = 0.0
-        is_short = (short > self.tolerance[k, None]) & (self.place[k] < 0)
+        outputs = (short > self.tolerance[k, None]) & (self.place[k] < 0)
         slacks = region.slacks(values).cpu().numpy()
-        is_outside = (slacks < -self.row_tolerance[k]) & ~self.used[k]
-        found = []
-        for i in range(len(k)):
-            rows, weights = np.flatnonzero(is_outside[i]), None
-            outputs = np.flatnonzero(is_short[i])
-            # The most violated first: those that the segment from the centre meets first, tried
-            # as well, raise the bound more slowly.
-            count = max(_ROWS_AT_A_TIME, n_rows[i] // 2)
-            if len(rows) > count:
-                if n_rows[i] == 1:
-                    # At first, all in one sum: that costs a single backward pass, and often
-                    # is enough to pass the limit.
-                    weights = -slacks[i, rows]
-                else:
-                    rows = rows[np.argpartition(slacks[i, rows], count)[:count]]
-            found.append(_Rows(rows, weights, outputs))
-        return found
+        chosen = (slacks < -self.row_tolerance[k]) & ~self.used[k]
+        # The most violated first: those that the segment from the centre meets first, tried as
+        # well, raise the bound more slowly.
+        limits = np.maximum(_ROWS_AT_A_TIME, n_rows // 2)
+        is_many = np.count_nonzero(chosen, axis=1) > limits
+        # At first, all in one sum: that costs a single backward pass, and often is enough to
+        # pass the limit.
+        is_sum = is_many & (n_rows == 1)
+        for i in np.flatnonzero(is_many & ~is_sum):
+            rows = np.flatnonzero(chosen[i])
+            chosen[i] = False
+            chosen[i, rows[np.argpartition(slacks[i, rows], limits[i])[: limits[i]]]] = True
+        return _Rows(chosen, -slacks, is_sum, outputs)
 
-    def _add(self, programs, owner, k, parts):
+    def _add(self, programs, owner, k, rows):
         """Add `_Rows` to the programs `owner`, which are those of the regions k."""
-        counts = np.array([len(part) for part in parts])
-        place, row, weight, right = [], [], [], []
-        weights = np.zeros((counts.sum(), self.gaps.shape[1]))
-        for region, first, part in zip(k, np.cumsum(counts) - counts, parts, strict=True):
-            rows, end = part.rows, first + len(part)
-            start = self.start[region, rows]
-            row.append(rows)
-            if part.weights is None:
-                place.append(first + np.arange(len(rows)))
-                weight.append(np.ones(len(rows)))
-                right.append(-start)
-                self.used[region, rows] = True
-            else:
-                place.append(np.full(len(rows), first))
-                weight.append(part.weights)
-                right.append([-part.weights @ start])
-            right.append(self.gaps[region, part.outputs] + self.margin[region])
-            weights[end - len(part.outputs) : end, self.targets[region]] = 1.0
-            weights[end - len(part.outputs) + np.arange(len(part.outputs)), part.outputs] = -1.0
+        first = np.cumsum(rows.counts) - rows.counts
+        i, row = rows.chosen.nonzero()
+        is_sum = rows.is_sum[i]
+        place = first[i] + np.where(is_sum, 0, _ranks(i, len(k)))
+        weight = np.where(is_sum, rows.weights[i, row], 1.0)
+        right = np.zeros(rows.counts.sum())
+        np.add.at(right, place, -weight * self.start[k[i], row])
+        self.used[k[i], row] |= ~is_sum
+        i, output = rows.outputs.nonzero()
+        of_outputs = first[i] + rows.n_half_spaces[i] + _ranks(i, len(k))
+        right[of_outputs] = self.gaps[k[i], output] + self.margin[k[i]]
+        weights = np.zeros((len(right), self.gaps.shape[1]))
+        weights[of_outputs, self.targets[k[i]]] = 1.0
+        weights[of_outputs, output] = -1.0
+        own = np.repeat(np.arange(len(k)), rows.counts)
         normals = self.region.normals(
-            np.repeat(k, counts),
-            *(np.concatenate(parts) for parts in (place, row, weight)),
-            self._tensor(weights) if weights.any() else None,
+            k[own], place, row, weight, self._tensor(weights) if len(i) else None
         )
-        places = programs.add(
-            np.repeat(owner, counts),
-            normals.cpu().numpy() * np.repeat(self.unit[k], counts)[:, None],
-            np.concatenate(right),
-        )
-        for region, end, part in zip(k, np.cumsum(counts), parts, strict=True):
-            self.place[region, part.outputs] = places[end - len(part.outputs) : end]
+        normals = normals.cpu().numpy() * self.unit[k[own], None]
+        self.place[k[i], output] = programs.add(owner[own], normals, right)[of_outputs]
 
     def _by_highs(self, k, limit):
         """Solve the program k, an array of one, where rounding or its size stopped the method."""
@@ -283,8 +290,8 @@ class LazyPrograms:
         while True:
             used = slice(n_rows[k[0]])
             status, radius, move = _by_linprog(
-                programs.A[k[0], used],
-                programs.b[k[0], used],
+                programs.rows.A[k[0], used],
+                programs.rows.b[k[0], used],
                 -programs.below[k[0]],
                 programs.above[k[0]],
             )
@@ -293,12 +300,12 @@ class LazyPrograms:
             radius, move = radius * self.unit[k[0]], move * self.unit[k[0]]
             if radius > limit:
                 return "limit", radius, np.nan
-            (rows,) = self._violated(k, move[None], n_rows[k])
-            if len(rows) == 0:
+            rows = self._violated(k, move[None], n_rows[k])
+            if rows.counts[0] == 0:
                 return "optimal", radius, self.centers[k[0]] + move
-            if n_rows[k[0]] + len(rows) > self.max_rows:
+            if n_rows[k[0]] + rows.counts[0] > self.max_rows:
                 return "rows", radius, np.nan
-            self._add(programs, k, k, [rows])
+            self._add(programs, k, k, rows)
 
 
 def _by_linprog(A, b, low, high):
@@ -335,12 +342,10 @@ def closest_by_half_spaces(region, centers, targets, low, high, margin, labels, 
         lazy = LazyPrograms(
             region[at], centers[at], targets[at], low[at], high[at], margin, labels[at]
         )
-        rows = np.flatnonzero(np.isfinite(lazy.start[0]))
-        others = np.flatnonzero(
-            (lazy.place[0] < 0) & (np.arange(lazy.place.shape[1]) != targets[k])
-        )
-        one = np.zeros(1, dtype=int)
-        lazy._add(lazy.programs, one, one, [_Rows(rows, None, others)])
+        one, classes = np.zeros(1, dtype=int), np.arange(lazy.place.shape[1])
+        others = (lazy.place < 0) & (classes != targets[k])
+        rows = _Rows(np.isfinite(lazy.start), lazy.start, one > 0, others)
+        lazy._add(lazy.programs, one, one, rows)
         found.keep(k, *lazy._by_highs(one, limit))
         found.seconds[k] = time.perf_counter() - begin
     return found

@@ -123,7 +123,8 @@ class LinearRegion:
         """
         device = self.x.device
         owner, place, row = (
-            torch.as_tensor(v, dtype=torch.long, device=device) for v in (owner, place, row)
+            torch.as_tensor(v, dtype=torch.long, device=device).contiguous()
+            for v in (owner, place, row)
         )
         weight = (
             torch.ones(len(row), dtype=torch.float64, device=device)

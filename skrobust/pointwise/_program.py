@@ -29,9 +29,36 @@ OPEN, OPTIMAL, LIMIT, INFEASIBLE, FAILURE = range(5)
 
 _TOLERANCE = 1e-11  # in units of the radius, since rows have norm 1
 _PIVOT = 1e-12  # smaller changes of a gradient are rounding
+_ROWS = 32  # that a program has room for at first
 _MAX_STEPS = 1000  # of one call of `solve`
-_CUTS = 3  # of the length of a step, before columns are sorted
+_NEAR = 1 / 16  # of the longest step: most need no more
 _REFRESH = 16  # steps, from where on rounding in what is updated could show
+
+
+class _Rows:
+    """The rows of K programs, which are too large to be copied along with what changes.
+
+    Parameters
+    ----------
+    K, n_features : int
+
+    Attributes
+    ----------
+    A, b, scale : ndarray of shape (K, M, n_features), (K, M) and (K, M)
+        Scaled to an L1 norm of 1, and by what; places without a row hold 0 >= -1.
+    """
+
+    def __init__(self, K, n_features):
+        self.A, self.b, self.scale = np.zeros((K, 0, n_features)), np.zeros((K, 0)), np.ones((K, 0))
+        self.widen(_ROWS)
+
+    def widen(self, M):
+        """Make room for that many rows in each program."""
+        K, old, n_features = self.A.shape
+        # Memory that holds zeros is not touched before it is used.
+        A, b, scale = np.zeros((K, M, n_features)), np.full((K, M), -1.0), np.ones((K, M))
+        A[:, :old], b[:, :old], scale[:, :old] = self.A, self.b, self.scale
+        self.A, self.b, self.scale = A, b, scale
 
 
 @dataclass(eq=False)
@@ -42,10 +69,11 @@ class BoxPrograms:
 
     Parameters
     ----------
+    rows : _Rows
+    home : ndarray of int, shape (K,)
+        Which of the programs in `rows` each one is.
     below, above : ndarray of shape (K, n_features)
         Bounds -l and u, not negative.
-    A, b, scale : ndarray of shape (K, M, n_features), (K, M) and (K, M)
-        Rows, scaled to an L1 norm of 1, and by what; places without a row hold 0 >= -1.
     n_rows : ndarray of shape (K,)
     radius : ndarray of shape (K,)
         Lower bounds of the optima; the optima themselves where the status is OPTIMAL.
@@ -71,11 +99,10 @@ class BoxPrograms:
         b'y.
     """
 
+    rows: _Rows
+    home: np.ndarray
     below: np.ndarray
     above: np.ndarray
-    A: np.ndarray
-    b: np.ndarray
-    scale: np.ndarray
     n_rows: np.ndarray
     radius: np.ndarray
     point: np.ndarray
@@ -98,43 +125,33 @@ class BoxPrograms:
         K, n = above.shape
         none, nothing = np.zeros((K, n)), np.zeros(K)
         return cls(
-            below, above, np.zeros((K, 8, n)), -np.ones((K, 8)), np.ones((K, 8)),
-            np.zeros(K, dtype=int), nothing, none, np.zeros(K, dtype=int),
-            np.zeros(K, dtype=int), np.zeros((K, 4)), np.zeros((K, 4), dtype=int),
-            np.zeros((K, 4), dtype=int), np.zeros(K, dtype=int), np.ones((K, n)), above.copy(),
-            below.copy(), none.copy(), nothing.copy(),
+            _Rows(K, n), np.arange(K), below, above, np.zeros(K, dtype=int), nothing, none,
+            np.zeros(K, dtype=int), np.zeros(K, dtype=int), np.zeros((K, 16)),
+            np.zeros((K, 16), dtype=int), np.zeros((K, 16), dtype=int), np.zeros(K, dtype=int),
+            np.ones((K, n)), above.copy(), below.copy(), none.copy(), nothing.copy(),
         )  # fmt: skip
 
     def __len__(self):
         return len(self.radius)
 
     def __getitem__(self, index):
-        """Return copies of the programs at `index`."""
-        return BoxPrograms(*(getattr(self, field.name)[index] for field in fields(self)))
+        """Return the programs at `index`: their rows are shared, all else is copied."""
+        rest = (getattr(self, field.name)[index] for field in fields(self)[1:])
+        return BoxPrograms(self.rows, *rest)
 
     def put(self, index, others, which):
-        """Replace the programs at `index` by those of `others` at `which`."""
-        self._widen(others.A.shape[1], others.free.shape[1])
-        others._widen(self.A.shape[1], self.free.shape[1])
-        for field in fields(self):
+        """Take over how far those of `others` at `which` have come, as the programs `index`."""
+        self._widen(others.free.shape[1])
+        others._widen(self.free.shape[1])
+        for field in fields(self)[4:]:
             getattr(self, field.name)[index] = getattr(others, field.name)[which]
 
-    def _widen(self, n_rows, n_active):
-        """Make room for that many rows, and active ones, in each program."""
-        for names, wanted in (
-            (("A", "b", "scale"), n_rows),
-            (("weights", "active", "free"), n_active),
-        ):
-            old = getattr(self, names[0]).shape[1]
-            if wanted <= old:
-                continue
-            for name in names:
-                value = getattr(self, name)
-                wide = np.full(
-                    (len(value), wanted, *value.shape[2:]), -1 if name == "b" else 0, value.dtype
-                )
-                wide[:, :old] = value
-                setattr(self, name, wide)
+    def _widen(self, P):
+        """Make room for that many active rows in each program."""
+        more = P - self.free.shape[1]
+        if more > 0:
+            for name in ("weights", "active", "free"):
+                setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, more))))
 
     def add(self, owner, A, b):
         """Add rows to programs.
@@ -153,19 +170,21 @@ class BoxPrograms:
         """
         counts = np.bincount(owner, minlength=len(self))
         place = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner] + self.n_rows[owner]
-        if len(place) and place.max() >= self.A.shape[1]:
-            self._widen(max(place.max() + 1, 2 * self.A.shape[1]), 0)
+        rows, home = self.rows, self.home[owner]
+        if len(place) and place.max() >= rows.b.shape[1]:
+            rows.widen(max(place.max() + 1, 2 * rows.b.shape[1]))
         scale = np.abs(A).sum(axis=1)
         scale[scale == 0] = 1.0
-        self.A[owner, place] = A / scale[:, None]
-        self.b[owner, place] = b / scale
-        self.scale[owner, place] = scale
+        rows.A[home, place] = A / scale[:, None]
+        rows.b[home, place] = b / scale
+        rows.scale[home, place] = scale
         self.n_rows += counts
         return place
 
     def change(self, owner, place, b):
         """Change the right-hand sides of rows to larger values."""
-        self.b[owner, place] = b / self.scale[owner, place]
+        home = self.home[owner]
+        self.rows.b[home, place] = b / self.rows.scale[home, place]
 
     def restart(self, at):
         """Open the programs at `at` again, after rows were added or changed."""
@@ -178,14 +197,15 @@ class BoxPrograms:
 
     def _start(self, at):
         """Put all weight on the row that the centre misses by most."""
-        first = self.b[at].argmax(axis=1)
-        misses = self.b[at, first] > 0
+        b = self.rows.b[self.home[at]]
+        first = b.argmax(axis=1)
+        misses = b.max(axis=1) > 0
         self.status[at[~misses]] = OPTIMAL
         self.point[at[~misses]] = 0.0
         at, first = at[misses], first[misses]
         self.n_active[at] = 1
         self.active[at, 0], self.weights[at, 0] = first, 1.0
-        is_up = self.A[at, first] > 0
+        is_up = self.rows.A[self.home[at], first] > 0
         self.side[at] = np.where(is_up, 1.0, -1.0)
         self.reach[at] = np.where(is_up, self.above[at], self.below[at])
         self.other[at] = np.where(is_up, self.below[at], self.above[at])
@@ -194,21 +214,37 @@ class BoxPrograms:
         """Compute gradients afresh; times side they are not negative."""
         if len(at) == 0:
             return
-        y = self._dense(at)
-        r = np.matmul(y[:, None], self.A[at])[:, 0]
+        y = self._dense()
+        r = self._sums(at, y)[at]
         k, p = self._is_free(at).nonzero()
         r[k, self.free[at[k], p]] = 0.0
         r *= self.side[at]
         k, j = (r < -1e-15).nonzero()
         self._flip(at[k], j)
         self.r[at] = np.abs(r)
-        self.wanted[at] = (y * self.b[at]).sum(axis=1)
+        self.wanted[at] = (y[at] * self.rows.b[self.home[at]]).sum(axis=1)
 
-    def _dense(self, at):
-        """Return the weights of all rows."""
-        y = np.zeros((len(at), self.A.shape[1]))
-        k, p = (np.arange(self.active.shape[1]) < self.n_active[at, None]).nonzero()
-        y[k, self.active[at[k], p]] = self.weights[at[k], p]
+    def _each(self, at):
+        """Return, for the programs `at`, their number and their rows.
+
+        Program by program: to read the rows is what takes time, and most have few.
+        """
+        homes, counts = self.home[at].tolist(), self.n_rows[at].tolist()
+        for k, home, m in zip(at.tolist(), homes, counts, strict=True):
+            yield k, m, self.rows.A[home, :m]
+
+    def _sums(self, at, y):
+        """Return sums of rows with weights y of shape (K, M); zeros but for the programs `at`."""
+        sums = np.zeros_like(self.r)
+        for k, m, A in self._each(at):
+            np.dot(y[k, :m], A, out=sums[k])
+        return sums
+
+    def _dense(self):
+        """Return the weights of all rows, of shape (K, M)."""
+        y = np.zeros((len(self), self.rows.b.shape[1]))
+        k, p = (np.arange(self.active.shape[1]) < self.n_active[:, None]).nonzero()
+        y[k, self.active[k, p]] = self.weights[k, p]
         return y
 
     def _is_free(self, at):
@@ -216,15 +252,17 @@ class BoxPrograms:
 
     def _flip(self, k, j):
         """Put columns j of programs k on their other side."""
-        self.side[k, j] *= -1.0
-        self.reach[k, j], self.other[k, j] = self.other[k, j], self.reach[k, j]
+        at = k * self.r.shape[1] + j
+        side, reach, other = self.side.ravel(), self.reach.ravel(), self.other.ravel()
+        side[at] *= -1.0
+        reach[at], other[at] = other[at], reach[at]
 
     def bound(self):
         """Return the lower bounds that the weights prove, computed afresh: for checking."""
-        y = np.maximum(self._dense(np.arange(len(self))), 0.0)
-        r = np.matmul(y[:, None], self.A)[:, 0]
+        y = np.maximum(self._dense(), 0.0)
+        r = self._sums(np.arange(len(self)), y)
         reach = np.where(r > 0, self.above, self.below)
-        wanted = (y * self.b).sum(axis=1)
+        wanted = (y * self.rows.b[self.home]).sum(axis=1)
         return _roots(np.abs(r), reach, wanted, np.zeros(len(self)))[0]
 
     def solve(self, limit=np.inf):
@@ -262,7 +300,7 @@ class BoxPrograms:
     def _pivot(self, is_open, sizes):
         """Repair what is violated most; close the programs where nothing is."""
         K, M, P = len(self), int(self.n_rows.max()), max(1, int(self.n_active.max()))
-        A, b, each = self.A[:, :M], self.b[:, :M], np.arange(K)
+        b, each = self.rows.b[self.home, :M], np.arange(K)
         active, free, weights = self.active[:, :P], self.free[:, :P], self.weights[:, :P]
         is_active = np.arange(P) < self.n_active[:, None]
         k_active, p_active = is_active.nonzero()
@@ -274,13 +312,12 @@ class BoxPrograms:
         # The point: columns at their sides, free ones such that active rows are tight.
         point = self.side * sizes
         point[k_free, j_free] = 0.0
-        # Program by program: to read the rows is what takes time, and most have few.
-        at_work = [(k, self.n_rows[k]) for k in np.flatnonzero(is_open)]
+        at_work = np.flatnonzero(is_open)
         missing = b.copy()
-        for k, m in at_work:
-            missing[k, :m] -= A[k, :m] @ point[k]
+        for k, m, rows in self._each(at_work):
+            missing[k, :m] -= rows @ point[k]
         columns = np.zeros((K, P, M))
-        columns[k_free, p_free] = A[k_free, :, j_free]
+        columns[k_free, p_free] = self.rows.A[self.home[k_free], :M, j_free]
         basis = np.zeros((K, P, P))
         basis[k_active, p_active] = columns[k_active, :, i_active]
         # The weights are orthogonal to the other columns, and the system is consistent: the
@@ -328,9 +365,7 @@ class BoxPrograms:
         spread = np.zeros((K, M))
         spread[k_active, i_active] = ray[k_active, p_active]
         spread[by_row, row[by_row]] = 1.0
-        slope = np.zeros_like(point)
-        for k, m in at_work:
-            np.dot(spread[k, :m], A[k, :m], out=slope[k])
+        slope = self._sums(at_work, spread)
         slope[k_free, j_free] = 0.0  # free columns stay so
         slope *= self.side
         wanted = _dots(spread, b)
@@ -350,7 +385,9 @@ class BoxPrograms:
 
     def _inverses(self, basis, is_open):
         try:
-            return np.linalg.inv(basis)
+            inverses = np.zeros_like(basis)
+            inverses[is_open] = np.linalg.inv(basis[is_open])
+            return inverses
         except np.linalg.LinAlgError:
             inverses = np.zeros_like(basis)
             for k, matrix in enumerate(basis):
@@ -366,26 +403,21 @@ class BoxPrograms:
         Returns the lengths, shorter where L stops falling, and the columns at which it does,
         or -1.
         """
-        K, n = slope.shape
+        K = len(slope)
         entering = np.full(K, -1)
-        after = slope * length[:, None]
-        after += self.r
-        flat = np.flatnonzero(after < 0)
-        rates = -slope.ravel()[flat]
-        steep = rates > _PIVOT
-        flat, rates = flat[steep], rates[steep]
-        k, j = np.divmod(flat, n)
-        times = self.r.ravel()[flat] / rates
-        width = np.minimum(self.reach.ravel()[flat], self.radius[k])
-        width += np.minimum(self.other.ravel()[flat], self.radius[k])
-        rises = rates * width
-        # Shorter lengths are tried before times are sorted: most columns are never reached.
-        for _ in range(_CUTS):
-            shorter = length / 4
-            rise = np.bincount(k, rises * (times < shorter[k]), K)
-            length = np.where((rise > 0) & (rise >= need), shorter, length)
-        ahead = times < length[k]
-        k, j, times, rises = (v[ahead] for v in (k, j, times, rises))
+        # Most steps are short: what lies ahead is looked at in full only where it matters.
+        near = _NEAR * length
+        k, j, times, rises = self._crossings(slope, near, np.arange(K))
+        rise = np.bincount(k, rises, K)
+        is_far = (rise < need) | (rise == 0)
+        if is_far.any():
+            parts = self._crossings(slope, length, np.flatnonzero(is_far))
+            is_near = ~is_far[k]
+            k, j, times, rises = (
+                np.concatenate([first[is_near], second])
+                for first, second in zip((k, j, times, rises), parts, strict=True)
+            )
+        length = np.where(is_far, length, near)
         # By program, then by time: one key sorts much faster than two. Of times that are equal
         # but for rounding, any order is right.
         order = np.argsort(k + 0.5 * times / length[k])
@@ -403,10 +435,37 @@ class BoxPrograms:
         length[stops] = times[at]
         return length, entering
 
+    def _crossings(self, slope, length, at):
+        """Return which gradients pass zero within `length`, in the programs `at`.
+
+        Returns
+        -------
+        k, j : ndarray of int, shape (t,)
+            Programs and columns.
+        times, rises : ndarray of shape (t,)
+            When, and by how much the slope of L rises there.
+        """
+        n = slope.shape[1]
+        after = slope[at] if len(at) < len(slope) else slope
+        after = after * length[at, None]
+        after += self.r[at] if len(at) < len(slope) else self.r
+        passes = after < 0
+        counts = np.count_nonzero(passes, axis=1)
+        k, j = np.repeat(at, counts), np.flatnonzero(passes)
+        j -= np.repeat(np.arange(len(at)) * n, counts)
+        flat = k * n + j
+        rates = -slope.ravel()[flat]
+        steep = rates > _PIVOT
+        if not steep.all():
+            k, j, flat, rates = k[steep], j[steep], flat[steep], rates[steep]
+        width = np.minimum(self.reach.ravel()[flat], self.radius[k])
+        width += np.minimum(self.other.ravel()[flat], self.radius[k])
+        return k, j, self.r.ravel()[flat] / rates, rates * width
+
     def _exchange(self, is_open, by_row, row, place, sign, leaving, entering, length):
         """Move what enters and what leaves the bases, and scale the weights."""
         if (self.n_active[is_open]).max() + 1 >= self.free.shape[1]:
-            self._widen(0, 2 * self.free.shape[1])
+            self._widen(2 * self.free.shape[1])
         k = (is_open & by_row).nonzero()[0]
         p = self.n_active[k]
         self.active[k, p], self.weights[k, p] = row[k], length[k]
