@@ -157,7 +157,8 @@ class LinearRegion:
                     owner[part], depth[part], terms, None if outputs is None else outputs[part]
                 )
             )
-        return torch.cat(parts)[rank]
+        sums = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return sums if (rank.diff() > 0).all() else sums[rank]
 
     def _pull_back(self, owner, depth, terms, outputs):
         """Return gradients by the input; `depth` does not increase."""

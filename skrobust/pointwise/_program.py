@@ -22,6 +22,7 @@ together: `benchmarks/pointwise.py` shows what that saves.
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 
 __all__ = ["FAILURE", "INFEASIBLE", "LIMIT", "OPEN", "OPTIMAL", "BoxPrograms"]
 
@@ -31,7 +32,7 @@ _TOLERANCE = 1e-11  # in units of the radius, since rows have norm 1
 _PIVOT = 1e-12  # smaller changes of a gradient are rounding
 _ROWS = 32  # that a program has room for at first
 _MAX_STEPS = 1000  # of one call of `solve`
-_NEAR = 1 / 16  # of the longest step: most need no more
+_NEAR = 1 / 4  # of the longest step: most need no more
 _REFRESH = 16  # steps, from where on rounding in what is updated could show
 
 
@@ -384,18 +385,15 @@ class BoxPrograms:
         self._exchange(is_open, by_row, row, place, sign, leaving, entering, length)
 
     def _inverses(self, basis, is_open):
-        try:
-            inverses = np.zeros_like(basis)
-            inverses[is_open] = np.linalg.inv(basis[is_open])
-            return inverses
-        except np.linalg.LinAlgError:
-            inverses = np.zeros_like(basis)
-            for k, matrix in enumerate(basis):
-                try:
-                    inverses[k] = np.linalg.inv(matrix)
-                except np.linalg.LinAlgError:
-                    self._end(is_open, np.arange(len(basis)) == k, FAILURE)
-            return inverses
+        """Invert the matrices of open programs; close those whose matrix has no inverse."""
+        inverses = np.zeros_like(basis)
+        found, info = torch.linalg.inv_ex(torch.from_numpy(basis[is_open]))
+        inverses[is_open] = found.numpy()
+        failed = is_open.copy()
+        failed[is_open] = info.numpy() != 0
+        inverses[failed] = 0.0
+        self._end(is_open, failed, FAILURE)
+        return inverses
 
     def _flip_on_the_way(self, slope, length, need):
         """Flip columns whose gradients pass zero within `length`, until L has fallen by `need`.
