@@ -66,7 +66,9 @@ def pull_to_boundary(target, outcome, n_steps=30):
 def _bisected(target, outcome, n_steps):
     ball, end = target.ball, outcome.points
     low, high = torch.zeros_like(outcome.margins), torch.ones_like(outcome.margins)
-    slack = rounding(target)
+    # A violation within rounding could vanish when the point is looked at again; but where the
+    # given point is not better than that, neither need the others be.
+    slack = torch.minimum(rounding(target), -outcome.margins)
     for _ in range(n_steps):
         middle = (low + high) / 2
         x = torch.lerp(target.x, end, middle.unsqueeze(1)).clamp(ball.lower, ball.upper)
@@ -74,7 +76,6 @@ def _bisected(target, outcome, n_steps):
             break
         with torch.no_grad():
             seen = target.assess(x, target.network(x))
-        # A violation within rounding could vanish when the point is looked at again.
         accepted = seen.broken & (seen.margins <= -slack)
         accepted &= ball.distance(x) <= ball.distance(outcome.points)
         low, high = torch.where(accepted, low, middle), torch.where(accepted, middle, high)

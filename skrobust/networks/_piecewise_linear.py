@@ -5,8 +5,7 @@ them, so that the forward code may be any Python.
 """
 
 import inspect
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import sys
 
 import numpy as np
 import torch
@@ -73,12 +72,12 @@ def piecewise_linear(network, n_features=None):
         dtype, device = first.dtype, first.device
     if n_features is None:
         raise ValueError("Got n_features=None, but expected the number of entries of a row.")
-    tracer = _Tracer()
+    tracer = _Tracer(module)
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(_BATCH, n_features, generator=generator).to(device, dtype)
     tracer.start(x)
     try:
-        with torch.no_grad(), _layer_names(module, tracer), tracer:
+        with torch.no_grad(), tracer:
             logits = module(x)
         graph = PiecewiseLinear(tracer.finish(logits))
     except _Refusal as refusal:
@@ -97,6 +96,10 @@ def _compare(graph, module, x):
             f"The module returns outputs of shape {tuple(logits.shape)} for {len(x)} rows; as a "
             f"piecewise linear network it would return {tuple(read.shape)}."
         )
+    if not torch.isfinite(logits).all():
+        raise UnsupportedModelError(
+            "The module returns NaN or infinity, but expected finite outputs for finite inputs."
+        )
     error = (logits.double() - read).abs().max().item()
     scale = max(value.abs().max().item() for value in graph.values(x) if value.numel())
     if not error <= 1e-3 * (1 + scale):
@@ -110,36 +113,6 @@ def _compare(graph, module, x):
 # ---- tracing -----------------------------------------------------------------------------
 
 
-@contextmanager
-def _layer_names(module, tracer):
-    """Let the tracer know which layer is running."""
-    with ExitStack() as stack:
-        for name, part in module.named_modules():
-            label = f"{name or 'the module'} ({type(part).__name__})"
-            before = part.register_forward_pre_hook(_Push(tracer.path, label))
-            after = part.register_forward_hook(_Pop(tracer.path))
-            stack.callback(before.remove)
-            stack.callback(after.remove)
-        yield
-
-
-@dataclass(frozen=True)
-class _Push:
-    path: list
-    label: str
-
-    def __call__(self, module, arguments):
-        self.path.append(self.label)
-
-
-@dataclass(frozen=True)
-class _Pop:
-    path: list
-
-    def __call__(self, module, arguments, output):
-        self.path.pop()
-
-
 class _Refusal(Exception):
     """Becomes an UnsupportedModelError outside: operators of torch swallow a TypeError."""
 
@@ -147,9 +120,13 @@ class _Refusal(Exception):
 class _Tracer(TorchFunctionMode):
     """Writes down a node for each torch function that a marked tensor goes through."""
 
-    def __init__(self):
+    def __init__(self, module):
         super().__init__()
-        self.nodes, self.path = [], []
+        self.nodes = []
+        self.names = {
+            id(part): f"{name or 'the module'} ({type(part).__name__})"
+            for name, part in module.named_modules()
+        }
         self.position = {}  # id of a tensor -> node
         self.alive = []  # a tensor that is gone could hand its id on
 
@@ -222,7 +199,18 @@ class _Tracer(TorchFunctionMode):
 
     @property
     def label(self):
-        return self.path[-1] if self.path else "the module"
+        """The name of the layer that is running.
+
+        Its frame tells: hooks on a module would fire in other threads that use it, too.
+        """
+        frame = sys._getframe(1)
+        while frame is not None:
+            first = frame.f_code.co_varnames[:1]
+            owner = frame.f_locals.get(first[0]) if first else None
+            if id(owner) in self.names:
+                return self.names[id(owner)]
+            frame = frame.f_back
+        return "the module"
 
     def refusal(self, operation, reason="is not known to be piecewise linear"):
         return _Refusal(

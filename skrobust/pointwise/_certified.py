@@ -14,8 +14,8 @@ from skrobust.verification._relaxation import crown, interval_rows, relax
 
 __all__ = ["certified_radius", "lowest_margin"]
 
-_N_BISECTIONS = 16
-_N_REFINED = 8
+_PRECISION, _REFINED = 2.0**-14, 2.0**-8  # of the radius
+_SMALLEST = 1e-12  # relative to the limit; nothing smaller is looked for
 _FEW_UNITS = 4000  # beyond, to tighten the bounds of all hidden units takes seconds a sample
 
 
@@ -35,6 +35,7 @@ def certified_radius(graph, x, labels, low, high, limit):
     -------
     Tensor of shape (n,)
     """
+    labels = torch.as_tensor(labels, device=x.device)
     proven = _bisect(graph, x, labels, low, high, torch.zeros_like(limit), limit, False)
     if sum(graph.nodes[i].size for i in graph.piecewise) <= _FEW_UNITS:
         proven = _bisect(graph, x, labels, low, high, proven, limit, True)
@@ -42,16 +43,20 @@ def certified_radius(graph, x, labels, low, high, limit):
 
 
 def _bisect(graph, x, labels, low, high, proven, limit, refine):
-    upper, radius = limit.clone(), limit
-    for _ in range(1 + (_N_REFINED if refine else _N_BISECTIONS)):
-        step = radius.unsqueeze(1)
-        lower, higher = torch.maximum(x - step, low), torch.minimum(x + step, high)
-        holds = lowest_margin(graph, x, lower, higher, labels, refine) > 0
-        proven = torch.where(holds, torch.maximum(proven, radius), proven)
-        upper = torch.where(holds, upper, torch.minimum(upper, radius))
-        if (proven >= upper).all():
-            break
-        radius = (proven + upper) / 2
+    """Return the largest radii that are proven, of which `proven` are known to hold."""
+    precision = _REFINED if refine else _PRECISION
+    upper, left = torch.full_like(limit, torch.inf), torch.arange(len(x), device=x.device)
+    radius = torch.where(proven > 0, torch.minimum(2 * proven, limit), limit)
+    while len(left):
+        step, at = radius[left].unsqueeze(1), x[left]
+        lower, higher = torch.maximum(at - step, low[left]), torch.minimum(at + step, high[left])
+        holds = lowest_margin(graph, at, lower, higher, labels[left], refine) > 0
+        proven[left[holds]] = radius[left[holds]]
+        upper[left[~holds]] = radius[left[~holds]]
+        between = torch.where(upper < torch.inf, (proven + upper) / 2, 2 * proven)
+        radius = torch.minimum(between, limit)
+        is_open = (proven < limit) & (upper - proven > precision * upper)
+        left = left[(is_open & (upper > _SMALLEST * limit))[left]]
     return proven
 
 

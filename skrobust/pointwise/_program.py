@@ -50,7 +50,7 @@ class _Rows:
     """
 
     def __init__(self, K, n_features):
-        self.A, self.b, self.scale = np.zeros((K, 0, n_features)), np.zeros((K, 0)), np.ones((K, 0))
+        self.A, self.b, self.scale = (np.zeros((K, 0, *end)) for end in ((n_features,), (), ()))
         self.widen(_ROWS)
 
     def widen(self, M):

@@ -1,5 +1,6 @@
 """The distance from each sample to the closest input with another label."""
 
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass, fields, replace
@@ -82,7 +83,8 @@ _ADVICE = {
         "method='polished'."
     ),
     PointwiseStatus.NOT_FOUND: (
-        "The attack found nothing, which proves nothing. Try method='polished' or 'certified'."
+        "Nothing was found, which proves nothing. 'polished' searches the most; 'certified' and "
+        "'exact' can prove that there is nothing."
     ),
     PointwiseStatus.UNCONFIRMED: (
         "The program has a solution, its `optimum`, but the network in its own precision gives "
@@ -127,7 +129,8 @@ class PointwiseResult:
         L-infinity distance of the adversarial example; inf where none was found. For
         ``method="certified"``, the proven lower bound. A finite radius of any other method
         always belongs to a point at which another label was seen to win or, where no point
-        near it gives another label, to tie: 0 where the sample itself is such a tie.
+        near it gives another label, to tie, which breaks the property as well: 0 where the
+        sample itself is such a tie (in "lp" only with a tied target and no margin).
     adversarial_examples : ndarray of shape (n_samples, n_features)
         Confirmed by the estimator in its own precision; NaN where none.
     status : ndarray of str, shape (n_samples,)
@@ -299,10 +302,12 @@ def pointwise_robustness(
     rows = network.check_rows(X)
     bounds = check_bounds(bounds, rows.shape[1])
     check_within_bounds(rows, bounds)
-    if bounds is None and epsilon_max is None and method != "lp":
+    is_endless = bounds is None or not np.isfinite(bounds).all()
+    if is_endless and epsilon_max is None and method != "lp":
+        shown = "bounds=None" if bounds is None else "infinite bounds"
         raise ValueError(
-            f"Got bounds=None and epsilon_max=None, but expected one of them: method={method!r} "
-            "needs to know how far to search."
+            f"Got {shown} and epsilon_max=None, but expected finite bounds or an epsilon_max: "
+            f"method={method!r} needs to know how far to search."
         )
     labels = None if y is None else network.encode(y).cpu().numpy()
     if labels is not None and len(labels) != len(rows):
@@ -396,18 +401,18 @@ class _Chunk:
         self.scale = logits.abs().amax(dim=1).double().cpu().numpy()
         self.labels = predicted if labels is None else torch.as_tensor(labels).to(predicted)
         self.is_wrong = (predicted != self.labels).cpu().numpy()
-        self.is_tied = (logits == logits.amax(dim=1, keepdim=True)).sum(dim=1) > 1
-        self.is_tied = self.is_tied.cpu().numpy() & ~self.is_wrong
+        self.is_best = (logits == logits.amax(dim=1, keepdim=True)).cpu().numpy()
+        self.is_tied = (self.is_best.sum(axis=1) > 1) & ~self.is_wrong
         low, high = (-np.inf, np.inf) if bounds is None else bounds
         # Rounding the data to float32 may leave the domain: it is widened by as much.
         self.low = np.minimum(low, self.exact.numpy())
         self.high = np.maximum(high, self.exact.numpy())
 
-    def reach(self):
-        """Return the largest possible distance within domain and epsilon_max, as a float."""
-        center = self.exact.numpy()
-        across = np.max(np.maximum(center - self.low, self.high - center))
-        return float(min(across, self.epsilon_max))
+    def reach(self, index):
+        """Return the largest possible distances within domain and epsilon_max."""
+        center = self.exact.numpy()[index]
+        across = np.maximum(center - self.low[index], self.high[index] - center).max(axis=1)
+        return np.minimum(across, self.epsilon_max)
 
     def settle(self, index, points):
         """Return points in the network's precision inside the domain, and their distances."""
@@ -452,11 +457,16 @@ def _measure(
     records.keep(
         wrong, chunk.x[wrong].cpu().numpy(), np.zeros(len(wrong)), PointwiseStatus.MISCLASSIFIED
     )
-    tied, status = np.flatnonzero(chunk.is_tied), _AT_A_TIE.get(method, PointwiseStatus.FOUND)
+    is_tied = chunk.is_tied
+    if method == "lp" and options["targets"] not in ("runner-up", "all"):
+        is_tied = is_tied & chunk.is_best[:, options["targets"]]
+    if method == "lp" and options["margin"] > 0:
+        is_tied = np.zeros_like(is_tied)
+    tied, status = np.flatnonzero(is_tied), _AT_A_TIE.get(method, PointwiseStatus.FOUND)
     records.keep(tied, chunk.x[tied].cpu().numpy(), np.zeros(len(tied)), status)
     if method == "lp":
         records.optimum[tied] = 0.0
-    index = np.flatnonzero(~chunk.is_wrong & ~chunk.is_tied)
+    index = np.flatnonzero(~chunk.is_wrong & ~is_tied)
     if len(index) == 0:
         return records.arrays()
     if method in ("attack", "lbfgs"):
@@ -504,7 +514,8 @@ def _attack(chunk, records, index, attack, seed):
     start = time.perf_counter()
     attack = Ensemble() if attack is None else attack
     generator = torch.Generator(chunk.x.device).manual_seed(seed)
-    property = ClassificationRobustness(chunk.reach(), bounds=chunk.bounds)
+    epsilon = float(chunk.reach(index).max())
+    property = ClassificationRobustness(epsilon, bounds=chunk.bounds)
     x = chunk.x[index]
     outcome = attack.closest(chunk.network, property, x, chunk.labels[index], generator=generator)
     broken = outcome.broken.nonzero().squeeze(1).cpu().numpy()
@@ -512,17 +523,18 @@ def _attack(chunk, records, index, attack, seed):
     records.seconds[index] += (time.perf_counter() - start) / len(index)
 
 
-def _keep_near(chunk, records, index, points):
-    """Record points that break the property, or points just beyond."""
-    x = chunk.x[index].double()
-    moves, left = points.double() - x, np.arange(len(index))
+def _keep_near(chunk, records, index, points, status=PointwiseStatus.FOUND):
+    """Record points that break the property, or points just beyond; return where any did."""
+    x, kept = chunk.x[index].double(), np.zeros(len(index), dtype=bool)
+    moves = torch.as_tensor(points, dtype=torch.float64).to(x.device) - x
     # A tie breaks the property, but is no other label yet.
-    for beyond in (0.0, 1e-6, 1e-5, 1e-4, 1e-3):
+    for ties, beyond in itertools.product((False, True), (0.0, 1e-6, 1e-5, 1e-4, 1e-3)):
+        left = np.flatnonzero(~kept)
         if len(left) == 0:
-            return
+            break
         near = x[left] + (1 + beyond) * moves[left]
-        left = left[~_keep_confirmed(chunk, records, index[left], near, PointwiseStatus.FOUND)]
-    _keep_tied(chunk, records, index[left], points[left], PointwiseStatus.FOUND)
+        kept[left] = _keep_confirmed(chunk, records, index[left], near, status, ties=ties)
+    return kept
 
 
 def _keep_confirmed(chunk, records, index, points, status, ties=False):
@@ -534,18 +546,10 @@ def _keep_confirmed(chunk, records, index, points, status, ties=False):
     return is_other
 
 
-def _keep_tied(chunk, records, index, points, status):
-    """Record points at which another label at least ties, where nothing better is known."""
-    is_new = ~np.isfinite(records.radius[index])
-    is_new[is_new] = _keep_confirmed(
-        chunk, records, index[is_new], points[is_new], status, ties=True
-    )
-    return is_new
-
-
 def _certify(chunk, records, index, graph, is_radius):
     start = time.perf_counter()
-    limit = np.full(len(index), chunk.reach())
+    reach = chunk.reach(index)
+    limit = reach
     if not is_radius:
         limit = np.minimum(limit, records.radius[index])
     device = chunk.x.device
@@ -557,9 +561,15 @@ def _certify(chunk, records, index, graph, is_radius):
         torch.as_tensor(chunk.high[index], device=device),
         torch.as_tensor(limit, device=device),
     )
-    records.lower[index] = proven.cpu().numpy()
+    records.lower[index] = proven = proven.cpu().numpy()
     if is_radius:
         records.status[index] = PointwiseStatus.CERTIFIED
+    for ends, status in (
+        (reach < chunk.epsilon_max, PointwiseStatus.NOWHERE),
+        (reach == chunk.epsilon_max, PointwiseStatus.ABOVE),
+    ):
+        which = ends & (proven >= reach) & ~np.isfinite(records.radius[index])
+        records.status[index[which]] = status
     records.seconds[index] += (time.perf_counter() - start) / len(index)
 
 
@@ -667,7 +677,7 @@ def _solve(chunk, records, index, region, targets, status, *, solver, margin, ma
         left = np.setdiff1d(left, at[is_kept | ~is_solved])
         unconfirmed[at[is_kept]] = False
     left = np.flatnonzero(unconfirmed)
-    unconfirmed[left] = ~_keep_tied(chunk, records, index[left], found.points[left], status)
+    unconfirmed[left] = ~_keep_near(chunk, records, index[left], found.points[left], status)
     near = (status is PointwiseStatus.OPTIMAL) & (found.radius >= limit * (1 - 1e-5))
     ends[unconfirmed] = PointwiseStatus.UNCONFIRMED
     ends[unconfirmed & near] = PointwiseStatus.ABOVE
@@ -710,7 +720,7 @@ def _close(chunk, records, index, graph, *, tolerance, timeout, seed, **options)
     """Close the bracket of one sample by bisection with a complete verifier."""
     start = time.perf_counter()
     i, generator = index[0], torch.Generator(chunk.x.device).manual_seed(seed)
-    limit, verifier = chunk.reach(), Exact()
+    limit, verifier = float(chunk.reach(index)[0]), Exact()
     property = ClassificationRobustness(limit, bounds=chunk.bounds)
     state = verifier.encode(chunk.network, property, chunk.x.shape[1])
     high = min(limit, records.radius[i])
@@ -737,12 +747,19 @@ def _close(chunk, records, index, graph, *, tolerance, timeout, seed, **options)
                 status = PointwiseStatus.ABOVE if is_cut else PointwiseStatus.NOWHERE
                 break
         elif found.verdicts[0] == Verdict.FALSIFIED:
-            points = torch.as_tensor(found.counterexamples).to(chunk.x)
-            _keep_near(chunk, records, index, points)
+            _keep_near(chunk, records, index, found.counterexamples)
+            if records.radius[i] > epsilon:
+                # What wins lies beyond the ball, so that a tie inside of it is closer.
+                _keep_confirmed(
+                    chunk, records, index, found.counterexamples, PointwiseStatus.FOUND, ties=True
+                )
             _polish(chunk, records, index, graph, **options)
-            high = min(epsilon, records.radius[i])
-            if not np.isfinite(records.radius[i]):
+            before, high = high, records.radius[i]
+            if not np.isfinite(high):
                 status = PointwiseStatus.UNCONFIRMED
+                break
+            if known and high >= before:  # rounding hides what is closer
+                status = PointwiseStatus.UNDECIDED
                 break
         else:
             is_late = found.reasons[0] == Reason.TIME_OUT

@@ -1,5 +1,7 @@
 """Adversarial frequency and severity (Bastani et al.)."""
 
+import copy
+import threading
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -14,7 +16,7 @@ from skrobust.statistics import Interval, clopper_pearson, hoeffding
 
 __all__ = ["AdversarialFrequency", "AdversarialResult", "AdversarialSeverity"]
 
-_FAILED = (PointwiseStatus.FAILURE, PointwiseStatus.UNCONFIRMED)
+_FAILED = (PointwiseStatus.FAILURE, PointwiseStatus.UNCONFIRMED, PointwiseStatus.ROWS)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,8 +39,8 @@ class AdversarialResult(ScoreResult):
     status : ndarray of str, shape (n_samples,)
         How the search ended, as in `skrobust.pointwise.PointwiseStatus`.
     n_failed : int
-        Samples on which the method failed (numerically, or without a confirmed example). They
-        count as robust here, since a frequency counts what was found.
+        Samples on which the method failed (numerically, without a confirmed example, or at its
+        limit of rows). They count as robust here, since a frequency counts what was found.
     adversarial_examples : ndarray of shape (n_samples, n_features)
         NaN where none was found.
     """
@@ -63,6 +65,8 @@ class _AdversarialScorer(RobustnessScorer):
         targets="runner-up",
         bounds=(0.0, 1.0),
         solver="lazy",
+        margin=0.0,
+        max_rows=100,
         attack=None,
         confidence=0.95,
         chunk_size=64,
@@ -77,6 +81,8 @@ class _AdversarialScorer(RobustnessScorer):
         self.targets = targets
         self.bounds = bounds
         self.solver = solver
+        self.margin = margin
+        self.max_rows = max_rows
         self.attack = attack
         self.confidence = confidence
         self.chunk_size = chunk_size
@@ -118,23 +124,32 @@ class _AdversarialScorer(RobustnessScorer):
         return y
 
     def _pointwise(self, estimator, X, y):
-        """Return the pointwise result, the last one if it is of the same question."""
+        """Return the pointwise result; a recent one if it is of the same question."""
         question = {
             name: getattr(self, name)
-            for name in ("method", "targets", "bounds", "solver", "attack", "chunk_size")
+            for name in (
+                *("method", "targets", "bounds", "solver", "margin", "max_rows", "attack"),
+                "chunk_size",
+            )
         } | {"epsilon_max": float(self.epsilon), "random_state": self.random_state}
         network = as_network(estimator, input_shape=np.shape(X)[1:])
         key = joblib.hash((network.fingerprint(), network.check_rows(X), y, question))
-        if _latest.get("key") != key:
+        with _lock:
+            result = _recent.get(key)
+        if result is None:
             how = {"n_jobs": self.n_jobs, "memory": self.memory, "verbose": self.verbose}
             result = pointwise_robustness(estimator, X, y=y, **question, **how)
-            _latest.update(key=key, result=result)
-        return _latest["result"]
+            with _lock:
+                _recent[key] = result
+                for old in list(_recent)[:-_REMEMBERED]:
+                    del _recent[old]
+        return copy.deepcopy(result)  # so that nobody's changes reach the next one
 
 
 # The scorers of a multi-metric search are called one after the other on the same estimator and
-# data: the result of one call is all that needs to be remembered.
-_latest = {}
+# data: a few results, one for each pair of scorers, are all that needs to be remembered.
+_REMEMBERED = 4
+_recent, _lock = {}, threading.Lock()
 
 
 class AdversarialFrequency(_AdversarialScorer):
@@ -159,6 +174,10 @@ class AdversarialFrequency(_AdversarialScorer):
         Valid domain of the inputs.
     solver : {"lazy", "cvxpy"}, default="lazy"
         Of the linear programs.
+    margin : float, default=0.0
+        By how much the target's score must at least exceed the others, in "lp".
+    max_rows : int or None, default=100
+        Half-spaces of one linear program from where on it is given up; None sets no limit.
     attack : Attack or None, default=None
         For "attack" and "polished"; None is ``Ensemble()``.
     confidence : float, default=0.95
@@ -218,6 +237,10 @@ class AdversarialSeverity(_AdversarialScorer):
         Valid domain of the inputs.
     solver : {"lazy", "cvxpy"}, default="lazy"
         Of the linear programs.
+    margin : float, default=0.0
+        By how much the target's score must at least exceed the others, in "lp".
+    max_rows : int or None, default=100
+        Half-spaces of one linear program from where on it is given up; None sets no limit.
     attack : Attack or None, default=None
         For "attack" and "polished"; None is ``Ensemble()``.
     confidence : float, default=0.95

@@ -3,6 +3,7 @@
 import copy
 import itertools
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -505,15 +506,126 @@ def test_sample_at_which_labels_tie_has_radius_zero(method, solver):
     assert found.radius[1] > 0.2
 
 
-def test_tie_beside_which_no_other_label_wins_is_an_example():
-    # The scores are relu(1/2 - x) and 0: class 1 never wins, but ties from 1/2 on.
+def plateau():
+    """The scores are relu(1/2 - x) and 0: class 1 never wins, but ties from 1/2 on."""
     module = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2))
     module[0].weight.data, module[0].bias.data = torch.tensor([[-1.0]]), torch.tensor([0.5])
     module[2].weight.data, module[2].bias.data = torch.tensor([[1.0], [0.0]]), torch.zeros(2)
+    return TorchClassifier(module, 2)
+
+
+@pytest.mark.parametrize("attack", [None, PGD()], ids=["default", "far"])
+@pytest.mark.parametrize("method", ["lp", "polished", "attack", "bracket", "exact"])
+def test_tie_beside_which_no_other_label_wins_is_an_example(method, attack):
+    # PGD alone stops somewhere on the plateau; it is pulled to its edge.
+    found = pointwise_robustness(plateau(), [[0.25]], method=method, attack=attack, random_state=0)
+    assert found.radius[0] == pytest.approx(0.25, abs=1e-5)
+    assert found.status[0] == ("optimal" if method in ("lp", "exact") else "found")
+
+
+def test_nearer_tie_is_better_than_a_farther_win():
+    chunk = _radius._Chunk(
+        _radius.as_network(plateau(), input_shape=(1,)), np.array([[0.25]]), None, None, np.inf
+    )
+    records, index = _radius._Records(1, 1, np.float32), np.array([0])
+    records.keep(index, np.array([[0.9]]), np.array([0.65]), PointwiseStatus.FOUND)
+    assert _radius._keep_near(chunk, records, index, np.array([[0.5]])).all()
+    assert records.radius[0] == 0.25
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_logits_with_a_common_offset_tie_in_float32_and_no_radius_is_missed(offset):
+    module = copy.deepcopy(seeded(lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(),
+                                                        nn.Linear(6, 3)), 1))  # fmt: skip
+    module[2].bias.data += offset
+    model, X = TorchClassifier(module, 3), points(8, 4)
+    found = {
+        method: pointwise_robustness(model, X, method=method, random_state=0)
+        for method in ("lp", "attack", "polished", "exact")
+    }
+    radius = {method: result.radius for method, result in found.items()}
+    assert (radius["polished"] <= np.minimum(radius["lp"], radius["attack"])).all()
+    exact = found["exact"]
+    closed = exact.status == "optimal"
+    assert closed.any()
+    assert (exact.radius - exact.lower)[closed].max() <= 1e-3 * (1 + 1e-9)
+
+
+def test_tie_of_other_labels_or_with_a_margin_is_not_the_answer_of_the_program():
+    # Scores x1, x2 and 1 - x1 - x2 + 1/4: at (1/2, 1/2) the first two tie.
+    module = nn.Linear(2, 3)
+    module.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
+    module.bias.data = torch.tensor([0.0, 0.0, 1.25])
+    model, X = TorchClassifier(module, ["a", "b", "c"]), [[0.5, 0.5]]
+    for targets, margin, expected in (
+        ("runner-up", 0.0, 0.0), ("b", 0.0, 0.0), ("all", 0.0, 0.0),
+        ("c", 0.0, 0.25 / 3), ("b", 0.5, 0.25), ("runner-up", 0.5, 0.25),
+    ):  # fmt: skip
+        found = pointwise_robustness(model, X, targets=targets, margin=margin)
+        assert found.optimum[0] == pytest.approx(expected, abs=1e-9), (targets, margin)
+        assert found.bound[0] == pytest.approx(expected, abs=1e-9)
+
+
+def test_bounds_that_float32_rounds_outwards_hold_the_sample():
+    module = nn.Linear(2, 2)
+    module.weight.data = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    module.bias.data = torch.tensor([0.0, -0.5])
+    assert float(np.float32(0.3)) > 0.3
+    found = pointwise_robustness(TorchClassifier(module, 2), [[0.3, 0.3]], bounds=(0.0, 0.3))
+    assert found.status[0] == "optimal"
+    assert found.radius[0] == pytest.approx(0.05, abs=1e-5)
+
+
+def test_of_several_targets_the_closest_counts_and_the_weightiest_reason():
+    # From 1/4, label 1 wins from 1/2 on and label 2 nowhere.
+    module = nn.Linear(1, 3)
+    module.weight.data = torch.tensor([[0.0], [1.0], [0.0]])
+    module.bias.data = torch.tensor([0.5, 0.0, -5.0])
+    model = TorchClassifier(module, 3)
+    found = pointwise_robustness(model, [[0.25]], targets="all")
+    assert found.status[0] == "optimal"
+    assert found.bound[0] == found.optimum[0] == pytest.approx(0.25)
+    found = pointwise_robustness(model, [[0.25]], targets="all", epsilon_max=0.125)
+    assert found.status[0] == "above epsilon_max"
+    found = pointwise_robustness(model, [[0.25]], targets=2)
+    assert found.status[0] == "infeasible region"
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e7])
+def test_certified_finds_small_radii_in_large_domains(scale):
+    module = nn.Linear(2, 2).double()
+    module.weight.data = torch.tensor([[0.0, 0.0], [1.0, 0.0]]).double()
+    module.bias.data = torch.tensor([0.0, -0.5]).double()
     model = TorchClassifier(module, 2)
-    for method in ("lp", "polished", "attack"):
-        found = pointwise_robustness(model, [[0.25]], method=method, random_state=0)
-        assert found.radius[0] == pytest.approx(0.25, abs=1e-3), method
+    bounds = ([0.0, 0.0], [1.0, scale])
+    found = pointwise_robustness(model, [[0.25, 0.0]], method="certified", bounds=bounds)
+    assert 0.25 * (1 - 1e-3) <= found.radius[0] <= 0.25
+
+
+def test_certified_does_not_depend_on_the_other_samples_and_says_what_is_proven():
+    # No feature can move; up to 0.375 the sum stays below 1; up to 1/16 nothing was asked.
+    model, X = diagonal(), np.array([[0.25, 0.25], [0.375, 0.0]])
+    for bounds, options, status in (
+        ((X[0], X[0]), {}, "no adversarial example"),
+        ((0.0, 0.375), {}, "no adversarial example"),
+        ((0.0, 1.0), {"epsilon_max": 0.0625}, "above epsilon_max"),
+    ):
+        for method in ("certified", "bracket"):
+            options = {"method": method, "bounds": bounds, "random_state": 0, **options}
+            found = pointwise_robustness(model, X[:1], **options)
+            assert found.status.tolist() == [status], (bounds, method)
+    both = pointwise_robustness(model, X, method="certified")
+    one = pointwise_robustness(model, X[1:], method="certified")
+    assert both.radius[1] == one.radius[0]
+
+
+def test_threads_may_share_a_model():
+    model, X = TorchClassifier(seeded(perceptron), 3), points(24, 5)
+    expected = pointwise_robustness(model, X, epsilon_max=0.2, chunk_size=2)
+    for _ in range(3):
+        with joblib.parallel_config(backend="threading"):
+            found = pointwise_robustness(model, X, epsilon_max=0.2, chunk_size=2, n_jobs=4)
+        np.testing.assert_array_equal(found.radius, expected.radius)
 
 
 class Scaled(nn.Module):
@@ -621,6 +733,8 @@ def test_result_is_readable():
         ({"y": [0]}, "Got y of length 1, but expected 2"),
         ({"y": [0, 5]}, "expected labels among the estimator's classes"),
         ({"bounds": None, "method": "attack"}, "Got bounds=None and epsilon_max=None"),
+        ({"bounds": (0, np.inf), "method": "certified"}, "Got infinite bounds and epsilon_max"),
+        ({"bounds": (-np.inf, 1), "method": "exact"}, "expected finite bounds or an epsilon_max"),
         ({"chunk_size": 0}, "Got chunk_size=0"),
         ({"max_rows": 0}, "Got max_rows=0"),
         ({"tolerance": 0.0}, r"Got tolerance=0.0, but expected a finite number in \(0"),
@@ -630,6 +744,22 @@ def test_result_is_readable():
 def test_bad_input(options, message):
     with pytest.raises(ValueError, match=message):
         pointwise_robustness(diagonal(), [[0.25, 0.25], [0.5, 0.25]], **options)
+
+
+def test_samples_and_modules_that_do_not_fit_are_refused_by_name():
+    for method in ("lp", "attack"):
+        with pytest.raises(ValueError, match="samples of 3 features, which the module does not"):
+            pointwise_robustness(diagonal(), [[0.25, 0.25, 0.5]], method=method)
+    with pytest.raises(ValueError, match=r"outputs of shape \(1, 2\) for one sample"):
+        pointwise_robustness(TorchClassifier(nn.Linear(2, 2), 3), [[0.25, 0.25]])
+    with pytest.raises(ValueError, match=r"classes \[0\], but expected at least two"):
+        pointwise_robustness(TorchClassifier(nn.Linear(2, 1), 1), [[0.25, 0.25]])
+    with pytest.raises(UnsupportedModelError, match="bfloat16, but expected"):
+        pointwise_robustness(TorchClassifier(nn.Linear(2, 2).bfloat16(), 2), [[0.25, 0.25]])
+    module = nn.Linear(2, 2)
+    module.bias.data[0] = torch.nan
+    with pytest.raises(UnsupportedModelError, match="returns NaN or infinity"):
+        pointwise_robustness(TorchClassifier(module, 2), [[0.25, 0.25]])
 
 
 def test_what_is_not_piecewise_linear_is_refused_but_attacked():

@@ -8,8 +8,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
 
 import skrobust.scorers._adversarial as module
+from skrobust import RobustClassifier
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.pointwise import pointwise_robustness
+from skrobust.pointwise._linear_program import LazyPrograms
 from skrobust.scorers import AdversarialFrequency, AdversarialSeverity
 
 EPSILON = 0.06
@@ -23,7 +25,7 @@ def linear(digits):
 
 @pytest.fixture(autouse=True)
 def forget():
-    module._latest.clear()
+    module._recent.clear()
 
 
 def test_both_are_read_from_the_radius(linear):
@@ -92,6 +94,73 @@ def test_two_scorers_share_one_computation(linear, monkeypatch):
     AdversarialFrequency(EPSILON / 2)(model, X)
     AdversarialSeverity(EPSILON)(model, X)
     assert len(calls) == 5
+
+
+def test_pairs_of_scorers_share_in_any_order(linear, monkeypatch):
+    model, X, _ = linear
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(kwargs["epsilon_max"])
+        return pointwise_robustness(*args, **kwargs)
+
+    monkeypatch.setattr(module, "pointwise_robustness", counted)
+    for scorer in (AdversarialFrequency, AdversarialSeverity):
+        for epsilon in (0.03, 0.06):
+            scorer(epsilon)(model, X)
+    assert calls == [0.03, 0.06]
+
+
+def test_what_is_shared_is_of_the_same_model_data_and_labels_and_nobody_elses(linear):
+    model, X, y = linear
+    other = LogisticRegression(C=100.0).fit(X, y)
+    scorer = AdversarialFrequency(EPSILON)
+    alone = {}
+    for name, estimator in (("model", model), ("other", other)):
+        module._recent.clear()
+        alone[name] = scorer.evaluate(estimator, X)
+    assert alone["model"].frequency != alone["other"].frequency
+    assert scorer(model, X) == alone["model"].score
+    assert scorer(other, X) == alone["other"].score
+    assert scorer(model, X[:30]) != alone["model"].score
+    by_label = AdversarialFrequency(EPSILON, reference="label")
+    wrong = np.roll(y, 1)
+    assert by_label(model, X, y) != by_label(model, X, wrong)
+    # A result may be changed by whoever asked for it.
+    first = scorer.evaluate(model, X)
+    first.radius[:] = 0.0
+    assert scorer.evaluate(model, X).frequency == alone["model"].frequency < 1.0
+
+
+def test_samples_on_which_the_method_fails_are_counted(linear, monkeypatch):
+    model, X, _ = linear
+    solve = LazyPrograms.solve
+
+    def failing(self, *args):
+        if (self.centers == X[3]).all(axis=1).any():
+            raise RuntimeError("injected")
+        return solve(self, *args)
+
+    whole = AdversarialFrequency(EPSILON).evaluate(model, X)
+    assert whole.n_failed == 0
+    module._recent.clear()
+    monkeypatch.setattr(LazyPrograms, "solve", failing)
+    found = AdversarialFrequency(EPSILON).evaluate(model, X)
+    assert found.n_failed == 1 and found.status[3] == "numerical failure"
+    others = np.arange(len(X)) != 3
+    np.testing.assert_array_equal(found.radius[others], whole.radius[others])
+
+
+def test_row_limit_and_margin_reach_the_programs(digits):
+    X, _, y, _ = digits
+    model = RobustClassifier(hidden_layer_sizes=(20,), max_epochs=3, random_state=0)
+    model.fit(X[:300], y[:300])
+    free = AdversarialFrequency(0.3).evaluate(model, X[:20])
+    limited = AdversarialFrequency(0.3, max_rows=1).evaluate(model, X[:20])
+    assert free.n_failed == 0 < limited.n_failed == (limited.status == "row limit").sum()
+    wider = AdversarialFrequency(0.3, margin=0.05).evaluate(model, X[:20])
+    both = np.isfinite(wider.radius) & np.isfinite(free.radius)
+    assert both.any() and (wider.radius > free.radius)[both].all()
 
 
 def test_in_a_search_with_jobs(linear):
