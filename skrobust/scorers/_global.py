@@ -33,6 +33,7 @@ from skrobust.statistics import (
 )
 from skrobust.verification import Bounds, lower_bounds
 from skrobust.verification._query import outer_ball
+from skrobust.verification._relaxation import NUMBERS_AT_ONCE
 
 __all__ = ["GlobalRobustness", "GlobalRobustnessResult", "QuantitativeRobustnessResult"]
 
@@ -476,9 +477,6 @@ def _probabilities(model, x):
     return torch.softmax(model.replay(x).double(), dim=1)
 
 
-_CHUNK = 2**22  # numbers in the largest array of one chunk of bounds
-
-
 def _bounded_change(state, rows, labels, seed, *, property, attack, bounds):
     """Add proved bounds of the change to what is found."""
     model = state.network
@@ -486,7 +484,7 @@ def _bounded_change(state, rows, labels, seed, *, property, attack, bounds):
     x = model.rows(rows)
     n_classes = state.graph.n_classes
     size = n_classes**2 * max(node.size for node in state.graph.nodes)
-    parts = x.split(max(1, _CHUNK // size))
+    parts = x.split(max(1, NUMBERS_AT_ONCE // size))
     reach = [_probability_bounds(state, part, bounds) for part in parts]
     least, most = (torch.cat(side) for side in zip(*reach, strict=True))
     before = _probabilities(model, x)

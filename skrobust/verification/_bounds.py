@@ -7,6 +7,7 @@ from skrobust._validation import check_choice, check_integer
 from skrobust.verification._base import Reason, Stopwatch, Verification, Verifier, at_reference
 from skrobust.verification._query import make_query
 from skrobust.verification._relaxation import (
+    NUMBERS_AT_ONCE,
     check_finite,
     crown,
     farthest,
@@ -20,7 +21,6 @@ from skrobust.verification._relaxation import (
 __all__ = ["Bounds", "bound_rows", "lower_bounds", "proved_radius", "reference_error"]
 
 _METHODS = ("ibp", "crown", "alpha-crown")
-_CHUNK = 2**23  # numbers in the largest array of one chunk of points
 _HALVINGS = 6  # of the distance from a reference point, to find what slopes prove
 
 
@@ -194,7 +194,7 @@ def _bound(relaxation, A, shift, slope, nearest, method, n_steps, watch):
 def _in_parts(relaxation, rows, sample, options, n_steps, watch):
     """Run `optimised` on pairs of ball and row, as many at a time as memory allows."""
     total = sum(node.size for node in relaxation.graph.nodes)
-    step = max(1, 2 * _CHUNK // total)
+    step = max(1, 2 * NUMBERS_AT_ONCE // total)
     parts = []
     for start in range(0, len(rows), step):
         at = slice(start, start + step)

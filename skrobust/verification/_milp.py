@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 
 from skrobust.networks._piecewise_linear import Clamp, MaxPool, Relu
-from skrobust.verification._relaxation import Units, farthest
+from skrobust.verification._relaxation import NUMBERS_AT_ONCE, Units, farthest
 
 __all__ = ["Outcome", "Program", "affine_maps"]
 
@@ -18,7 +18,6 @@ _TOLERANCE = 1e-9  # of HiGHS, in each constraint and in the reduced costs
 # wrong by its tolerance in each constraint, which what follows in the network multiplies.
 _MARGIN = 1e-6
 _ROUNDING = 1e-14  # of the shift of a row, relative to the numbers in it
-_CHUNK = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ def affine_maps(graph):
 def _affine_map(graph, j):
     size = graph.nodes[j].size
     largest = max(node.size for node in graph.nodes)
-    step = max(1, _CHUNK // largest)
+    step = max(1, NUMBERS_AT_ONCE // largest)
     matrices, constants = {}, []
     for start in range(0, size, step):
         count = min(step, size - start)

@@ -41,6 +41,7 @@ from skrobust.networks._piecewise_linear import (
 )
 
 __all__ = [
+    "NUMBERS_AT_ONCE",
     "Climb",
     "Lines",
     "PoolLines",
@@ -65,7 +66,9 @@ __all__ = [
 ]
 
 _UNIT = 2.0**-53
-_CHUNK = 2**23  # numbers in the largest array of one backward pass: 64 MB
+# In the largest array of one pass. Larger ones are handed back to the system each time, and to
+# get their memory again takes longer than to work on it.
+NUMBERS_AT_ONCE = 2**20
 
 
 def check_finite(graph):
@@ -82,7 +85,7 @@ def check_finite(graph):
 def points_at_once(graph):
     """Return how many balls can be bounded together, two rows for each class, in memory."""
     largest = max(node.size for node in graph.nodes)
-    return max(1, _CHUNK // (largest * 2 * graph.n_classes))
+    return max(1, NUMBERS_AT_ONCE // (largest * 2 * graph.n_classes))
 
 
 # ---- rounding ----------------------------------------------------------------------------
@@ -592,7 +595,7 @@ def tighten(built, j, sample, unit, n_steps=0, watch=None):
     """
     node = built.graph.nodes[j]
     largest = max(n.size for n in built.graph.nodes[: j + 1])
-    step = max(1, _CHUNK // (2 * largest))
+    step = max(1, NUMBERS_AT_ONCE // (2 * largest))
     low, high = built.lows[j].flatten(1).clone(), built.highs[j].flatten(1).clone()
     for start in range(0, len(sample), step):
         if watch is not None and watch.left == 0:

@@ -298,7 +298,7 @@ def test_points_that_cannot_move_are_decided_by_the_network_itself():
 
 
 def test_more_points_than_fit_in_one_chunk(monkeypatch):
-    monkeypatch.setattr("skrobust.verification._bounds._CHUNK", 1)
+    monkeypatch.setattr("skrobust.verification._relaxation.NUMBERS_AT_ONCE", 1)
     x, labels = torch.tensor([[0.7], [0.9], [0.52]]), torch.tensor([0, 0, 0])
     found = Bounds().verify(line(), ClassificationRobustness(0.1), x, labels)
     assert found.verdicts.tolist() == ["verified", "verified", "unknown"]

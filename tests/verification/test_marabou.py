@@ -507,7 +507,7 @@ def test_what_cannot_be_encoded_is_refused_first(replaced):
         )
     broken = nn.Linear(2, 2).requires_grad_(False)
     broken.weight[0, 0] = torch.nan
-    with pytest.raises(UnsupportedModelError, match="nan"):
+    with pytest.raises(UnsupportedModelError, match="NaN"):
         Marabou().verify(Network(broken, np.arange(2), 2), CR(0.1), x, labels)
     assert started == []
 
