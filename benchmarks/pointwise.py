@@ -29,6 +29,7 @@ from skrobust.pointwise._linear_region import linear_region
 
 EPSILON = 20 / 255
 MAX_ROWS = 100  # the default of pointwise_robustness
+RUNS = 5
 METHODS = ("lbfgs", "attack", "lp", "polished")
 
 
@@ -68,7 +69,17 @@ def problems(graph, X):
 
 
 def lazy(graph, X, limit):
-    """Solve the programs; their seconds include those of the regions, and are of the processor."""
+    """Solve the programs; their seconds include those of the regions, and are of the processor.
+
+    Medians of several runs, since one of them takes less than the machine's other work lasts.
+    """
+    runs = [one_lazy(graph, X, limit) for _ in range(RUNS)]
+    found = runs[0]
+    found.seconds[:] = np.median([run.seconds for run in runs], axis=0)
+    return found
+
+
+def one_lazy(graph, X, limit):
     start = time.perf_counter()
 
     def solve():

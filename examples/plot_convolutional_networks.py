@@ -12,8 +12,8 @@ networks of Bastani et al., as small as 8 by 8 pixels ask for.
 # ("networks in the network"), with batch norm and an average over the image as the outputs.
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
+import torch
 from sklearn.model_selection import train_test_split
 from torch import nn
 
@@ -54,26 +54,28 @@ def network_in_network(width=16, n_classes=10):
     )
 
 
+torch.manual_seed(0)  # of the initial weights
 X, y = load_digits(return_X_y=True)
-X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=60, random_state=0)
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=40, random_state=0)
 models = {
     name: RobustClassifier(
-        module, input_shape=(1, 8, 8), max_epochs=20, lr=5e-3, random_state=0
+        module, input_shape=(1, 8, 8), max_epochs=15, lr=5e-3, random_state=0
     ).fit(X_train, y_train)
     for name, module in (("LeNet", lenet()), ("network in network", network_in_network()))
 }
 
 # %%
-# The region of an input often holds no point of another label at all, so that the linear program
-# over it, ``method="lp"``, says little; "polished" goes on in the regions of the adversarial
-# examples that attacks find. "certified" is a proven lower bound of the distance.
+# The linear program over the region of each input, ``method="lp"``, is exact there, but the
+# regions of convolutional networks are small, and few hold a point of another label.
+# "polished" goes on in the regions of the adversarial examples that attacks find. "certified" is a
+# proven lower bound of the distance.
 
 EPSILON = 0.1
 rows, found = [], {}
 for name, model in models.items():
     for method in ("lp", "attack", "polished", "certified"):
         result = pointwise_robustness(
-            model, X_test, method=method, targets="all", epsilon_max=0.3, random_state=0
+            model, X_test, method=method, targets="all", epsilon_max=0.2, random_state=0
         )
         found[f"{name}, {method}"] = result
         if method == "certified":
@@ -86,7 +88,6 @@ for name, model in models.items():
                 "method": method,
                 "frequency": within.mean(),
                 "severity": result.radius[within].mean() if within.any() else EPSILON,
-                "no label in region": np.mean(result.status == "infeasible region"),
             }
         )
 print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))

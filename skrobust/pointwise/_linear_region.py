@@ -121,29 +121,19 @@ class LinearRegion:
         -------
         Tensor of shape (k, n_features)
         """
-        device = self.x.device
-        owner, place, row = (
-            torch.as_tensor(v, dtype=torch.long, device=device).contiguous()
-            for v in (owner, place, row)
-        )
-        weight = (
-            torch.ones(len(row), dtype=torch.float64, device=device)
-            if weight is None
-            else (torch.as_tensor(weight, dtype=torch.float64, device=device))
-        )
-        starts = torch.as_tensor(self._starts[1:], device=device)
-        block = torch.bucketize(row, starts, right=True)
+        owner, place, row = (np.asarray(v, dtype=np.int64) for v in (owner, place, row))
+        weight = np.ones(len(row)) if weight is None else np.asarray(weight, dtype=float)
+        block = np.searchsorted(self._starts[1:], row, side="right")
         # Sums that start deepest come first, so that on the way back those at hand are always
         # the first ones.
-        sources = [self.graph.nodes[i].inputs[0] for i in self.graph.piecewise]
-        depth = torch.zeros(len(owner), dtype=torch.long, device=device)
-        if len(row):
-            depth.scatter_reduce_(0, place, torch.as_tensor(sources, device=device)[block], "amax")
+        sources = np.array([self.graph.nodes[i].inputs[0] for i in self.graph.piecewise], int)
+        depth = np.zeros(len(owner), dtype=np.int64)
+        np.maximum.at(depth, place, sources[block])
         if outputs is not None:
-            depth[(outputs != 0).any(dim=1)] = len(self.graph.nodes) - 1
-        order = depth.argsort(descending=True, stable=True)
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=device)
+            depth[(outputs != 0).any(dim=1).cpu().numpy()] = len(self.graph.nodes) - 1
+        order = np.argsort(-depth, kind="stable")
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
         largest = max(node.size for node in self.graph.nodes)
         step = max(8, _PULL_NUMBERS // largest)
         parts = []
@@ -158,11 +148,11 @@ class LinearRegion:
                 )
             )
         sums = torch.cat(parts) if len(parts) > 1 else parts[0]
-        return sums if (rank.diff() > 0).all() else sums[rank]
+        return sums if (np.diff(rank) > 0).all() else sums[rank]
 
     def _pull_back(self, owner, depth, terms, outputs):
         """Return gradients by the input; `depth` does not increase."""
-        graph = self.graph
+        graph, device = self.graph, self.x.device
         place, row, weight, block = terms
         readers = {}
         for b, i in enumerate(graph.piecewise):
@@ -180,7 +170,11 @@ class LinearRegion:
                 count = int(place[here].max()) + 1
                 decision = self._of(i, owner[:count])
                 seed = graph.nodes[i].seeds(
-                    decision, place[here], row[here] - int(self._starts[b]), weight[here]
+                    decision,
+                    *(
+                        torch.as_tensor(v, device=device)
+                        for v in (place[here], row[here] - self._starts[b], weight[here])
+                    ),
                 )
                 pending[j] = _padded_sum(pending.get(j), seed)
             gradient = pending.pop(j, None) if j > 0 else None

@@ -47,9 +47,12 @@ class _Rows:
     ----------
     A, b, scale : ndarray of shape (K, M, n_features), (K, M) and (K, M)
         Scaled to an L1 norm of 1, and by what; places without a row hold 0 >= -1.
+    used : list of ndarray of shape (n_rows, n_features)
+        The part of A that holds the rows of each program.
     """
 
     def __init__(self, K, n_features):
+        self.used = [np.zeros((0, n_features))] * K
         self.A, self.b, self.scale = (np.zeros((K, 0, *end)) for end in ((n_features,), (), ()))
         self.widen(_ROWS)
 
@@ -60,6 +63,7 @@ class _Rows:
         A, b, scale = np.zeros((K, M, n_features)), np.full((K, M), -1.0), np.ones((K, M))
         A[:, :old], b[:, :old], scale[:, :old] = self.A, self.b, self.scale
         self.A, self.b, self.scale = A, b, scale
+        self.used = [part[: len(used)] for part, used in zip(A, self.used, strict=True)]
 
 
 @dataclass(eq=False)
@@ -180,6 +184,8 @@ class BoxPrograms:
         rows.b[home, place] = b / scale
         rows.scale[home, place] = scale
         self.n_rows += counts
+        for k in np.flatnonzero(counts).tolist():
+            rows.used[self.home[k]] = rows.A[self.home[k], : self.n_rows[k]]
         return place
 
     def change(self, owner, place, b):
@@ -226,19 +232,19 @@ class BoxPrograms:
         self.wanted[at] = (y[at] * self.rows.b[self.home[at]]).sum(axis=1)
 
     def _each(self, at):
-        """Return, for the programs `at`, their number and their rows.
+        """Return, for the programs `at`, their numbers and their rows.
 
-        Program by program: to read the rows is what takes time, and most have few.
+        Products with rows are computed program by program: to read the rows is what takes time,
+        and most programs have few.
         """
-        homes, counts = self.home[at].tolist(), self.n_rows[at].tolist()
-        for k, home, m in zip(at.tolist(), homes, counts, strict=True):
-            yield k, m, self.rows.A[home, :m]
+        used = self.rows.used
+        return zip(at.tolist(), [used[home] for home in self.home[at].tolist()], strict=True)
 
     def _sums(self, at, y):
         """Return sums of rows with weights y of shape (K, M); zeros but for the programs `at`."""
         sums = np.zeros_like(self.r)
-        for k, m, A in self._each(at):
-            np.dot(y[k, :m], A, out=sums[k])
+        for k, rows in self._each(at):
+            np.dot(y[k, : len(rows)], rows, out=sums[k])
         return sums
 
     def _dense(self):
@@ -314,9 +320,10 @@ class BoxPrograms:
         point = self.side * sizes
         point[k_free, j_free] = 0.0
         at_work = np.flatnonzero(is_open)
-        missing = b.copy()
-        for k, m, rows in self._each(at_work):
-            missing[k, :m] -= rows @ point[k]
+        reached = np.zeros_like(b)
+        for k, rows in self._each(at_work):
+            np.dot(rows, point[k], out=reached[k, : len(rows)])
+        missing = b - reached
         columns = np.zeros((K, P, M))
         columns[k_free, p_free] = self.rows.A[self.home[k_free], :M, j_free]
         basis = np.zeros((K, P, P))
@@ -507,7 +514,7 @@ def _roots(size, reach, wanted, start, is_open=True):
     for _ in range(200):
         sizes = np.minimum(reach, radius[:, None])
         gap = wanted - _dots(size, sizes)
-        left &= gap > 1e-15 * np.abs(wanted)
+        left &= gap > 1e-14 * np.abs(wanted)
         if not left.any():
             break
         slope = _dots(size, (sizes < reach).astype(float))
