@@ -25,7 +25,7 @@ _FEW_ROWS = 200  # from here on, HiGHS is faster than dense steps in NumPy
 _SETTLED = 1 + FAILURE
 _FEASIBLE = 1e-9  # slack, relative to the largest output, or the largest input of the same node
 _ROUNDING = 1e-6  # of the tolerance of earlier nodes, where one cancels all that comes in
-_PARTS = 7  # what has come so far is dealt with when it is one in so many of the programs
+_PARTS = 3  # what has come so far is dealt with when it is one in so many of the programs
 
 
 @dataclass(frozen=True, eq=False)
