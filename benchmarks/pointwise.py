@@ -30,7 +30,7 @@ from skrobust.pointwise._linear_region import linear_region
 
 EPSILON = 20 / 255
 MAX_ROWS = 100  # the default of pointwise_robustness
-RUNS = 5
+RUNS = 15
 METHODS = ("lbfgs", "attack", "lp", "polished")
 
 

@@ -21,6 +21,7 @@ from skrobust.pointwise._program import (
 __all__ = ["LazyPrograms", "Solutions", "StatedPrograms", "closest_by_half_spaces"]
 
 _ROWS_AT_A_TIME = 24
+_SUMS = 2  # rows up to which many are added as one
 _FEW_ROWS = 200  # from here on, HiGHS is faster than dense steps in NumPy
 _SETTLED = 1 + FAILURE
 _FEASIBLE = 1e-9  # slack, relative to the largest output, or the largest input of the same node
@@ -254,7 +255,7 @@ class LazyPrograms:
         is_many = np.count_nonzero(chosen, axis=1) > limits
         # At first, all in one sum: that costs a single backward pass, and often is enough to
         # pass the limit.
-        is_sum = is_many & (n_rows == 1)
+        is_sum = is_many & (n_rows <= _SUMS)
         for i in np.flatnonzero(is_many & ~is_sum):
             rows = np.flatnonzero(chosen[i])
             chosen[i] = False
