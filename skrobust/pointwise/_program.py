@@ -59,11 +59,13 @@ class _Rows:
     def widen(self, M):
         """Make room for that many rows in each program."""
         K, old, n_features = self.A.shape
-        # Memory that holds zeros is not touched before it is used.
         A, b, scale = np.zeros((K, M, n_features)), np.full((K, M), -1.0), np.ones((K, M))
-        A[:, :old], b[:, :old], scale[:, :old] = self.A, self.b, self.scale
+        b[:, :old], scale[:, :old] = self.b, self.scale
+        # Memory that holds zeros is not touched before it is used: most programs have few rows.
+        for k, used in enumerate(self.used):
+            A[k, : len(used)] = used
+            self.used[k] = A[k, : len(used)]
         self.A, self.b, self.scale = A, b, scale
-        self.used = [part[: len(used)] for part, used in zip(A, self.used, strict=True)]
 
 
 @dataclass(eq=False)
