@@ -6,7 +6,7 @@ from joblib import Parallel, delayed
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_memory
 
-__all__ = ["evaluate_in_chunks"]
+__all__ = ["evaluate_in_chunks", "model_key"]
 
 
 def evaluate_in_chunks(
@@ -80,6 +80,12 @@ def evaluate_in_chunks(
         if on_part is not None:
             on_part(part)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def model_key(model, rows):
+    """Return what tells a model from others: what it is made of, and what it does."""
+    few = model.replay(model.rows(rows[:64])).double().cpu().numpy()
+    return model.fingerprint(), few
 
 
 def _measure(measure, model, rows, labels, seed, key):

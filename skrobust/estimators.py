@@ -613,31 +613,10 @@ class TorchClassifier(_LogitsClassifier):
     def _network(self, input_shape=None):
         check_instance("module", self.module, torch.nn.Module, "torch.nn.Linear(784, 10)")
         shape = self.input_shape if self.input_shape is not None else input_shape
-        if shape is None:
-            return Network(self.module, self.classes_)
-        module, n_features = self.module, int(np.prod(shape))
-        if len(shape) > 1:
-            module = torch.nn.Sequential(torch.nn.Unflatten(1, tuple(shape)), module)
-        network = Network(module, self.classes_, n_features)
-        self._check_outputs(network)
-        return network
-
-    def _check_outputs(self, network):
-        """Raise a ValueError if the module does not map rows of that length to the classes."""
-        row = torch.zeros(1, network.n_features, dtype=network.dtype, device=network.device)
-        try:
-            with torch.no_grad():
-                logits = network(row)
-        except RuntimeError as error:
-            raise ValueError(
-                f"Got samples of {network.n_features} features, which the module does not take: "
-                f"{error}"
-            ) from error
-        if logits.shape != (1, len(network.classes)):
-            raise ValueError(
-                f"Got a module with outputs of shape {tuple(logits.shape)} for one sample, but "
-                f"expected (1, {len(network.classes)}): one logit for each of classes."
-            )
+        if shape is None or len(shape) == 1:
+            return Network(self.module, self.classes_, _n_features(self.module))
+        shaped = torch.nn.Sequential(torch.nn.Unflatten(1, tuple(shape)), self.module)
+        return Network(shaped, self.classes_, int(np.prod(shape)))
 
     def _logits(self, X):
         X = check_array(X, dtype=[np.float64, np.float32], allow_nd=True)
@@ -645,7 +624,20 @@ class TorchClassifier(_LogitsClassifier):
         check_within_bounds(X.reshape(len(X), -1), check_bounds(self.bounds))
         rows = network.rows(X)
         with torch.no_grad():
-            return torch.cat([network(part) for part in rows.split(1024)]).cpu().numpy()
+            logits = torch.cat([network(part) for part in rows.split(1024)])
+        if logits.shape != (len(X), len(self.classes_)):
+            raise ValueError(
+                f"Got a module with outputs of shape {tuple(logits.shape)}, but expected "
+                f"({len(X)}, {len(self.classes_)}): one logit for each of classes."
+            )
+        return logits.cpu().numpy()
+
+
+def _n_features(module):
+    """Return how many features a module takes, where its first layer tells."""
+    while isinstance(module, torch.nn.Sequential) and len(module):
+        module = module[0]
+    return module.in_features if isinstance(module, torch.nn.Linear) else None
 
 
 @as_network.register(RobustClassifier)

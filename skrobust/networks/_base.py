@@ -44,16 +44,9 @@ class Network:
         self.module = module.eval()
         self.classes = np.asarray(classes)
         self.n_features = n_features
-        first = next(module.parameters(), torch.empty(0))
+        floats = (part for part in module.parameters() if part.is_floating_point())
+        first = next(floats, torch.empty(0))
         self.dtype, self.device = first.dtype if dtype is None else dtype, first.device
-        if self.dtype not in (torch.float32, torch.float64):
-            raise UnsupportedModelError(
-                f"Got a network of {self.dtype}, but expected torch.float32 or torch.float64."
-            )
-        if len(self.classes) < 2:
-            raise ValueError(
-                f"Got a classifier of classes {self.classes.tolist()}, but expected at least two."
-            )
         self.probabilistic = probabilistic
         self._replay = replay
 

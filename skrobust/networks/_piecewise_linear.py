@@ -70,6 +70,15 @@ def piecewise_linear(network, n_features=None):
         module = network
         first = next(module.parameters(), torch.empty(0))
         dtype, device = first.dtype, first.device
+    if dtype not in (torch.float32, torch.float64):
+        raise UnsupportedModelError(
+            f"Got a network of {dtype}, but expected torch.float32 or torch.float64."
+        )
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise UnsupportedModelError(
+            "Got a scripted or traced module, whose operations cannot be read, but expected the "
+            "module that it was made from."
+        )
     if n_features is None:
         raise ValueError("Got n_features=None, but expected the number of entries of a row.")
     tracer = _Tracer(module)
@@ -205,8 +214,7 @@ class _Tracer(TorchFunctionMode):
         """
         frame = sys._getframe(1)
         while frame is not None:
-            first = frame.f_code.co_varnames[:1]
-            owner = frame.f_locals.get(first[0]) if first else None
+            owner = frame.f_locals.get("self")
             if id(owner) in self.names:
                 return self.names[id(owner)]
             frame = frame.f_back

@@ -55,8 +55,9 @@ def _bisect(graph, x, labels, low, high, proven, limit, refine):
         upper[left[~holds]] = radius[left[~holds]]
         between = torch.where(upper < torch.inf, (proven + upper) / 2, 2 * proven)
         radius = torch.minimum(between, limit)
-        is_open = (proven < limit) & (upper - proven > precision * upper)
-        left = left[(is_open & (upper > _SMALLEST * limit))[left]]
+        is_closed = (upper < torch.inf) & (upper - proven <= precision * upper)
+        is_open = ~is_closed & (proven < limit) & (upper > _SMALLEST * limit)
+        left = left[is_open[left]]
     return proven
 
 

@@ -422,7 +422,7 @@ class StatedPrograms:
         problem = cp.Problem(cp.Minimize(radius), constraints)
         try:
             problem.solve(solver=cp.HIGHS)
-        except cp.error.SolverError:
+        except (cp.error.SolverError, ValueError):  # the latter for a solution of no status
             return "failure", 0.0, np.nan
         if problem.status in (cp.INFEASIBLE, "infeasible_or_unbounded"):
             return "infeasible", np.inf, np.nan

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from skrobust._ball import Ball
-from skrobust._evaluation import evaluate_in_chunks
+from skrobust._evaluation import evaluate_in_chunks, model_key
 from skrobust._validation import (
     check_bounds,
     check_choice,
@@ -299,6 +299,10 @@ def pointwise_robustness(
     if timeout is not None:
         check_real("timeout", timeout, low=0, closed="neither")
     network = as_network(estimator, input_shape=np.shape(X)[1:])
+    if len(network.classes) < 2:
+        raise ValueError(
+            f"Got a classifier of classes {network.classes.tolist()}, but expected at least two."
+        )
     rows = network.check_rows(X)
     bounds = check_bounds(bounds, rows.shape[1])
     check_within_bounds(rows, bounds)
@@ -332,7 +336,7 @@ def pointwise_robustness(
         network,
         rows,
         labels,
-        fingerprint=network.fingerprint,
+        fingerprint=partial(model_key, network, rows),
         chunk_size=chunk_size,
         random_state=random_state,
         n_jobs=n_jobs,
@@ -397,6 +401,11 @@ class _Chunk:
         self.x = network.rows(rows)
         self.exact = self.x.double().cpu()
         logits = network.replay(self.x)
+        if logits.shape != (len(rows), len(network.classes)):
+            raise ValueError(
+                f"Got a module with outputs of shape {tuple(logits.shape)}, but expected "
+                f"({len(rows)}, {len(network.classes)}): one logit for each of classes."
+            )
         predicted = logits.argmax(dim=1)
         self.scale = logits.abs().amax(dim=1).double().cpu().numpy()
         self.labels = predicted if labels is None else torch.as_tensor(labels).to(predicted)
@@ -724,10 +733,15 @@ def _close(chunk, records, index, graph, *, tolerance, timeout, seed, **options)
     property = ClassificationRobustness(limit, bounds=chunk.bounds)
     state = verifier.encode(chunk.network, property, chunk.x.shape[1])
     high = min(limit, records.radius[i])
+    is_cut = limit >= chunk.epsilon_max
+    nothing = PointwiseStatus.ABOVE if is_cut else PointwiseStatus.NOWHERE
     status = PointwiseStatus.OPTIMAL
     # Where nothing is found yet, the whole ball is asked for first.
     while high - records.lower[i] > tolerance or not np.isfinite(records.radius[i]):
         known = np.isfinite(records.radius[i])
+        if not known and records.lower[i] >= limit:
+            status = nothing
+            break
         epsilon = float((records.lower[i] + high) / 2) if known else limit
         left = timeout - (time.perf_counter() - start)
         if left <= 0:
@@ -743,8 +757,7 @@ def _close(chunk, records, index, graph, *, tolerance, timeout, seed, **options)
         if found.verdicts[0] == Verdict.VERIFIED:
             records.lower[i] = epsilon
             if not known:
-                is_cut = limit >= chunk.epsilon_max
-                status = PointwiseStatus.ABOVE if is_cut else PointwiseStatus.NOWHERE
+                status = nothing
                 break
         elif found.verdicts[0] == Verdict.FALSIFIED:
             _keep_near(chunk, records, index, found.counterexamples)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import joblib
 import numpy as np
 
+from skrobust._evaluation import model_key
 from skrobust._validation import check_choice, check_real
 from skrobust.networks import as_network
 from skrobust.pointwise import PointwiseStatus, pointwise_robustness
@@ -133,7 +134,8 @@ class _AdversarialScorer(RobustnessScorer):
             )
         } | {"epsilon_max": float(self.epsilon), "random_state": self.random_state}
         network = as_network(estimator, input_shape=np.shape(X)[1:])
-        key = joblib.hash((network.fingerprint(), network.check_rows(X), y, question))
+        rows = network.check_rows(X)
+        key = joblib.hash((model_key(network, rows), rows, y, question))
         with _lock:
             result = _recent.get(key)
         if result is None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from skrobust._evaluation import evaluate_in_chunks
+from skrobust._evaluation import evaluate_in_chunks, model_key
 from skrobust._validation import check_columns, check_instance, check_integer, check_real
 from skrobust.attacks import Target
 from skrobust.networks import as_model
@@ -24,7 +24,6 @@ __all__ = [
     "as_tensors",
     "attacked",
     "confirmed",
-    "model_key",
 ]
 
 BY_LABEL = "the {} has reference='label'. Give y, or set reference='prediction'"
@@ -200,12 +199,6 @@ class PropertyScorer(RobustnessScorer):
         """
         self._check_common()
         return self._in_chunks(measure, self._prepare(estimator, X, y, needs_gradient))
-
-
-def model_key(model, rows):
-    """Return what tells a model from others: what it is made of, and what it does."""
-    few = model.replay(model.rows(rows[:64])).double().cpu().numpy()
-    return model.fingerprint(), few
 
 
 # ---- one chunk ---------------------------------------------------------------------------

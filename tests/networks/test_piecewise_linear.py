@@ -115,6 +115,20 @@ class Noise(nn.Module):
         return x + torch.rand_like(x)
 
 
+class Helped(nn.Module):
+    """What a helper does with a layer is no part of that layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        def helper(layer, x):
+            return torch.sin(layer(x))
+
+        return helper(self.layer, x)
+
+
 def attention():
     class Attention(nn.Module):
         def __init__(self):
@@ -133,6 +147,7 @@ def attention():
     [
         (nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.Sigmoid())), r"'sigmoid' in layer 1\.0"),
         (nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)), r"'softmax' in layer 1 \(Softmax\)"),
+        (Helped(), r"'sin' in layer the module \(Helped\)"),
         (nn.Tanh(), r"'tanh' in layer the module \(Tanh\)"),
         (attention(), r"in layer attention \(MultiheadAttention\)"),
         (Data(), r"'gt' in layer the module \(Data\)|'sum' in layer the module"),
@@ -166,3 +181,10 @@ def test_tracing_leaves_no_hooks():
     piecewise_linear(module, 144)
     parts = list(module.modules())
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_scripted_modules_are_refused():
+    module = nn.Sequential(torch.jit.script(nn.Linear(4, 3)))
+    with pytest.raises(UnsupportedModelError, match="scripted or traced module"):
+        piecewise_linear(module, 4)

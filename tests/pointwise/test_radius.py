@@ -748,18 +748,66 @@ def test_bad_input(options, message):
 
 def test_samples_and_modules_that_do_not_fit_are_refused_by_name():
     for method in ("lp", "attack"):
-        with pytest.raises(ValueError, match="samples of 3 features, which the module does not"):
+        with pytest.raises(ValueError, match="Got X with 3 features, but expected 2"):
             pointwise_robustness(diagonal(), [[0.25, 0.25, 0.5]], method=method)
-    with pytest.raises(ValueError, match=r"outputs of shape \(1, 2\) for one sample"):
+    with pytest.raises(ValueError, match=r"outputs of shape \(1, 2\), but expected \(1, 3\)"):
         pointwise_robustness(TorchClassifier(nn.Linear(2, 2), 3), [[0.25, 0.25]])
     with pytest.raises(ValueError, match=r"classes \[0\], but expected at least two"):
         pointwise_robustness(TorchClassifier(nn.Linear(2, 1), 1), [[0.25, 0.25]])
     with pytest.raises(UnsupportedModelError, match="bfloat16, but expected"):
         pointwise_robustness(TorchClassifier(nn.Linear(2, 2).bfloat16(), 2), [[0.25, 0.25]])
+    with pytest.raises(ValueError, match=r"expected \(n_samples, n_features\)"):
+        pointwise_robustness(diagonal(), [0.25, 0.25])
     module = nn.Linear(2, 2)
     module.bias.data[0] = torch.nan
     with pytest.raises(UnsupportedModelError, match="returns NaN or infinity"):
         pointwise_robustness(TorchClassifier(module, 2), [[0.25, 0.25]])
+
+
+def test_certified_radius_is_the_largest_that_bounds_prove():
+    # Here bounds of the hidden units by CROWN prove more than twice what intervals do.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            nn.Linear(50, 300), nn.ReLU(), nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 10)
+        )
+    X = np.random.default_rng(0).random((2, 50)).astype(np.float32)
+    model = TorchClassifier(module, 10)
+    radius = pointwise_robustness(model, X, method="certified").radius
+    graph, x = piecewise_linear(module, 50), torch.as_tensor(X).double()
+    labels = graph(x).argmax(dim=1)
+
+    def holds(radius, refine):
+        step = torch.as_tensor(radius).unsqueeze(1)
+        low, high = (x - step).clamp(min=0), (x + step).clamp(max=1)
+        return (lowest_margin(graph, x, low, high, labels, refine) > 0).numpy()
+
+    assert holds(radius, True).all()
+    assert not holds(1.01 * radius, True).any()
+    assert not holds(radius / 2, False).any()
+
+
+def test_exact_keeps_what_bounds_have_proven():
+    module = nn.Linear(3, 2)
+    module.weight.data = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    module.bias.data = torch.tensor([10.0, 0.0])
+    model, X = TorchClassifier(module, 2), np.full((2, 3), 0.5)
+    options = {"method": "exact", "timeout": 1e-9, "random_state": 0}
+    found = pointwise_robustness(model, X, **options)
+    assert set(found.status) == {"no adversarial example"}
+    found = pointwise_robustness(model, X, epsilon_max=0.125, **options)
+    assert set(found.status) == {"above epsilon_max"}
+
+
+def test_solution_without_a_status_is_a_failure(monkeypatch):
+    import cvxpy
+
+    def failing(self, **options):
+        raise ValueError("Cannot unpack invalid solution")
+
+    monkeypatch.setattr(cvxpy.Problem, "solve", failing)
+    found = pointwise_robustness(diagonal(), [[0.25, 0.25]], solver="cvxpy")
+    assert found.status[0] == "numerical failure"
 
 
 def test_what_is_not_piecewise_linear_is_refused_but_attacked():

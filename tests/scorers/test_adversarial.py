@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binomtest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
 
 import skrobust.scorers._adversarial as module
-from skrobust import RobustClassifier
+from skrobust import RobustClassifier, TorchClassifier
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.pointwise import pointwise_robustness
 from skrobust.pointwise._linear_program import LazyPrograms
@@ -130,6 +131,29 @@ def test_what_is_shared_is_of_the_same_model_data_and_labels_and_nobody_elses(li
     first = scorer.evaluate(model, X)
     first.radius[:] = 0.0
     assert scorer.evaluate(model, X).frequency == alone["model"].frequency < 1.0
+
+
+class Shifted(torch.nn.Module):
+    """The shift is kept in a place that a state dict does not show."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+        self.layer.weight.data, self.layer.bias.data = torch.eye(2), torch.zeros(2)
+        self.shift = torch.tensor(shift)
+
+    def forward(self, x):
+        return self.layer(x) + self.shift
+
+
+def test_models_that_differ_in_what_they_do_not_show_share_nothing(tmp_path):
+    X = np.array([[0.5, 0.45], [0.4, 0.5]])
+    for memory in (None, str(tmp_path)):
+        scorer = AdversarialFrequency(0.06, memory=memory)
+        near, far = (TorchClassifier(Shifted(shift), 2) for shift in ([0.0, 0.0], [9.0, 0.0]))
+        assert scorer(near, X) == -1.0
+        assert scorer(far, X) == 0.0
+        assert scorer(near, X) == -1.0
 
 
 def test_samples_on_which_the_method_fails_are_counted(linear, monkeypatch):
