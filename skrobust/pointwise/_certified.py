@@ -14,7 +14,7 @@ from skrobust.verification._relaxation import crown, interval_rows, relax
 
 __all__ = ["certified_radius", "lowest_margin"]
 
-_PRECISION, _REFINED = 2.0**-14, 2.0**-8  # of the radius
+_PRECISION, _REFINED = 2.0**-14, 2.0**-5  # of the radius
 _SMALLEST = 1e-12  # relative to the limit; nothing smaller is looked for
 _FEW_UNITS = 4000  # beyond, to tighten the bounds of all hidden units takes seconds a sample
 
