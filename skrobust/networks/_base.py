@@ -11,7 +11,14 @@ from skrobust.exceptions import UnsupportedModelError
 
 _PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
 
-__all__ = ["Network", "as_network", "check_rows", "linear_layer", "without_names"]
+__all__ = [
+    "Network",
+    "as_network",
+    "check_rows",
+    "dtype_and_device",
+    "linear_layer",
+    "without_names",
+]
 
 
 class Network:
@@ -44,9 +51,8 @@ class Network:
         self.module = module.eval()
         self.classes = np.asarray(classes)
         self.n_features = n_features
-        floats = (part for part in module.parameters() if part.is_floating_point())
-        first = next(floats, torch.empty(0))
-        self.dtype, self.device = first.dtype if dtype is None else dtype, first.device
+        own, self.device = dtype_and_device(module)
+        self.dtype = own if dtype is None else dtype
         self.probabilistic = probabilistic
         self._replay = replay
 
@@ -110,6 +116,13 @@ class Network:
         """Return the logits at an array of rows, whose own precision counts, as `replay` does."""
         with torch.no_grad():
             return self(self.rows(X)) if self._replay is None else self._replay(X)
+
+
+def dtype_and_device(module):
+    """Return those of the first parameter of a module that is no integer."""
+    floats = (part for part in module.parameters() if part.is_floating_point())
+    first = next(floats, torch.empty(0))
+    return first.dtype, first.device
 
 
 def check_rows(X, n_features=None):

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks._base import Network
+from skrobust.networks._base import Network, dtype_and_device
 from skrobust.networks._graph import (
     Average,
     Clamp,
@@ -68,8 +68,7 @@ def piecewise_linear(network, n_features=None):
             )
     else:
         module = network
-        first = next(module.parameters(), torch.empty(0))
-        dtype, device = first.dtype, first.device
+        dtype, device = dtype_and_device(module)
     if dtype not in (torch.float32, torch.float64):
         raise UnsupportedModelError(
             f"Got a network of {dtype}, but expected torch.float32 or torch.float64."

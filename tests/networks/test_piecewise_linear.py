@@ -188,3 +188,11 @@ def test_scripted_modules_are_refused():
     module = nn.Sequential(torch.jit.script(nn.Linear(4, 3)))
     with pytest.raises(UnsupportedModelError, match="scripted or traced module"):
         piecewise_linear(module, 4)
+
+
+def test_the_first_parameter_may_be_an_integer():
+    module = nn.Linear(4, 3)
+    counted = nn.Sequential(nn.Identity(), module)
+    counted[0].count = nn.Parameter(torch.tensor(3), requires_grad=False)
+    x = torch.rand(2, 4)
+    assert torch.equal(piecewise_linear(counted, 4)(x), module.double()(x.double()))
