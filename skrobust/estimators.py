@@ -625,12 +625,7 @@ class TorchClassifier(_LogitsClassifier):
         rows = network.rows(X)
         with torch.no_grad():
             logits = torch.cat([network(part) for part in rows.split(1024)])
-        if logits.shape != (len(X), len(self.classes_)):
-            raise ValueError(
-                f"Got a module with outputs of shape {tuple(logits.shape)}, but expected "
-                f"({len(X)}, {len(self.classes_)}): one logit for each of classes."
-            )
-        return logits.cpu().numpy()
+        return network.check_logits(logits, len(X)).cpu().numpy()
 
 
 def _n_features(module):

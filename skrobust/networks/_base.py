@@ -75,6 +75,16 @@ class Network:
         """Return `X` as an array of rows, as it is; raise as `rows` does."""
         return check_rows(X, self.n_features)
 
+    def check_logits(self, logits, n_samples):
+        """Return the logits; raise a ValueError if there is not one for each of the classes."""
+        expected = n_samples, len(self.classes)
+        if logits.shape != expected:
+            raise ValueError(
+                f"Got a module with outputs of shape {tuple(logits.shape)}, but expected "
+                f"{expected}: one logit for each of classes."
+            )
+        return logits
+
     def fingerprint(self):
         """Return what tells this network from others, as arrays and plain values."""
         weights = {n: v.double().cpu().numpy() for n, v in self.module.state_dict().items()}

@@ -16,6 +16,7 @@ from skrobust.pointwise._program import (
     OPEN,
     OPTIMAL,
     BoxPrograms,
+    ranks,
 )
 
 __all__ = ["LazyPrograms", "Solutions", "StatedPrograms", "closest_by_half_spaces"]
@@ -97,12 +98,6 @@ class _Rows:
     def counts(self):
         """How many rows each program gets, of shape (k,)."""
         return self.n_half_spaces + np.count_nonzero(self.outputs, axis=1)
-
-
-def _ranks(groups, n):
-    """Return how many of the entries before each one are of the same of n ascending groups."""
-    counts = np.bincount(groups, minlength=n)
-    return np.arange(len(groups)) - (np.cumsum(counts) - counts)[groups]
 
 
 def _units(low, high):
@@ -267,13 +262,13 @@ class LazyPrograms:
         first = np.cumsum(rows.counts) - rows.counts
         i, row = rows.chosen.nonzero()
         is_sum = rows.is_sum[i]
-        place = first[i] + np.where(is_sum, 0, _ranks(i, len(k)))
+        place = first[i] + np.where(is_sum, 0, ranks(i, len(k)))
         weight = np.where(is_sum, rows.weights[i, row], 1.0)
         right = np.zeros(rows.counts.sum())
         np.add.at(right, place, -weight * self.start[k[i], row])
         self.used[k[i], row] |= ~is_sum
         i, output = rows.outputs.nonzero()
-        of_outputs = first[i] + rows.n_half_spaces[i] + _ranks(i, len(k))
+        of_outputs = first[i] + rows.n_half_spaces[i] + ranks(i, len(k))
         right[of_outputs] = self.gaps[k[i], output] + self.margin[k[i]]
         weights = np.zeros((len(right), self.gaps.shape[1]))
         weights[of_outputs, self.targets[k[i]]] = 1.0

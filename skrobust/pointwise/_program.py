@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-__all__ = ["FAILURE", "INFEASIBLE", "LIMIT", "OPEN", "OPTIMAL", "BoxPrograms"]
+__all__ = ["FAILURE", "INFEASIBLE", "LIMIT", "OPEN", "OPTIMAL", "BoxPrograms", "ranks"]
 
 OPEN, OPTIMAL, LIMIT, INFEASIBLE, FAILURE = range(5)
 
@@ -175,8 +175,7 @@ class BoxPrograms:
         ndarray of shape (k,)
             The place of each row in its program.
         """
-        counts = np.bincount(owner, minlength=len(self))
-        place = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner] + self.n_rows[owner]
+        place = self.n_rows[owner] + ranks(owner, len(self))
         rows, home = self.rows, self.home[owner]
         if len(place) and place.max() >= rows.b.shape[1]:
             rows.widen(max(place.max() + 1, 2 * rows.b.shape[1]))
@@ -185,8 +184,8 @@ class BoxPrograms:
         rows.A[home, place] = A / scale[:, None]
         rows.b[home, place] = b / scale
         rows.scale[home, place] = scale
-        self.n_rows += counts
-        for k in np.flatnonzero(counts).tolist():
+        self.n_rows += np.bincount(owner, minlength=len(self))
+        for k in np.unique(owner).tolist():
             rows.used[self.home[k]] = rows.A[self.home[k], : self.n_rows[k]]
         return place
 
@@ -504,6 +503,12 @@ class BoxPrograms:
             self.weights[k] *= scale[:, None]
             self.r[k] *= scale[:, None]
             self.wanted[k] *= scale
+
+
+def ranks(groups, n):
+    """Return how many of the entries before each one are of the same of n ascending groups."""
+    counts = np.bincount(groups, minlength=n)
+    return np.arange(len(groups)) - (np.cumsum(counts) - counts)[groups]
 
 
 def _roots(size, reach, wanted, start, is_open=True):

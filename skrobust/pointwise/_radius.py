@@ -400,12 +400,7 @@ class _Chunk:
         self.network, self.bounds, self.epsilon_max = network, bounds, epsilon_max
         self.x = network.rows(rows)
         self.exact = self.x.double().cpu()
-        logits = network.replay(self.x)
-        if logits.shape != (len(rows), len(network.classes)):
-            raise ValueError(
-                f"Got a module with outputs of shape {tuple(logits.shape)}, but expected "
-                f"({len(rows)}, {len(network.classes)}): one logit for each of classes."
-            )
+        logits = network.check_logits(network.replay(self.x), len(rows))
         predicted = logits.argmax(dim=1)
         self.scale = logits.abs().amax(dim=1).double().cpu().numpy()
         self.labels = predicted if labels is None else torch.as_tensor(labels).to(predicted)
@@ -422,6 +417,10 @@ class _Chunk:
         center = self.exact.numpy()[index]
         across = np.maximum(center - self.low[index], self.high[index] - center).max(axis=1)
         return np.minimum(across, self.epsilon_max)
+
+    def nothing_within(self, reach):
+        """Return the statuses of samples where it is proved that nothing is within `reach`."""
+        return np.where(reach < self.epsilon_max, PointwiseStatus.NOWHERE, PointwiseStatus.ABOVE)
 
     def settle(self, index, points):
         """Return points in the network's precision inside the domain, and their distances."""
@@ -573,12 +572,8 @@ def _certify(chunk, records, index, graph, is_radius):
     records.lower[index] = proven = proven.cpu().numpy()
     if is_radius:
         records.status[index] = PointwiseStatus.CERTIFIED
-    for ends, status in (
-        (reach < chunk.epsilon_max, PointwiseStatus.NOWHERE),
-        (reach == chunk.epsilon_max, PointwiseStatus.ABOVE),
-    ):
-        which = ends & (proven >= reach) & ~np.isfinite(records.radius[index])
-        records.status[index[which]] = status
+    which = (proven >= reach) & ~np.isfinite(records.radius[index])
+    records.status[index[which]] = chunk.nothing_within(reach[which])
     records.seconds[index] += (time.perf_counter() - start) / len(index)
 
 
@@ -733,14 +728,12 @@ def _close(chunk, records, index, graph, *, tolerance, timeout, seed, **options)
     property = ClassificationRobustness(limit, bounds=chunk.bounds)
     state = verifier.encode(chunk.network, property, chunk.x.shape[1])
     high = min(limit, records.radius[i])
-    is_cut = limit >= chunk.epsilon_max
-    nothing = PointwiseStatus.ABOVE if is_cut else PointwiseStatus.NOWHERE
     status = PointwiseStatus.OPTIMAL
     # Where nothing is found yet, the whole ball is asked for first.
     while high - records.lower[i] > tolerance or not np.isfinite(records.radius[i]):
         known = np.isfinite(records.radius[i])
         if not known and records.lower[i] >= limit:
-            status = nothing
+            status = chunk.nothing_within(limit)
             break
         epsilon = float((records.lower[i] + high) / 2) if known else limit
         left = timeout - (time.perf_counter() - start)
@@ -757,7 +750,7 @@ def _close(chunk, records, index, graph, *, tolerance, timeout, seed, **options)
         if found.verdicts[0] == Verdict.VERIFIED:
             records.lower[i] = epsilon
             if not known:
-                status = nothing
+                status = chunk.nothing_within(limit)
                 break
         elif found.verdicts[0] == Verdict.FALSIFIED:
             _keep_near(chunk, records, index, found.counterexamples)
