@@ -18,15 +18,15 @@ from threadpoolctl import threadpool_limits
 
 from skrobust import RobustClassifier
 from skrobust.datasets import fetch_cifar10, fetch_fashion_mnist, fetch_mnist
+from skrobust.graphs import read_graph
 from skrobust.networks import as_network
-from skrobust.networks._piecewise_linear import piecewise_linear
-from skrobust.pointwise import pointwise_robustness
-from skrobust.pointwise._linear_program import (
+from skrobust.pointwise import (
     LazyPrograms,
     StatedPrograms,
     closest_by_half_spaces,
+    linear_region,
+    pointwise_robustness,
 )
-from skrobust.pointwise._linear_region import linear_region
 
 EPSILON = 20 / 255
 MAX_ROWS = 100  # the default of pointwise_robustness
@@ -120,7 +120,7 @@ def one_thread():
 def compare(name, model, X, n_reference):
     """Print the time of the lazy programs against references and passes."""
     network = as_network(model)
-    graph = piecewise_linear(network)
+    graph = read_graph(network)
     unit = pass_seconds(network, network.rows(X[:1]))
     lazy(graph, X, EPSILON)  # a first run pays for the memory
     references = {}

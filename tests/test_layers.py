@@ -1,6 +1,7 @@
-"""The layers: a module imports only what stands above it, and files of a package only `_base`."""
+"""The layers: rooms import rooms above them through public names, and files make no circle."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,45 +14,25 @@ ROOT = Path(skrobust.__file__).parent
 ORDER = [
     "exceptions",
     "_validation",
-    "_evaluation",
-    "statistics",
     "_parameters",
-    "_ball",
+    "_evaluation",
     "logics",
+    "balls",
+    "statistics",
     "properties",
     "networks",
+    "graphs",
+    "bounds",
+    "trees",
     "attacks",
     "verification",
     "pointwise",
     "training",
     "estimators",
-    "bayesian",
     "scorers",
     "displays",
     "datasets",
 ]
-# Files that `_base` itself builds on, or that only hold what siblings speak about (the nodes of a
-# graph), open to the whole package.
-FOUNDATIONS = {
-    "attacks._boundary",
-    "networks._graph",
-    "verification._query",
-    "verification._relaxation",
-}
-# Files that put siblings together: in verification, the complete methods, which combine bounds
-# with branch and bound and mixed-integer programs, or with Marabou, which is told the affine parts
-# that these programs are, and the cascade; in pointwise, the regions' linear programs, which hand
-# their dense rows to a solver, and the methods that combine these programs, attacks and bounds; in
-# scorers, the framework's score on an autoencoder's neighbourhoods.
-COMPOSITES = {
-    "attacks._ensemble",
-    "verification._cascade",
-    "verification._exact",
-    "verification._marabou",
-    "pointwise._linear_program",
-    "pointwise._radius",
-    "scorers._manifold",
-}
 
 
 def module_name(file):
@@ -63,43 +44,49 @@ def module_name(file):
 FILES = {module_name(file): file for file in sorted(ROOT.rglob("*.py"))}
 
 
-def imported(source, name, is_package, modules):
-    """Return the modules of skrobust that `source` imports, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
+def statements(tree, at_import):
+    """Walk a module; with `at_import` without what runs only when a function is called."""
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if not (at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            yield from statements(node, at_import)
+
+
+def imported(source, name, is_package, modules, *, at_import=False):
+    """Return the pairs (module of skrobust, name or None) that `source` imports."""
+    pairs = set()
+    for node in statements(ast.parse(source), at_import):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            pairs |= {(alias.name, None) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = ["skrobust", *name.split(".")] if name else ["skrobust"]
-            above = node.level - is_package
-            start = package[: len(package) - above] if node.level else []
-            source_module = ".".join([*start, *([node.module] if node.module else [])])
-            found.add(source_module)
-            # `from skrobust.attacks import _pgd` imports a module, not a name in one.
-            found |= {f"{source_module}.{alias.name}" for alias in node.names}
-    inner = {f.removeprefix("skrobust.") for f in found if f.startswith("skrobust.")}
-    inner |= {""} if "skrobust" in found else set()
-    return {module for module in inner if module in modules}
+            start = package[: len(package) - node.level + is_package] if node.level else []
+            origin = ".".join([*start, *([node.module] if node.module else [])])
+            for alias in node.names:
+                # `from skrobust.attacks import _pgd` imports a module, not a name in one.
+                inner = f"{origin}.{alias.name}"
+                is_module = inner.removeprefix("skrobust.") in modules
+                pairs.add((inner, None) if is_module else (origin, alias.name))
+    ours = {(module, what) for module, what in pairs if module.partition(".")[0] == "skrobust"}
+    return {(module.partition(".")[2], what) for module, what in ours}
 
 
 def faults(name, source, is_package, modules):
     """Return what is wrong with the imports of one module, as readable lines."""
-    top, _, inner = name.partition(".")
+    room, _, inner = name.partition(".")
     lines = []
-    for other in sorted(imported(source, name, is_package, modules) - {name}):
-        other_top, _, other_inner = other.partition(".")
-        if other_top != top:
-            if not other:
-                # The package itself stands below everything.
-                lines += [f"{name} imports skrobust, which imports everything"] if name else []
-            elif name and ORDER.index(other_top) > ORDER.index(top):
-                lines.append(f"{name} imports {other}, which stands below it")
-        elif inner and not other_inner:
-            lines.append(f"{name} imports its own package")
-        elif inner and other_inner != "_base" and name not in COMPOSITES:
-            if other in FOUNDATIONS:
-                continue
-            lines.append(f"{name} imports its sibling {other}")
+    for other, what in sorted(imported(source, name, is_package, modules), key=str):
+        other_room, _, other_inner = other.partition(".")
+        if other_room == room:
+            if inner and not other_inner:
+                lines.append(f"{name} imports its own package")
+        elif not other:
+            # The package itself stands below everything.
+            lines += [f"{name} imports skrobust, which imports everything"] if name else []
+        elif name and ORDER.index(other_room) > ORDER.index(room):
+            lines.append(f"{name} imports {other}, which stands below it")
+        elif other_inner or (what or "").startswith("_"):
+            lines.append(f"{name} imports {other}.{what or ''}, which is private to its package")
     return lines
 
 
@@ -110,23 +97,53 @@ def test_every_module_has_a_place():
 
 
 @pytest.mark.parametrize("name", FILES, ids=lambda name: name or "skrobust")
-def test_imports_point_upwards(name):
+def test_rooms_import_rooms_above_them(name):
     file = FILES[name]
     assert faults(name, file.read_text(encoding="utf-8"), file.stem == "__init__", FILES) == []
+
+
+def circle(sources, modules):
+    """Return the names of modules that import each other in a circle, or None."""
+    graph = {
+        name: {
+            other
+            for other, _ in imported(source, name, is_package, modules, at_import=True)
+            if other != name
+        }
+        for name, (source, is_package) in sources.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return None
+
+
+def test_files_make_no_circle():
+    sources = {
+        name: (file.read_text(encoding="utf-8"), file.stem == "__init__")
+        for name, file in FILES.items()
+    }
+    assert circle(sources, FILES) is None
+
+
+@pytest.mark.parametrize("name", FILES, ids=lambda name: name or "skrobust")
+def test_no_file_is_longer_than_500_lines(name):
+    assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= 500
 
 
 @pytest.mark.parametrize(
     ("name", "source", "fault"),
     [
-        ("properties", "from skrobust.attacks import PGD", "properties imports attacks"),
-        ("properties", "import skrobust.scorers._base", "properties imports scorers._base"),
-        ("attacks._pgd", "from skrobust.attacks._fgsm import FGSM", "its sibling attacks._fgsm"),
-        ("attacks._pgd", "from ._fgsm import FGSM", "its sibling attacks._fgsm"),
-        ("attacks._pgd", "from . import _fgsm", "its sibling attacks._fgsm"),
+        ("properties._base", "from skrobust.attacks import PGD", "imports attacks"),
+        ("properties._rows", "import skrobust.scorers._base", "imports scorers._base"),
         ("attacks._pgd", "from skrobust.attacks import FGSM", "attacks._pgd imports its own"),
         ("networks._torch", "def f():\n    from skrobust import estimators", "imports estimators"),
         ("attacks._base", "from ..training import ConstraintTraining", "imports training"),
-        ("_ball", "from skrobust import RobustClassifier", "which imports everything"),
+        ("balls", "from skrobust import RobustClassifier", "which imports everything"),
+        ("scorers._base", "from skrobust.attacks._base import Attack", "private to its package"),
+        ("scorers._base", "from skrobust.attacks import _pgd", "private to its package"),
+        ("scorers._base", "from skrobust.attacks import _helper", "private to its package"),
     ],
 )
 def test_the_walk_sees_faults(name, source, fault):
@@ -139,7 +156,17 @@ def test_the_walk_sees_faults(name, source, fault):
         ("scorers._constraint", "from skrobust.attacks import PGD\nimport numpy"),
         ("scorers._constraint", "from skrobust.scorers._base import PropertyScorer"),
         ("attacks._ensemble", "from skrobust.attacks._pgd import PGD"),
+        ("attacks._base", "from ._boundary import closer"),
     ],
 )
 def test_the_walk_lets_good_imports_pass(name, source):
     assert faults(name, source, False, FILES) == []
+
+
+def test_the_walk_sees_circles():
+    modules = {"a._x": None, "a._y": None}
+    inner = "from skrobust.a._y import f"
+    outer = "from skrobust.a._x import g"
+    assert set(circle({"a._x": (inner, False), "a._y": (outer, False)}, modules)) >= set(modules)
+    late = f"def f():\n    {outer}"
+    assert circle({"a._x": (inner, False), "a._y": (late, False)}, modules) is None

@@ -1,7 +1,6 @@
 """What all attacks share: the target, the outcome, and the loop over restarts."""
 
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +15,7 @@ from skrobust.logics import Atom
 from skrobust.networks import as_model
 from skrobust.properties import RobustnessProperty
 
-__all__ = ["Attack", "GradientAttack", "Outcome", "Target", "Tracker", "evaluation_mode"]
+__all__ = ["Attack", "GradientAttack", "Outcome", "Target", "Tracker"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +69,7 @@ class Target:
     # Computed only when asked for: training with cross-entropy needs no reference outputs.
     @cached_property
     def ball(self):
-        """The `~skrobust._ball.Ball` around each reference point."""
+        """The `~skrobust.balls.Ball` around each reference point."""
         return self.property.ball(self.x)
 
     @cached_property
@@ -392,14 +391,3 @@ class Tracker:
         self.points[index] = seen.points[mask]
         self.margins[index] = seen.margins[mask]
         self.broken[index] = seen.broken[mask]
-
-
-@contextmanager
-def evaluation_mode(module):
-    """Put a torch module in evaluation mode for a while."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield module
-    finally:
-        module.train(was_training)

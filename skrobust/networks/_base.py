@@ -16,6 +16,7 @@ __all__ = [
     "as_network",
     "check_rows",
     "dtype_and_device",
+    "evaluation_mode",
     "linear_layer",
     "without_names",
 ]
@@ -163,6 +164,17 @@ def check_rows(X, n_features=None):
             f"Got X with NaN or infinity in {n_bad} rows, but expected finite values."
         )
     return X
+
+
+@contextmanager
+def evaluation_mode(module):
+    """Put a torch module in evaluation mode for a while."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield module
+    finally:
+        module.train(was_training)
 
 
 @contextmanager

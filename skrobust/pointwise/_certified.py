@@ -9,8 +9,8 @@ verifiably robust neural networks", ICLR 2020 (CROWN on interval bounds).
 
 import torch
 
-from skrobust._ball import Ball
-from skrobust.verification._relaxation import crown, interval_rows, relax
+from skrobust.balls import Ball
+from skrobust.bounds import crown, interval_rows, relax
 
 __all__ = ["certified_radius", "lowest_margin"]
 
@@ -24,7 +24,7 @@ def certified_radius(graph, x, labels, low, high, limit):
 
     Parameters
     ----------
-    graph : PiecewiseLinear
+    graph : Graph
     x : Tensor of shape (n, n_features), float64
     labels : Tensor of shape (n,)
     low, high : Tensor of shape (n, n_features)

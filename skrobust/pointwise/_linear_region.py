@@ -15,8 +15,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from skrobust.networks._graph import PiecewiseLinear, Relu
-from skrobust.networks._piecewise_linear import piecewise_linear
+from skrobust.graphs import Graph, Relu, read_graph
 
 __all__ = ["LinearRegion", "linear_region"]
 
@@ -33,7 +32,7 @@ class LinearRegion:
 
     Parameters
     ----------
-    graph : PiecewiseLinear
+    graph : Graph
     x : Tensor of shape (n, n_features)
     decisions : dict of int to tuple of Tensor
         For each position in ``graph.piecewise``, what its node decided.
@@ -46,7 +45,7 @@ class LinearRegion:
         Number of half-spaces. Rows of the nodes come in the order of ``graph.piecewise``.
     """
 
-    graph: PiecewiseLinear
+    graph: Graph
     x: torch.Tensor
     decisions: dict
     at_x: list | None = None
@@ -226,8 +225,8 @@ def linear_region(network, x, *, direction=None):
 
     Parameters
     ----------
-    network : PiecewiseLinear, Network or torch.nn.Module
-        From rows to logits. Encode it once with `piecewise_linear` to ask for many regions.
+    network : Graph, Network or torch.nn.Module
+        From rows to logits. Encode it once with `read_graph` to ask for many regions.
     x : Tensor or array-like of shape (n, n_features) or (n_features,)
     direction : Tensor of shape (n, n_features) or (n_features,), default=None
         A fixed random direction if None.
@@ -238,8 +237,8 @@ def linear_region(network, x, *, direction=None):
     """
     x = torch.as_tensor(x).double()
     x = x.reshape(-1, x.shape[-1])
-    if not isinstance(network, PiecewiseLinear):
-        network = piecewise_linear(network, x.shape[1])
+    if not isinstance(network, Graph):
+        network = read_graph(network, x.shape[1])
     decisions, values, is_tied = _decide(network, x)
     tied = is_tied.nonzero().squeeze(1)
     if len(tied):

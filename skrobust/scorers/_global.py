@@ -2,40 +2,30 @@
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 from sklearn.utils import check_random_state
 
 from skrobust._parameters import DefaultParts
-from skrobust._validation import (
-    check_choice,
-    check_real,
-    expected,
-)
+from skrobust._validation import check_choice, check_real, expected
 from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import ToleranceWarning
-from skrobust.properties import ClassificationRobustness, LinearRows, StandardRobustness
+from skrobust.properties import StandardRobustness
 from skrobust.scorers._base import PropertyScorer, ScoreResult, as_tensors, attacked
-from skrobust.statistics import (
-    AnytimeRule,
-    Interval,
-    SequentialRule,
-    anytime_rule,
-    attainable_tolerance,
-    clopper_pearson,
-    empirical_bernstein,
-    hoeffding,
-    sample_size,
-    sequential_rule,
+from skrobust.scorers._draw import _hull, _rule, _side
+from skrobust.scorers._quantitative import (
+    QuantitativeRobustnessResult,
+    _bounded_change,
+    _change,
+    _same_label,
+    _score_changes,
 )
-from skrobust.verification import Bounds, lower_bounds
-from skrobust.verification._query import outer_ball
-from skrobust.verification._relaxation import NUMBERS_AT_ONCE
+from skrobust.statistics import Interval
+from skrobust.verification import Bounds
 
-__all__ = ["GlobalRobustness", "GlobalRobustnessResult", "QuantitativeRobustnessResult"]
+__all__ = ["GlobalRobustness", "GlobalRobustnessResult"]
 
 _BOUNDS = ("hoeffding", "clopper-pearson", "bernstein", "sequential", "anytime")
 _FEWEST = 16  # samples looked at together by the rules that stop early
@@ -96,53 +86,6 @@ class GlobalRobustnessResult(ScoreResult):
     holds: np.ndarray
     margins: np.ndarray
     counterexamples: np.ndarray
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class QuantitativeRobustnessResult(ScoreResult):
-    """What `GlobalRobustness.evaluate` returns with ``quantitative="linf-probabilities"``.
-
-    Parameters
-    ----------
-    score : float
-        One minus the mean of the largest changes; with a threshold, the share of samples whose
-        largest change is at most the threshold.
-    interval : Interval
-        Of the score; where `side` is "both", from the low end of `lower_interval` to the high
-        end of `upper_interval`.
-    side : {"upper", "both"}
-        Which side of the global robustness the score estimates. An attack gives the changes
-        from below, and so the score from above. With a verifier there are both, and the score
-        is the lower one.
-    lower, upper : float
-        Scores by the changes from above and from below; 0 where there is no `lower`. With
-        "sequential" and "anytime" each is that of the samples up to the first stop of its own
-        side, of which the later is `n_used`.
-    lower_interval, upper_interval : Interval or None
-        Of these scores.
-    tolerance : float
-        Largest half-width of the intervals; with "hoeffding" and "sequential" before they are
-        cut to [0, 1].
-    n_used : int
-        Samples looked at.
-    index : ndarray of int, shape (n_used,)
-        Their rows in `X`, in the order of the draw.
-    changes : ndarray of shape (n_used,)
-        Largest change of a probability in the ball that was found.
-    change_bounds : ndarray of shape (n_used,)
-        Proved upper bounds of the change; 1 where there is no verifier.
-    """
-
-    side: str
-    lower: float
-    upper: float
-    lower_interval: Interval | None
-    upper_interval: Interval | None
-    tolerance: float
-    n_used: int
-    index: np.ndarray
-    changes: np.ndarray
-    change_bounds: np.ndarray
 
 
 class GlobalRobustness(DefaultParts, PropertyScorer):
@@ -430,9 +373,6 @@ def _joined(first, second):
     return {name: np.concatenate([first[name], second[name]]) for name in first}
 
 
-# ---- what is found for each sample -------------------------------------------------------
-
-
 def _attack(model, rows, labels, seed, *, property, attack):
     found = attacked(model, rows, labels, seed, property=property, attack=attack)
     return {
@@ -453,165 +393,7 @@ def _decide(state, rows, labels, seed, *, property, verifier, timeout):
     }
 
 
-def _same_label(property):
-    """Return classification robustness in the balls of another property."""
-    ball = {name: getattr(property, name) for name in ("epsilon", "norm", "bounds")}
-    return ClassificationRobustness(reference="prediction", **ball)
-
-
-def _change(model, rows, labels, seed, *, property, attack):
-    """Return the largest change of a probability that two descents find."""
-    x, _, generator = as_tensors(model, rows, None, seed)
-    before = _probabilities(model, x)
-    changes = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    # The change itself has hardly a gradient where the softmax is saturated; there, a change of
-    # the label is what to look for.
-    for aim in (property, _same_label(property)):
-        points = attack.run(model, aim, x, stop_when_broken=False, generator=generator).points
-        moved = (_probabilities(model, points) - before).abs().amax(dim=1)
-        changes = torch.maximum(changes, moved)
-    return {"changes": changes.cpu().numpy(), "change_bounds": np.ones(len(rows))}
-
-
-def _probabilities(model, x):
-    return torch.softmax(model.replay(x).double(), dim=1)
-
-
-def _bounded_change(state, rows, labels, seed, *, property, attack, bounds):
-    """Add proved bounds of the change to what is found."""
-    model = state.network
-    found = _change(model, rows, None, seed, property=property, attack=attack)
-    x = model.rows(rows)
-    n_classes = state.graph.n_classes
-    size = n_classes**2 * max(node.size for node in state.graph.nodes)
-    parts = x.split(max(1, NUMBERS_AT_ONCE // size))
-    reach = [_probability_bounds(state, part, bounds) for part in parts]
-    least, most = (torch.cat(side) for side in zip(*reach, strict=True))
-    before = _probabilities(model, x)
-    moved = torch.maximum(most - before, before - least).amax(dim=1).cpu().numpy()
-    # The slack is for the rounding of the network's own outputs, and of the softmax.
-    moved = np.minimum(np.maximum(moved + 1e-6, found["changes"]), 1.0)
-    return found | {"change_bounds": moved}
-
-
-def _probability_bounds(state, x, bounds):
-    """Return proved lower and upper bounds of each probability in the balls, (n, n_classes).
-
-    From lower bounds of all differences of two logits: p_j = 1 / sum_k exp(z_k - z_j).
-    """
-    n_classes = state.graph.n_classes
-    first, second = (~torch.eye(n_classes, dtype=torch.bool, device=x.device)).nonzero(
-        as_tuple=True
-    )
-    unit = torch.eye(n_classes, dtype=torch.float64, device=x.device)
-    A = (unit[first] - unit[second]).expand(len(x), -1, -1)
-    zero = A.new_zeros(A.shape[:2])
-    rows = LinearRows(A, zero, zero, False, uses_distance=False)
-    ball = outer_ball(state.property, x)
-    with torch.no_grad():
-        lower = lower_bounds(state.graph, ball, rows, bounds.method, n_steps=bounds.n_steps)
-    gaps = A.new_zeros((len(x), n_classes, n_classes))
-    gaps[:, first, second] = torch.nan_to_num(lower, nan=-torch.inf)
-    return torch.exp(-torch.logsumexp(-gaps, dim=2)), torch.exp(-torch.logsumexp(gaps, dim=1))
-
-
-# ---- from samples to sequences of values -------------------------------------------------
-
-
 def _shares(found, proves):
     """Return, for each side, whether each sample counts as robust."""
     sides = {"lower": found["verdicts"] == "verified"} if proves else {}
     return sides | {"upper": found["verdicts"] != "falsified"}
-
-
-def _score_changes(found, threshold, proves):
-    """Return, for each side, the score of each sample in [0, 1]."""
-    sides = {"lower": found["change_bounds"]} if proves else {}
-    sides["upper"] = found["changes"]
-    if threshold is None:
-        return {side: 1 - changes for side, changes in sides.items()}
-    return {side: changes <= threshold for side, changes in sides.items()}
-
-
-def _side(found, sequences):
-    if "lower" not in sequences:
-        return "upper"
-    if "verdicts" not in found:
-        return "both"
-    if not (found["verdicts"] == "unknown").any():
-        return "exact"
-    return "both" if (found["verdicts"] == "falsified").any() else "lower"
-
-
-def _hull(lower, upper):
-    confidence = lower.confidence
-    if lower.method in ("sequential", "anytime"):
-        # These share out the probability of a miss between the sides as it comes.
-        confidence = max(2 * confidence - 1, 0.0)
-    return replace(lower, high=upper.high, confidence=confidence)
-
-
-# ---- when to stop, and what to say then --------------------------------------------------
-
-
-def _rule(bound, tolerance, confidence, n_available):
-    if bound == "sequential":
-        return _Stopping(sequential_rule(tolerance, confidence, n_available=n_available))
-    if bound == "anytime":
-        return _Stopping(anytime_rule(tolerance, confidence, n_available=n_available))
-    if bound == "bernstein" and n_available < 2:
-        raise ValueError(expected("X", "1 sample", "at least 2, for the interval of 'bernstein'"))
-    needed = sample_size(tolerance, confidence, bound=bound)
-    return _FixedSize(bound, confidence, min(needed, n_available))
-
-
-@dataclass(frozen=True)
-class _FixedSize:
-    """So many samples, known in advance."""
-
-    bound: str
-    confidence: float
-    n_max: int
-
-    def earliest_stop(self, values):
-        return self.n_max
-
-    def first_stop(self, values):
-        return self.n_max if len(values) >= self.n_max else None
-
-    def tolerance(self, values):
-        if self.bound == "hoeffding":  # whose interval is as wide for all values, but for the cut
-            return attainable_tolerance(self.n_max, self.confidence)
-        interval = self.interval(values)
-        return (interval.high - interval.low) / 2
-
-    def interval(self, values):
-        values = np.asarray(values, dtype=np.float64)
-        if self.bound == "hoeffding":
-            return hoeffding(values, confidence=self.confidence)
-        if self.bound == "bernstein":
-            return empirical_bernstein(values, confidence=self.confidence)
-        return clopper_pearson(int(values.sum()), len(values), self.confidence)
-
-
-@dataclass(frozen=True)
-class _Stopping:
-    """Stops when the interval is narrow enough, by a rule of `skrobust.statistics`."""
-
-    rule: SequentialRule | AnytimeRule
-
-    @property
-    def n_max(self):
-        return self.rule.n_max
-
-    def earliest_stop(self, values):
-        return self.rule.earliest_stop(int(np.sum(values)), len(values))
-
-    def first_stop(self, values):
-        return self.rule.first_stop(values)
-
-    def tolerance(self, values):
-        return self.rule.half_width(int(np.sum(values)), len(values))
-
-    def interval(self, values):
-        return self.rule.interval(int(np.sum(values)), len(values))

@@ -6,14 +6,10 @@ import numpy as np
 import torch
 
 from skrobust._validation import check_bounds, expected
-from skrobust.attacks._base import evaluation_mode
+from skrobust.networks import evaluation_mode
 from skrobust.scorers._base import RobustnessScorer
-from skrobust.scorers._framework import (
-    RobustnessScore,
-    RobustnessScoreResult,
-    check_radii,
-    predicted_classes,
-)
+from skrobust.scorers._framework import RobustnessScore, RobustnessScoreResult, check_radii
+from skrobust.scorers._sources import predicted_classes
 
 __all__ = ["ManifoldRobustness", "ManifoldRobustnessResult"]
 

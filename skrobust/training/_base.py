@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 
 from skrobust._validation import check_instance
 from skrobust.attacks import Attack
-from skrobust.attacks._base import evaluation_mode
+from skrobust.networks import evaluation_mode
 from skrobust.properties import RobustnessProperty
 
 __all__ = ["PropertyRegime", "TrainingRegime", "TrainingStep"]

@@ -6,10 +6,10 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from skrobust._validation import check_choice, check_integer, check_real
+from skrobust.bounds import relu_lines
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.properties import ClassificationRobustness, StrongClassificationRobustness
 from skrobust.training._base import PropertyRegime
-from skrobust.verification._relaxation import relu_lines
 
 __all__ = ["CertifiedTraining"]
 

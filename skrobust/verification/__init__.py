@@ -1,13 +1,15 @@
 """Verifiers: model x property -> verdicts that hold for every point of the ball."""
 
-from skrobust.verification._base import Reason, Verdict, Verification, Verifier
+from skrobust.trees import tree_distances
+from skrobust.verification._base import Verifier
 from skrobust.verification._bounds import Bounds, lower_bounds
 from skrobust.verification._cascade import Cascade
 from skrobust.verification._exact import Exact
-from skrobust.verification._export import export_query
 from skrobust.verification._lipschitz import LipschitzBounds, lipschitz_bound
 from skrobust.verification._marabou import Marabou
-from skrobust.verification._trees import TreeVerifier, tree_distances
+from skrobust.verification._result import Reason, Verdict, Verification
+from skrobust.verification._trees import TreeVerifier
+from skrobust.verification._vnnlib import export_query
 
 __all__ = [
     "Bounds",

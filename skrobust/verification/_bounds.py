@@ -4,9 +4,7 @@ import numpy as np
 import torch
 
 from skrobust._validation import check_choice, check_integer
-from skrobust.verification._base import Reason, Stopwatch, Verification, Verifier, at_reference
-from skrobust.verification._query import make_query
-from skrobust.verification._relaxation import (
+from skrobust.bounds import (
     NUMBERS_AT_ONCE,
     check_finite,
     crown,
@@ -17,6 +15,9 @@ from skrobust.verification._relaxation import (
     relax,
     slope_relaxation,
 )
+from skrobust.verification._base import Stopwatch, Verifier, at_reference
+from skrobust.verification._query import make_query
+from skrobust.verification._result import Reason, Verification
 
 __all__ = ["Bounds", "bound_rows", "lower_bounds", "proved_radius", "reference_error"]
 
@@ -118,7 +119,7 @@ def lower_bounds(graph, ball, rows, method="crown", *, n_steps=20):
 
     Parameters
     ----------
-    graph : PiecewiseLinear
+    graph : Graph
     ball : Ball
         Of n centers, in float64.
     rows : LinearRows

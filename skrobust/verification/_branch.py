@@ -17,8 +17,7 @@ from functools import cached_property
 
 import torch
 
-from skrobust.networks._piecewise_linear import Relu
-from skrobust.verification._relaxation import (
+from skrobust.bounds import (
     Climb,
     Relaxation,
     Units,
@@ -28,6 +27,7 @@ from skrobust.verification._relaxation import (
     lines_of,
     tighten,
 )
+from skrobust.graphs import Relu
 
 __all__ = ["Domains", "Problem", "branch"]
 

@@ -14,19 +14,12 @@ from skrobust._validation import check_instance, check_real, expected
 from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import SolverDisagreementWarning, UnsupportedModelError
 from skrobust.networks import BlackBox, Network, as_network
-from skrobust.verification._base import (
-    Encoding,
-    Step,
-    Verdict,
-    Verification,
-    Verifier,
-    at_reference,
-    attacked,
-)
+from skrobust.verification._base import Encoding, Step, Verifier, at_reference, attacked
 from skrobust.verification._bounds import Bounds
 from skrobust.verification._exact import Exact
-from skrobust.verification._export import export_query
+from skrobust.verification._result import Verdict, Verification
 from skrobust.verification._trees import TreeVerifier
+from skrobust.verification._vnnlib import export_query
 
 __all__ = ["Cascade"]
 

@@ -9,21 +9,14 @@ import torch
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance, check_integer
 from skrobust.attacks import PGD, Attack
-from skrobust.networks._piecewise_linear import Relu
-from skrobust.verification._base import (
-    Encoding,
-    Reason,
-    Stopwatch,
-    Verification,
-    Verifier,
-    attacked,
-    confirm,
-)
+from skrobust.bounds import check_finite, farthest, relax
+from skrobust.graphs import Relu
+from skrobust.verification._base import Encoding, Stopwatch, Verifier, attacked, confirm
 from skrobust.verification._bounds import Bounds, bound_rows, proved_radius, reference_error
 from skrobust.verification._branch import Problem, branch
 from skrobust.verification._milp import Program, affine_maps
 from skrobust.verification._query import make_query
-from skrobust.verification._relaxation import check_finite, farthest, relax
+from skrobust.verification._result import Reason, Verification
 
 __all__ = ["Exact"]
 

@@ -7,26 +7,13 @@ import numpy as np
 import torch
 
 from skrobust._validation import check_choice
+from skrobust.bounds import check_finite, crown, points_at_once, relax, slope_relaxation
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
+from skrobust.graphs import Linear, Rearrange, Relu, read_graph
 from skrobust.networks import as_network
-from skrobust.networks._piecewise_linear import Linear, Rearrange, Relu
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
-from skrobust.verification._base import (
-    Encoding,
-    Reason,
-    Stopwatch,
-    Verifier,
-    at_reference,
-    read_graph,
-)
-from skrobust.verification._query import outer_ball
-from skrobust.verification._relaxation import (
-    check_finite,
-    crown,
-    points_at_once,
-    relax,
-    slope_relaxation,
-)
+from skrobust.verification._base import Encoding, Stopwatch, Verifier, at_reference
+from skrobust.verification._result import Reason
 
 __all__ = ["LipschitzBounds", "lipschitz_bound"]
 
@@ -96,7 +83,7 @@ def lipschitz_bound(
         property = ClassificationRobustness(epsilon, norm=norm, bounds=bounds)
         rows = network.rows(X)
         property.check(rows.cpu().numpy())
-        return _local(graph, outer_ball(property, rows))
+        return _local(graph, property.outer_ball(rows))
     if method == "lipsdp":
         if norm != "l2":
             raise ValueError(
@@ -162,7 +149,7 @@ class LipschitzBounds(Verifier):
         found = at_reference(state.target(x, labels))
         left = found.undecided_index
         if len(left):
-            ball = outer_ball(state.property, x[torch.as_tensor(left, device=x.device)])
+            ball = state.property.outer_ball(x[torch.as_tensor(left, device=x.device)])
             constant = self._constant(state, ball, watch)
             found = found.prove(left[constant <= state.property.lipschitz])
             failed = left[np.isinf(constant)]

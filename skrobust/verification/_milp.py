@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from skrobust.networks._piecewise_linear import Clamp, MaxPool, Relu
-from skrobust.verification._relaxation import NUMBERS_AT_ONCE, Units, farthest
+from skrobust.bounds import NUMBERS_AT_ONCE, Units, farthest
+from skrobust.graphs import Clamp, MaxPool, Relu
 
 __all__ = ["Outcome", "Program", "affine_maps"]
 

@@ -15,9 +15,8 @@ from functools import cached_property
 
 import torch
 
-from skrobust._ball import Ball
-from skrobust._validation import check_bounds, check_epsilon
 from skrobust.attacks import Target
+from skrobust.balls import Ball
 from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.properties import (
     Conjunction,
@@ -26,7 +25,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 
-__all__ = ["Query", "check_rows_of_logits", "make_query", "outer_ball"]
+__all__ = ["Query", "check_rows_of_logits", "make_query"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +182,7 @@ def make_query(encoding, x, labels=None):
         rows = necessary = _logit_rows(property, reference, labels)
     nearest = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     anchored = torch.tensor(_anchored(property, reference, labels), device=x.device)
-    ball = outer_ball(property, x)
+    ball = property.outer_ball(x)
     return Query(target, ball, rows, necessary, log_eta, nearest, anchored)
 
 
@@ -220,43 +219,3 @@ def check_rows_of_logits(property, n_classes):
         logits = torch.zeros(1, n_classes, dtype=torch.float64)
         labels = torch.zeros(1, dtype=torch.long)
         _logit_rows(property, logits, property.reference_labels(logits, labels))
-
-
-def outer_ball(property, x):
-    """Return the float64 `Ball` of a property around each row of x, rounded outwards.
-
-    One unit in the last place covers the rounding of center -+ epsilon; what cannot move stays
-    fixed exactly. Where x is in float32, the estimator rounds what it is given to that: the box
-    then holds all that the points around a float64 center, of which x is the rounding, become.
-    """
-    center = x.double()
-    # As float64 from the start: torch would make a Python float a float32.
-    exact = {"dtype": torch.float64, "device": center.device}
-    epsilon = torch.as_tensor(check_epsilon(property.epsilon), **exact)
-    moves = (epsilon > 0).expand_as(center)
-    reach = epsilon.expand_as(center)
-    if x.dtype != torch.float64:
-        infinity = torch.full_like(x, torch.inf)
-        reach = reach + (torch.nextafter(x.abs(), infinity) - x.abs()).double() / 2
-    lower, upper = _outwards(center - reach, center + reach, x.dtype)
-    lower, upper = torch.where(moves, lower, center), torch.where(moves, upper, center)
-    bounds = check_bounds(property.bounds)
-    if bounds is not None:
-        low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
-        if x.dtype != torch.float64:
-            low = torch.minimum(low, low.to(x.dtype).double())
-            high = torch.maximum(high, high.to(x.dtype).double())
-        # A center may lie outside of the domain by the rounding of the data to float32.
-        lower = torch.minimum(torch.maximum(lower, low), center)
-        upper = torch.maximum(torch.minimum(upper, high), center)
-    return Ball(center, epsilon, property.norm, lower, upper)
-
-
-def _outwards(lower, upper, dtype):
-    """Return ends that are one unit further, and what a coarser type makes of them if that is."""
-    infinity = torch.full_like(lower, torch.inf)
-    lower, upper = torch.nextafter(lower, -infinity), torch.nextafter(upper, infinity)
-    return (
-        torch.minimum(lower, lower.to(dtype).double()),
-        torch.maximum(upper, upper.to(dtype).double()),
-    )

@@ -9,8 +9,8 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from skrobust.attacks import FGSM, PGD, AutoPGD, Outcome, Target, UniformSampling
-from skrobust.attacks._base import evaluation_mode
 from skrobust.exceptions import AttackWarning, UnsupportedModelError
+from skrobust.networks import evaluation_mode
 from skrobust.properties import (
     ClassificationRobustness,
     LipschitzRobustness,

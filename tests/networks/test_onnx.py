@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from skrobust.exceptions import UnsupportedModelError
+from skrobust.graphs import read_graph
 from skrobust.networks import Network
 from skrobust.networks._onnx import load_onnx
-from skrobust.networks._piecewise_linear import piecewise_linear
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -86,7 +86,7 @@ def assert_same_outputs(path, shape, batch=5, probabilities=False, one_axis=Fals
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-5)
     rows = torch.tensor(x).flatten(1)
     torch.testing.assert_close(module(rows), logits)
-    graph = piecewise_linear(module, rows.shape[1])
+    graph = read_graph(module, rows.shape[1])
     np.testing.assert_allclose(graph(rows).numpy(), logits.numpy(), rtol=1e-4, atol=1e-5)
     assert module.n_outputs == logits.shape[1]
     return module
@@ -264,7 +264,7 @@ def test_one_probability_becomes_two_logits(tmp_path):
     found = torch.softmax(module(torch.tensor(x)), dim=1)[:, 1]
     np.testing.assert_allclose(found.numpy(), run(path, x)[:, 0], atol=1e-6)
     assert (module.dropped, module.n_outputs) == ("Sigmoid", 2)
-    assert piecewise_linear(module, 4).n_classes == 2
+    assert read_graph(module, 4).n_classes == 2
 
 
 def test_what_is_not_piecewise_linear_still_runs(tmp_path):
@@ -276,7 +276,7 @@ def test_what_is_not_piecewise_linear_still_runs(tmp_path):
     x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     np.testing.assert_allclose(module(torch.tensor(x)).numpy(), run(path, x), atol=1e-5)
     with pytest.raises(UnsupportedModelError, match=r"'tanh' in layer operators\.n3"):
-        piecewise_linear(module, 4)
+        read_graph(module, 4)
 
 
 def test_modules_are_pickled_moved_and_told_apart(tmp_path):

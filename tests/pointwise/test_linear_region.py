@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from skrobust.networks._piecewise_linear import piecewise_linear
+from skrobust.graphs import read_graph
 from skrobust.pointwise._linear_region import linear_region
 from tests._modules import MODULES, build, sample
 
@@ -21,7 +21,7 @@ def normals(region, rows=(), outputs=None):
 @pytest.mark.parametrize(("factory", "n_features"), MODULES)
 def test_region_holds_its_point_and_has_the_network_s_value_and_gradient(factory, n_features):
     module = build(factory)
-    graph = piecewise_linear(module, n_features)
+    graph = read_graph(module, n_features)
     for x in sample(3, n_features).split(1):
         region = linear_region(graph, x)
         torch.testing.assert_close(region(x), module(x).detach(), rtol=1e-12, atol=1e-12)
@@ -35,7 +35,7 @@ def test_region_holds_its_point_and_has_the_network_s_value_and_gradient(factory
 
 @pytest.mark.parametrize(("factory", "n_features"), MODULES)
 def test_rows_of_a_region_are_affine_with_the_gradients_that_normals_returns(factory, n_features):
-    graph = piecewise_linear(build(factory), n_features)
+    graph = read_graph(build(factory), n_features)
     x = sample(1, n_features)
     region = linear_region(graph, x)
     slacks = region.slacks(region.values(x))[0]
@@ -56,7 +56,7 @@ def test_rows_of_a_region_are_affine_with_the_gradients_that_normals_returns(fac
 
 @pytest.mark.parametrize(("factory", "n_features"), MODULES)
 def test_many_regions_are_what_each_is_alone(factory, n_features):
-    graph = piecewise_linear(build(factory), n_features)
+    graph = read_graph(build(factory), n_features)
     x = sample(4, n_features)
     x[1] = 0.5  # with ties, in some
     many = linear_region(graph, x)
@@ -85,7 +85,7 @@ def test_many_regions_are_what_each_is_alone(factory, n_features):
 
 @pytest.mark.parametrize(("factory", "n_features"), MODULES)
 def test_network_is_affine_exactly_where_the_slacks_say(factory, n_features):
-    graph = piecewise_linear(build(factory), n_features)
+    graph = read_graph(build(factory), n_features)
     x = sample(1, n_features)
     region = linear_region(graph, x)
     move = torch.randn(500, n_features, generator=torch.Generator().manual_seed(4)).double()

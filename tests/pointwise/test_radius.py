@@ -15,15 +15,12 @@ from torch import nn
 from skrobust import TorchClassifier
 from skrobust.attacks import PGD
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks._piecewise_linear import piecewise_linear
-from skrobust.pointwise import PointwiseStatus, _linear_program, _radius, pointwise_robustness
+from skrobust.graphs import read_graph
+from skrobust.networks import as_network
+from skrobust.pointwise import PointwiseStatus, _methods, _programs, pointwise_robustness
 from skrobust.pointwise._certified import lowest_margin
-from skrobust.pointwise._linear_program import (
-    LazyPrograms,
-    StatedPrograms,
-    closest_by_half_spaces,
-)
 from skrobust.pointwise._linear_region import linear_region
+from skrobust.pointwise._programs import LazyPrograms, StatedPrograms, closest_by_half_spaces
 
 
 def seeded(factory, seed=0):
@@ -140,7 +137,7 @@ def test_infeasible_region():
     ("factory", "n_features"), [(perceptron, 5), (convolutional, 64)], ids=["dense", "conv"]
 )
 def test_lazy_agrees_with_cvxpy_and_with_all_half_spaces(factory, n_features):
-    graph = piecewise_linear(seeded(factory), n_features)
+    graph = read_graph(seeded(factory), n_features)
     x = torch.as_tensor(points(6, n_features)).double()
     region = linear_region(graph, x)
     labels, targets = graph(x).argsort(dim=1, descending=True)[:, :2].numpy().T
@@ -168,13 +165,13 @@ def test_lazy_agrees_with_cvxpy_and_with_all_half_spaces(factory, n_features):
 @pytest.mark.parametrize(("name", "value"), [("_FEW_ROWS", 3), ("_ROWS_AT_A_TIME", 1)])
 def test_how_rows_are_added_and_by_whom_they_are_solved_changes_nothing(monkeypatch, name, value):
     # Beyond a few rows HiGHS takes over; many rows at once begin with a sum of them.
-    graph = piecewise_linear(seeded(convolutional), 64)
+    graph = read_graph(seeded(convolutional), 64)
     x = torch.as_tensor(points(6, 64)).double()
     region = linear_region(graph, x)
     labels, targets = graph(x).argsort(dim=1, descending=True)[:, :2].numpy().T
     arguments = (region, x.numpy(), targets, np.zeros(x.shape), np.ones(x.shape), 0.0, labels)
     expected = LazyPrograms(*arguments).solve()
-    monkeypatch.setattr(_linear_program, name, value)
+    monkeypatch.setattr(_programs, name, value)
     found = LazyPrograms(*arguments).solve()
     assert found.status.tolist() == expected.status.tolist()
     np.testing.assert_allclose(found.radius, expected.radius, atol=1e-7)
@@ -318,7 +315,7 @@ def test_polished_has_an_example_wherever_lbfgs_has_one():
 )
 def test_certified_margins_are_below_all_samples(factory, n_features):
     module = seeded(factory).double()
-    graph = piecewise_linear(module, n_features)
+    graph = read_graph(module, n_features)
     generator = torch.Generator().manual_seed(0)
     x = torch.as_tensor(points(5, n_features)).double()
     labels = graph(x).argmax(dim=1)
@@ -441,7 +438,7 @@ def test_failure_on_one_point_leaves_the_others_whole(monkeypatch):
             raise RuntimeError("injected")
         return solve(self, *args)
 
-    monkeypatch.setattr(_radius.LazyPrograms, "solve", failing)
+    monkeypatch.setattr(_methods.LazyPrograms, "solve", failing)
     result = pointwise_robustness(diagonal(), X)
     assert result.status.tolist() == ["optimal", "numerical failure", "optimal"]
     assert result.radius[1] == np.inf
@@ -450,14 +447,14 @@ def test_failure_on_one_point_leaves_the_others_whole(monkeypatch):
 
 def test_failure_to_certify_one_point_leaves_the_others_whole(monkeypatch):
     X = np.array([[0.25, 0.25], [0.375, 0.5], [0.0, 0.5]])
-    certify = _radius.certified_radius
+    certify = _methods.certified_radius
 
     def failing(graph, x, *args):
         if (x[:, 0] == 0.375).any():
             raise RuntimeError("injected")
         return certify(graph, x, *args)
 
-    monkeypatch.setattr(_radius, "certified_radius", failing)
+    monkeypatch.setattr(_methods, "certified_radius", failing)
     found = pointwise_robustness(diagonal(), X, method="certified")
     assert found.status.tolist() == ["certified", "numerical failure", "certified"]
     assert found.radius[1] == found.lower[1] == 0.0
@@ -470,7 +467,7 @@ def test_mistakes_in_the_search_are_not_hidden(monkeypatch):
     def failing(self, *args):
         raise ValueError("injected")
 
-    monkeypatch.setattr(_radius.LazyPrograms, "solve", failing)
+    monkeypatch.setattr(_methods.LazyPrograms, "solve", failing)
     with pytest.raises(ValueError, match="injected"):
         pointwise_robustness(diagonal(), [[0.25, 0.25]])
 
@@ -524,12 +521,12 @@ def test_tie_beside_which_no_other_label_wins_is_an_example(method, attack):
 
 
 def test_nearer_tie_is_better_than_a_farther_win():
-    chunk = _radius._Chunk(
-        _radius.as_network(plateau(), input_shape=(1,)), np.array([[0.25]]), None, None, np.inf
+    chunk = _methods._Chunk(
+        as_network(plateau(), input_shape=(1,)), np.array([[0.25]]), None, None, np.inf
     )
-    records, index = _radius._Records(1, 1, np.float32), np.array([0])
+    records, index = _methods._Records(1, 1, np.float32), np.array([0])
     records.keep(index, np.array([[0.9]]), np.array([0.65]), PointwiseStatus.FOUND)
-    assert _radius._keep_near(chunk, records, index, np.array([[0.5]])).all()
+    assert _methods._keep_near(chunk, records, index, np.array([[0.5]])).all()
     assert records.radius[0] == 0.25
 
 
@@ -647,7 +644,7 @@ class Scaled(nn.Module):
 )
 def test_units_change_nothing(monkeypatch, solver, inputs, outputs):
     if solver == "highs":
-        monkeypatch.setattr(_linear_program, "_FEW_ROWS", 2)
+        monkeypatch.setattr(_programs, "_FEW_ROWS", 2)
         solver = "lazy"
     net, X = seeded(perceptron, 3), points(6, 5).astype(float)
 
@@ -683,12 +680,12 @@ def test_units_are_taken_from_the_data_where_the_domain_has_no_end():
 def test_examples_beyond_epsilon_max_are_not_reported():
     # The program ends below the limit, but what rounding asks for on top passes it.
     X = np.array([[0.25, 0.25]])
-    network = _radius.as_network(diagonal(), input_shape=(2,))
-    chunk = _radius._Chunk(network, network.check_rows(X), None, None, 0.3)
-    records = _radius._Records(1, 2, np.float32)
+    network = as_network(diagonal(), input_shape=(2,))
+    chunk = _methods._Chunk(network, network.check_rows(X), None, None, 0.3)
+    records = _methods._Records(1, 2, np.float32)
     index = np.array([0])
     for far, expected in ((0.4, False), (0.29, True)):
-        kept = _radius._keep_confirmed(chunk, records, index, X + far, PointwiseStatus.FOUND)
+        kept = _methods._keep_confirmed(chunk, records, index, X + far, PointwiseStatus.FOUND)
         assert kept.tolist() == [expected]
         assert np.isfinite(records.radius[0]) == expected
 
@@ -774,7 +771,7 @@ def test_certified_radius_is_the_largest_that_bounds_prove():
     X = np.random.default_rng(0).random((2, 50)).astype(np.float32)
     model = TorchClassifier(module, 10)
     radius = pointwise_robustness(model, X, method="certified").radius
-    graph, x = piecewise_linear(module, 50), torch.as_tensor(X).double()
+    graph, x = read_graph(module, 50), torch.as_tensor(X).double()
     labels = graph(x).argmax(dim=1)
 
     def holds(radius, refine):

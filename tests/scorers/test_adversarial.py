@@ -12,7 +12,7 @@ import skrobust.scorers._adversarial as module
 from skrobust import RobustClassifier, TorchClassifier
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.pointwise import pointwise_robustness
-from skrobust.pointwise._linear_program import LazyPrograms
+from skrobust.pointwise._programs import LazyPrograms
 from skrobust.scorers import AdversarialFrequency, AdversarialSeverity
 
 EPSILON = 0.06

@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from skrobust import TorchClassifier
-from skrobust._ball import Ball
+from skrobust.balls import Ball
 from skrobust.scorers import RobustnessScore
-from skrobust.scorers._framework import _Points
+from skrobust.scorers._sources import PointsSource
 from skrobust.statistics import hoeffding
 
 PRESETS = ["R1", "R2", "R3", "R4", "R5"]
@@ -225,7 +225,7 @@ def test_a_generator_is_conditioned_on_the_ball(split):
 @pytest.mark.parametrize("d", [1, 2, 5, 300])
 def test_points_are_uniform_in_the_l2_ball(d):
     x = torch.full((3, d), 0.5)
-    draw = _Points("l2", None, 2000, torch.Generator().manual_seed(0))
+    draw = PointsSource("l2", None, 2000, torch.Generator().manual_seed(0))
     points = draw(Ball.around(x, 0.3, "l2", None)).double().numpy()
     offset = (points - 0.5) / 0.3
     length = np.linalg.norm(offset, axis=2)
@@ -242,7 +242,7 @@ def test_points_are_uniform_in_the_l2_ball(d):
 @pytest.mark.parametrize("d", [1, 300])
 def test_points_are_uniform_in_the_cut_box(d):
     x = torch.full((2, d), 0.9)
-    draw = _Points("linf", (0.0, 1.0), 4000, torch.Generator().manual_seed(0))
+    draw = PointsSource("linf", (0.0, 1.0), 4000, torch.Generator().manual_seed(0))
     points = draw(Ball.around(x, 0.3, "linf", (0.0, 1.0))).double().numpy()
     assert 0.6 - 1e-6 <= points.min() < points.max() <= 1 + 1e-6
     for row in range(2):
@@ -254,7 +254,7 @@ def test_bounds_of_each_feature():
     x = torch.full((1, 2), 0.5)
     low, high = np.array([0.4, 0.0]), np.array([1.0, 0.6])
     for norm in ("linf", "l2"):
-        draw = _Points(norm, (low, high), 500, torch.Generator().manual_seed(0))
+        draw = PointsSource(norm, (low, high), 500, torch.Generator().manual_seed(0))
         points = draw(Ball.around(x, 0.3, norm, (low, high))).numpy()[0]
         assert (points >= low - 1e-6).all() and (points <= high + 1e-6).all()
         assert points.max() > 0.75 and points.min() < 0.25

@@ -6,21 +6,19 @@ import torch
 from torch import nn
 
 from skrobust import RobustClassifier
+from skrobust.bounds import crown, relax
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.networks import as_network
-from skrobust.networks._base import Network
-from skrobust.networks._piecewise_linear import piecewise_linear
+from skrobust.graphs import read_graph
+from skrobust.networks import Network, as_network
 from skrobust.properties import (
     ClassificationRobustness,
     LipschitzRobustness,
     StandardRobustness,
     StrongClassificationRobustness,
 )
-from skrobust.training._base import TrainingStep
-from skrobust.training._certified import CertifiedTraining, _Intervals, _lower_by_lines
+from skrobust.training import CertifiedTraining, TrainingStep
+from skrobust.training._certified import _Intervals, _lower_by_lines
 from skrobust.verification import Bounds
-from skrobust.verification._query import outer_ball
-from skrobust.verification._relaxation import crown, relax
 
 CR = ClassificationRobustness
 
@@ -194,8 +192,8 @@ def by_lines(module, x, property=None):
         logits = module(x)
     rows = property.conclusion(logits, logits.argmax(dim=1)).linear_rows()
     lower = _lower_by_lines(module, x, ball, rows.A, intervals)
-    graph = piecewise_linear(module, x.shape[1])
-    known = crown(relax(graph, outer_ball(property, x), refine=False), rows.A)
+    graph = read_graph(module, x.shape[1])
+    known = crown(relax(graph, property.outer_ball(x), refine=False), rows.A)
     return lower, intervals.lower(logits, rows.A), known
 
 

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from torch import nn
 
 from skrobust.attacks import Target
-from skrobust.networks._base import Network
+from skrobust.networks import Network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
 from skrobust.verification import Bounds, Exact, Reason, Verdict, Verification
 from skrobust.verification._base import Stopwatch, at_reference, confirm

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from skrobust._ball import Ball
+from skrobust.balls import Ball
+from skrobust.bounds import crown, farthest, minimum, optimised, relax, slope_relaxation
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.networks._base import Network
-from skrobust.networks._piecewise_linear import piecewise_linear
+from skrobust.graphs import read_graph
+from skrobust.networks import Network
 from skrobust.properties import (
     ClassificationRobustness,
     LinearRobustness,
@@ -18,15 +19,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.verification import Bounds, Exact, Reason, Verdict, lower_bounds
-from skrobust.verification._query import make_query, outer_ball
-from skrobust.verification._relaxation import (
-    crown,
-    farthest,
-    minimum,
-    optimised,
-    relax,
-    slope_relaxation,
-)
+from skrobust.verification._query import make_query
 
 METHODS = ("ibp", "crown", "alpha-crown")
 
@@ -113,8 +106,8 @@ def corners_and_samples(ball, n_samples, seed=0):
 @pytest.mark.parametrize("property", BALLS)
 @pytest.mark.parametrize("factory", [perceptron, Everything, steep])
 def test_bounds_contain_sampled_outputs_and_tighten_in_order(factory, property):
-    graph = piecewise_linear(build(factory), 16)
-    ball = outer_ball(property, centers())
+    graph = read_graph(build(factory), 16)
+    ball = property.outer_ball(centers())
     rows = all_rows(len(ball.center))
     points = corners_and_samples(ball, 17_000)
     z = graph(points.flatten(0, 1)).view(*points.shape[:2], -1)
@@ -132,9 +125,9 @@ def test_bounds_contain_sampled_outputs_and_tighten_in_order(factory, property):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_bounds_of_an_affine_network_are_exact(norm):
     module = nn.Sequential(build(lambda: nn.Linear(16, 5)), build(lambda: nn.Linear(5, 3)))
-    graph = piecewise_linear(module.double(), 16)
+    graph = read_graph(module.double(), 16)
     x = 0.5 + 0.0 * centers()
-    ball = outer_ball(ClassificationRobustness(0.1, norm=norm), x.double())
+    ball = ClassificationRobustness(0.1, norm=norm).outer_ball(x.double())
     rows = all_rows(3)
     W = module[1].weight @ module[0].weight
     dual = (rows.A @ W).abs().sum(2) if norm == "linf" else (rows.A @ W).norm(dim=2)
@@ -146,8 +139,8 @@ def test_bounds_of_an_affine_network_are_exact(norm):
 
 def test_lines_of_one_relu_worked_by_hand():
     # z in [-1, 3]: chord (3 / 4)(z + 1) above; below z itself, since 3 > 1.
-    graph = piecewise_linear(nn.Sequential(identity(1), nn.ReLU(), identity(1)), 1)
-    ball = outer_ball(ClassificationRobustness(2.0, bounds=None), torch.ones(1, 1).double())
+    graph = read_graph(nn.Sequential(identity(1), nn.ReLU(), identity(1)), 1)
+    ball = ClassificationRobustness(2.0, bounds=None).outer_ball(torch.ones(1, 1).double())
     relaxation = relax(graph, ball)
     (lines,) = relaxation.lines.values()
     values = [lines.low, lines.low_shift, lines.high, lines.high_shift]
@@ -170,7 +163,7 @@ def test_minimum_with_the_distance_as_a_variable(norm):
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(4, 5, generator=generator)
     x[:, 0] = 0
-    ball = outer_ball(ClassificationRobustness(0.3, norm=norm), x)
+    ball = ClassificationRobustness(0.3, norm=norm).outer_ball(x)
     rows = torch.randn(4, 3, 5, generator=generator).double()
     slope = 2 * torch.randn(4, 3, generator=generator).double()
     lower = minimum(ball, rows, slope, None)
@@ -202,8 +195,8 @@ def test_minimum_with_the_distance_as_a_variable(norm):
 @pytest.mark.parametrize("property", BALLS)
 @pytest.mark.parametrize("factory", [perceptron, Everything, steep])
 def test_slopes_contain_sampled_ones(factory, property):
-    graph = piecewise_linear(build(factory), 16)
-    ball = outer_ball(property, centers())
+    graph = read_graph(build(factory), 16)
+    ball = property.outer_ball(centers())
     rows = all_rows(len(ball.center))
     lower = crown(slope_relaxation(relax(graph, ball)), rows.A)
     loose = crown(slope_relaxation(relax(graph, ball, refine=False), refine=False), rows.A)
@@ -220,7 +213,7 @@ def test_slopes_contain_sampled_ones(factory, property):
 def test_outer_ball_holds_the_ball_of_the_network():
     for property in (b.values[0] for b in BALLS):
         x = centers()
-        inner, outer = property.ball(x), outer_ball(property, x)
+        inner, outer = property.ball(x), property.outer_ball(x)
         assert (outer.lower <= inner.lower.double()).all()
         assert (outer.upper >= inner.upper.double()).all()
         fixed = (torch.as_tensor(property.epsilon) == 0).expand(16)
@@ -298,7 +291,7 @@ def test_points_that_cannot_move_are_decided_by_the_network_itself():
 
 
 def test_more_points_than_fit_in_one_chunk(monkeypatch):
-    monkeypatch.setattr("skrobust.verification._relaxation.NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("skrobust.bounds._intervals.NUMBERS_AT_ONCE", 1)
     x, labels = torch.tensor([[0.7], [0.9], [0.52]]), torch.tensor([0, 0, 0])
     found = Bounds().verify(line(), ClassificationRobustness(0.1), x, labels)
     assert found.verdicts.tolist() == ["verified", "verified", "unknown"]

@@ -13,8 +13,9 @@ from scipy.optimize import linprog
 from torch import nn
 
 from skrobust.attacks import FGSM, UniformSampling
-from skrobust.networks._base import Network
-from skrobust.networks._piecewise_linear import piecewise_linear
+from skrobust.bounds import relax
+from skrobust.graphs import read_graph
+from skrobust.networks import Network
 from skrobust.properties import (
     ClassificationRobustness,
     LipschitzRobustness,
@@ -23,8 +24,6 @@ from skrobust.properties import (
 )
 from skrobust.verification import Exact, Reason
 from skrobust.verification._milp import Outcome, Program, affine_maps
-from skrobust.verification._query import outer_ball
-from skrobust.verification._relaxation import relax
 
 CR, SR, LR = ClassificationRobustness, StandardRobustness, LipschitzRobustness
 SCR = StrongClassificationRobustness
@@ -431,10 +430,10 @@ def test_rounding_that_no_program_can_hold_is_a_failure_not_a_proof():
     # Offsets of 1e16 beside half-widths of 2: the shift of a row is known to no digit.
     module = nn.Sequential(nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 2)).double()
     module[0].weight.data.copy_(torch.tensor([[1.0, -1.0]]))
-    graph = piecewise_linear(module.requires_grad_(False), 2)
+    graph = read_graph(module.requires_grad_(False), 2)
     for offset, expected in ((0.0, {"proved", "found"}), (1e16, {"failure"})):
         x = torch.full((1, 2), offset, dtype=torch.float64)
-        root = relax(graph, outer_ball(CR(2.0, bounds=None), x))
+        root = relax(graph, CR(2.0, bounds=None).outer_ball(x))
         program = Program(affine_maps(graph), root)
         assert program.minimise(np.array([1.0, -1.0]), 0.0, 0.0).status in expected
 

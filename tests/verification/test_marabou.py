@@ -21,7 +21,7 @@ from skrobust.exceptions import (
     UnsupportedModelError,
     UnsupportedPropertyError,
 )
-from skrobust.networks._base import Network
+from skrobust.networks import Network
 from skrobust.properties import (
     ClassificationRobustness,
     LinearRobustness,
@@ -29,7 +29,7 @@ from skrobust.properties import (
     StandardRobustness,
     StrongClassificationRobustness,
 )
-from skrobust.verification import Exact, Marabou, Reason, _marabou
+from skrobust.verification import Exact, Marabou, Reason, _marabou, _marabou_process
 
 CR, SR, LR = ClassificationRobustness, StandardRobustness, LipschitzRobustness
 SCR = StrongClassificationRobustness
@@ -292,9 +292,9 @@ def replaced(monkeypatch, tmp_path):
     def replace(body):
         file = tmp_path / "worker.py"
         file.write_text(PROGRAM.format(body=body), encoding="utf-8")
-        monkeypatch.setattr(_marabou, "_WORKER", file)
+        monkeypatch.setattr(_marabou_process, "_WORKER", file)
         monkeypatch.setattr(_marabou, "find_spec", lambda name: name)
-        monkeypatch.setattr(_marabou.subprocess, "Popen", Popen)
+        monkeypatch.setattr(_marabou_process.subprocess, "Popen", Popen)
         return started
 
     return replace
@@ -439,7 +439,7 @@ def test_no_points_need_no_process(replaced):
 
 @needs_marabou
 def test_the_worker_ends_with_its_parent():
-    folder = str(_marabou._WORKER.parent)
+    folder = str(_marabou_process._WORKER.parent)
     child = (
         f"import os, sys, time; sys.path.insert(0, {folder!r}); import _marabou_worker as worker\n"
         "worker.die_with(int(sys.argv[1])); print(os.getpid(), flush=True); time.sleep(60)"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from skrobust.exceptions import UnsupportedPropertyError
-from skrobust.networks._base import Network
+from skrobust.networks import Network
 from skrobust.properties import (
     ClassificationRobustness,
     LipschitzRobustness,
@@ -16,7 +16,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.verification import Bounds
-from skrobust.verification._query import make_query, outer_ball
+from skrobust.verification._query import make_query
 
 CR, SR, LR = ClassificationRobustness, StandardRobustness, LipschitzRobustness
 
@@ -78,7 +78,7 @@ def test_strong_classification_is_enclosed():
 
 def test_ball_is_rounded_outwards():
     x = torch.tensor([[0.1, 0.7]])
-    ball = outer_ball(CR([0.3, 0.0], bounds=(0.0, 1.0)), x)
+    ball = CR([0.3, 0.0], bounds=(0.0, 1.0)).outer_ball(x)
     exact = x.double()
     assert ball.lower.tolist() == [[0.0, exact[0, 1].item()]]
     assert ball.upper[0, 0].item() > exact[0, 0].item() + 0.3 - 1e-16
@@ -88,7 +88,7 @@ def test_ball_is_rounded_outwards():
 
 def test_a_center_outside_of_the_domain_by_rounding_stays_inside():
     x = torch.tensor([[0.1, 0.1]])  # float32: a little above 0.1
-    ball = outer_ball(CR(0.5, bounds=(0.0, 0.1)), x)
+    ball = CR(0.5, bounds=(0.0, 0.1)).outer_ball(x)
     assert (ball.upper == ball.center).all()
     assert (ball.lower == 0).all()
 

@@ -26,14 +26,8 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import BlackBox
 from skrobust.properties import ClassificationRobustness, StandardRobustness
-from skrobust.verification import _trees
-from skrobust.verification._base import Reason
-from skrobust.verification._trees import (
-    ExactBall,
-    TreeVerifier,
-    last_left,
-    tree_distances,
-)
+from skrobust.trees import ExactBall, last_left, tree_distances
+from skrobust.verification import Reason, TreeVerifier, _trees
 from tests._asserts import assert_inside_ball
 
 SINGLE = {

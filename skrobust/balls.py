@@ -1,0 +1,257 @@
+"""The set of inputs that a property speaks about: a ball, cut to the valid domain."""
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["Ball"]
+
+_LATTICE = 2**15  # noise is drawn as int16, so in steps of the half-width / _LATTICE
+
+
+def _rounded_down(value, dtype):
+    """Cast the float64 tensor `value` to `dtype`, never above it."""
+    cast = value.to(dtype)
+    return torch.where(
+        cast > value, torch.nextafter(cast, torch.full_like(cast, -torch.inf)), cast
+    )
+
+
+def _rounded_towards(value, center):
+    """Cast the float64 tensor `value` to the dtype of `center`, never farther from it."""
+    cast = value.to(center.dtype)
+    passed = torch.where(value > center, cast > value, cast < value)
+    return torch.where(passed, torch.nextafter(cast, center), cast)
+
+
+def _outwards(lower, upper, dtype):
+    """Return ends that are one unit further, and what a coarser type makes of them if that is."""
+    infinity = torch.full_like(lower, torch.inf)
+    lower, upper = torch.nextafter(lower, -infinity), torch.nextafter(upper, infinity)
+    return (
+        torch.minimum(lower, lower.to(dtype).double()),
+        torch.maximum(upper, upper.to(dtype).double()),
+    )
+
+
+def _upper(x, epsilon, high):
+    """Return at most x + epsilon and `high`, by rounding; but at least x.
+
+    The rounding of the sum is at most half an ulp, so to take off one ulp more is enough.
+    """
+    upper = x + epsilon
+    upper = torch.add(upper, upper.abs(), alpha=-torch.finfo(x.dtype).eps)
+    if high is not None:
+        upper = torch.minimum(upper, high)
+    # A centre can leave the domain by the rounding of the data to float32, no more.
+    return torch.maximum(upper, x)
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """Points within `epsilon` of `center`, and inside the box [`lower`, `upper`].
+
+    Make one by `Ball.around`. For the L-infinity norm the box alone is the set. For the
+    L2 norm the set is the box cut with the ball; with one epsilon for each feature that ball
+    is the ellipsoid of points with norm((x - center) / epsilon) <= 1.
+
+    Parameters
+    ----------
+    center : Tensor of shape (n, n_features)
+    epsilon : Tensor of shape () or (n_features,)
+    norm : {"linf", "l2"}
+    lower, upper : Tensor of shape (n, n_features)
+        In the dtype of `center`, rounded inwards by up to two units in the last place: no
+        point of the box lies outside the exact one.
+    """
+
+    center: torch.Tensor
+    epsilon: torch.Tensor
+    norm: str
+    lower: torch.Tensor
+    upper: torch.Tensor
+
+    @classmethod
+    def around(cls, center, epsilon, norm, bounds):
+        """Build the ball around each row of `center`, inside `bounds` (a pair or None)."""
+        exact = {"dtype": torch.float64, "device": center.device}
+        radius = _rounded_down(torch.as_tensor(epsilon, **exact), center.dtype)
+        low = high = None
+        if bounds is not None:
+            low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
+            low, high = (_rounded_down(bound, center.dtype) for bound in (-low, high))
+        upper = _upper(center, radius, high)
+        return cls(center, radius, norm, -_upper(-center, radius, low), upper)
+
+    @classmethod
+    def outside(cls, center, epsilon, norm, bounds):
+        """Build float64 balls around each row of `center`, rounded outwards.
+
+        They hold every point that the balls of `around` hold, and every point of the exact ones.
+        One unit in the last place covers the rounding of center -+ epsilon; what cannot move
+        stays fixed exactly. Where `center` is in float32, the estimator rounds what it is given
+        to that: the box then holds all that the points around a float64 center, of which this
+        one is the rounding, become.
+        """
+        x, center = center, center.double()
+        # As float64 from the start: torch would make a Python float a float32.
+        exact = {"dtype": torch.float64, "device": center.device}
+        epsilon = torch.as_tensor(epsilon, **exact)
+        moves = (epsilon > 0).expand_as(center)
+        reach = epsilon.expand_as(center)
+        if x.dtype != torch.float64:
+            infinity = torch.full_like(x, torch.inf)
+            reach = reach + (torch.nextafter(x.abs(), infinity) - x.abs()).double() / 2
+        lower, upper = _outwards(center - reach, center + reach, x.dtype)
+        lower, upper = torch.where(moves, lower, center), torch.where(moves, upper, center)
+        if bounds is not None:
+            low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
+            if x.dtype != torch.float64:
+                low = torch.minimum(low, low.to(x.dtype).double())
+                high = torch.maximum(high, high.to(x.dtype).double())
+            # A center may lie outside of the domain by the rounding of the data to float32.
+            lower = torch.minimum(torch.maximum(lower, low), center)
+            upper = torch.maximum(torch.minimum(upper, high), center)
+        return cls(center, epsilon, norm, lower, upper)
+
+    def __getitem__(self, index):
+        return Ball(
+            self.center[index], self.epsilon, self.norm, self.lower[index], self.upper[index]
+        )
+
+    def distance(self, x):
+        """Return the plain distance from the centre: (n,) for `x` of shape (n, n_features).
+
+        For `x` of shape (n, r, n_features) it is (n, r).
+        """
+        center = self.center if x.ndim == 2 else self.center.unsqueeze(1)
+        order = float("inf") if self.norm == "linf" else 2
+        return torch.linalg.vector_norm(x - center, ord=order, dim=-1)
+
+    def project(self, x):
+        """Return the closest point of the box (for L2: of the ball, and then of the box)."""
+        if self.norm == "l2":
+            # The centre lies in the box, so that clipping to it afterwards only comes closer.
+            exact = self.center.double()
+            offset = x.double() - exact
+            length = torch.linalg.vector_norm(self._scaled(offset), dim=-1, keepdim=True)
+            # One part in a million inwards, for the rounding of the length. That of each
+            # coordinate goes towards the centre: in many dimensions it would add up.
+            moved = exact + offset * torch.clamp((1 - 1e-6) / length, max=1.0)
+            x = _rounded_towards(moved, self.center)
+        return torch.clamp(x, self.lower, self.upper)
+
+    def step(self, x, direction, size):
+        """Move by `size`, relative to epsilon, along a gradient, and project.
+
+        `size` is a float (below 0 to go against the gradient) or a tensor of shape (n, 1). The
+        step is the steepest one of the norm: the sign for L-infinity, the normalised gradient
+        for L2.
+        """
+        if self.norm == "linf" and self.epsilon.ndim == 0 and isinstance(size, float):
+            # Half the passes over memory of the general form below.
+            x = torch.add(x, direction.sign(), alpha=size * self.epsilon.item())
+            return torch.clamp_(x, self.lower, self.upper)
+        return self.project(x + self.steepest(direction) * size)
+
+    def unit(self, direction):
+        """Return the steepest move of length 1, in units of the input, along a gradient."""
+        if self.norm == "linf":
+            return direction.sign()
+        direction = direction * (self.epsilon > 0)
+        length = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
+        return direction / torch.where(length > 0, length, 1.0)
+
+    def steepest(self, direction):
+        """Return the longest move within epsilon (without the box) along a gradient."""
+        if self.norm == "linf":
+            return direction.sign() * self.epsilon
+        scaled = direction * self.epsilon
+        length = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+        return scaled * self.epsilon / torch.where(length > 0, length, 1.0)
+
+    def noise(self, n_samples, generator=None):
+        """Draw what `sample` can share between balls; None for L2, which shares nothing."""
+        if self.norm == "l2":
+            return None
+        return _Noise(
+            _random_int16((n_samples, self.center.shape[1]), generator, self.center.device)
+        )
+
+    def sample(self, n_samples, generator=None, noise=None):
+        """Draw points uniformly; for L2, uniformly in the ball and then clipped to the box.
+
+        Parameters
+        ----------
+        n_samples : int
+        generator : torch.Generator, default=None
+        noise : object, default=None
+            From `noise`, for as many samples; drawn anew if None. The samples of one call are
+            overwritten by the next one with the same noise.
+
+        Returns
+        -------
+        Tensor of shape (n, n_samples, n_features)
+            The samples of one row are independent, and so are those of different rows with
+            the same index. For L-infinity all rows share one array of noise, on a lattice of
+            65,536 values a feature, and each has its own random shift (Cranley and Patterson
+            1976): fresh noise would cost as much as the network's forward pass.
+        """
+        if self.norm == "l2":
+            return self._sample_l2(n_samples, generator)
+        if noise is None:
+            noise = self.noise(n_samples, generator)
+        n, n_features = self.center.shape
+        shift = _random_int16((n, 1, n_features), generator, self.center.device)
+        step = (self.upper - self.lower) / (2 * _LATTICE)
+        first = (self.lower / 2 + self.upper / 2) + step / 2
+        samples = noise.shifted(shift, self.center.dtype)
+        torch.addcmul(first.unsqueeze(1), samples, step.unsqueeze(1), out=samples)
+        # The outermost values lie half a step inside, which covers the rounding in all but the
+        # narrowest boxes. To look is worth its time only where there are many samples.
+        if n_samples < 8 or self._is_narrow(step):
+            torch.clamp_(samples, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
+        return samples
+
+    def _is_narrow(self, step):
+        rounding = torch.finfo(step.dtype).eps * (self.lower.abs() + self.upper.abs())
+        return ((step > 0) & (step < 2 * rounding)).any()
+
+    def _sample_l2(self, n_samples, generator):
+        n, n_features = self.center.shape
+        like = {"generator": generator, "device": self.center.device, "dtype": self.center.dtype}
+        free = (self.epsilon > 0).expand(n_features)
+        direction = torch.randn((n, n_samples, n_features), **like) * free
+        direction /= torch.linalg.vector_norm(direction, dim=-1, keepdim=True).clamp(min=1e-30)
+        length = torch.rand((n, n_samples, 1), **like) ** (1 / max(int(free.sum()), 1))
+        center = self.center.unsqueeze(1)
+        offset = direction * length * (self.epsilon * (1 - 1e-6))
+        points = _rounded_towards(center.double() + offset.double(), center)
+        return torch.clamp(points, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
+
+    def _scaled(self, offset):
+        return torch.where(self.epsilon > 0, offset / self.epsilon, 0.0)
+
+
+class _Noise:
+    """Random numbers to share, and memory to use again: fresh pages cost as much as the sums."""
+
+    def __init__(self, values):
+        self.values = values
+        self.sums = self.samples = None
+
+    def shifted(self, shift, dtype):
+        """Return values + shift for each row of `shift`, of shape (n, n_samples, n_features)."""
+        shape = (len(shift), *self.values.shape)
+        if self.sums is None or self.sums.shape != shape:
+            self.sums = self.values.new_empty(shape)
+            self.samples = self.values.new_empty(shape, dtype=dtype)
+        torch.add(self.values, shift, out=self.sums)
+        return self.samples.copy_(self.sums)
+
+
+def _random_int16(shape, generator, device):
+    count = torch.Size(shape).numel()
+    words = torch.empty(-(-count // 4), dtype=torch.int64, device=device)
+    words.random_(-(2**63), None, generator=generator)
+    return words.view(torch.int16)[:count].view(shape)

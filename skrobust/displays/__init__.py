@@ -1,0 +1,13 @@
+"""Pictures: robustness curves, the trade-off of a search, corruptions, adversarial examples."""
+
+from skrobust.displays._corruption import CorruptionDisplay
+from skrobust.displays._curve import RobustnessCurveDisplay
+from skrobust.displays._examples import AdversarialExamplesDisplay
+from skrobust.displays._trade_off import TradeOffDisplay
+
+__all__ = [
+    "AdversarialExamplesDisplay",
+    "CorruptionDisplay",
+    "RobustnessCurveDisplay",
+    "TradeOffDisplay",
+]

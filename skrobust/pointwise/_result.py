@@ -1,0 +1,136 @@
+"""What `pointwise_robustness` returns."""
+
+from collections import Counter
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+import numpy as np
+
+__all__ = ["PointwiseResult", "PointwiseStatus"]
+
+
+class PointwiseStatus(StrEnum):
+    """How the search for one sample ended; `advice` says what that means."""
+
+    OPTIMAL = "optimal"
+    FOUND = "found"
+    CERTIFIED = "certified"
+    MISCLASSIFIED = "already misclassified"
+    ABOVE = "above epsilon_max"
+    INFEASIBLE = "infeasible region"
+    NOT_FOUND = "not found"
+    UNCONFIRMED = "unconfirmed"
+    ROWS = "row limit"
+    NOWHERE = "no adversarial example"
+    OWN = "own label is the target"
+    TIME_OUT = "time limit"
+    UNDECIDED = "undecided"
+    FAILURE = "numerical failure"
+
+    @property
+    def advice(self):
+        """What the status says about the sample, and what to try."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    PointwiseStatus.OPTIMAL: (
+        "The optimum of the linear program over the region of the sample; with method='exact', "
+        "the distance of the closest adversarial example of all, within the tolerance."
+    ),
+    PointwiseStatus.FOUND: "An upper bound: a closer adversarial example may exist.",
+    PointwiseStatus.CERTIFIED: "A lower bound: no closer adversarial example exists.",
+    PointwiseStatus.MISCLASSIFIED: "The label given differs from the prediction: radius 0.",
+    PointwiseStatus.ABOVE: (
+        "The lower bound of what the method can find has passed epsilon_max. For radii beyond, "
+        "raise epsilon_max."
+    ),
+    PointwiseStatus.INFEASIBLE: (
+        "No point of the sample's linear region has the target label. Try targets='all' or "
+        "method='polished'."
+    ),
+    PointwiseStatus.NOT_FOUND: (
+        "Nothing was found, which proves nothing. 'polished' searches the most; 'certified' and "
+        "'exact' can prove that there is nothing."
+    ),
+    PointwiseStatus.UNCONFIRMED: (
+        "The program has a solution, its `optimum`, but the network in its own precision gives "
+        "no point near it another label. Try a larger margin."
+    ),
+    PointwiseStatus.ROWS: (
+        "The program needs more half-spaces than max_rows; its optimum is at least `bound`. "
+        "Raise max_rows, or set epsilon_max."
+    ),
+    PointwiseStatus.NOWHERE: "It was proved that every input of the domain has the same label.",
+    PointwiseStatus.OWN: (
+        "The sample has the target label already. Ask for another one, or targets='all'."
+    ),
+    PointwiseStatus.TIME_OUT: (
+        "The time limit was reached between `lower` and `upper`. Raise the limit or the tolerance."
+    ),
+    PointwiseStatus.UNDECIDED: (
+        "The verifier could not decide a ball between `lower` and `upper`. Raise the tolerance."
+    ),
+    PointwiseStatus.FAILURE: (
+        "The solver failed on this sample. Try solver='cvxpy', or scaled inputs."
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PointwiseResult:
+    """What `pointwise_robustness` returns: one entry for each sample.
+
+    Parameters
+    ----------
+    radius : ndarray of shape (n_samples,)
+        L-infinity distance of the adversarial example; inf where none was found. For
+        ``method="certified"``, the proven lower bound. A finite radius of any other method
+        always belongs to a point at which another label was seen to win or, where no point
+        near it gives another label, to tie, which breaks the property as well: 0 where the
+        sample itself is such a tie (in "lp" only with a tied target and no margin).
+    adversarial_examples : ndarray of shape (n_samples, n_features)
+        Confirmed by the estimator in its own precision; NaN where none.
+    status : ndarray of str, shape (n_samples,)
+        Values of `PointwiseStatus`, whose `advice` explains them.
+    lower, upper : ndarray of shape (n_samples,)
+        What is proven and what was found: 0 and inf where a method says nothing.
+    optimum : ndarray of shape (n_samples,)
+        Optimal value of the linear program itself, in exact arithmetic; the radius is larger
+        by what the confirmation needs. NaN where no program was solved to its end.
+    bound : ndarray of shape (n_samples,)
+        Proven lower bound of that optimum, also where the program stopped early; inf where it
+        has no solution, 0 where nothing is known. It says nothing about other regions, except
+        with ``method="exact"``: then it is `lower`.
+    seconds : ndarray of shape (n_samples,)
+        Wall-clock time; what is computed in batches is shared out evenly.
+    method : str
+    """
+
+    radius: np.ndarray
+    adversarial_examples: np.ndarray
+    status: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    optimum: np.ndarray
+    bound: np.ndarray
+    seconds: np.ndarray
+    method: str
+
+    def to_frame(self):
+        """Return the arrays with one entry a sample as a pandas DataFrame."""
+        import pandas as pd
+
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return pd.DataFrame(
+            {name: v for name, v in values.items() if isinstance(v, np.ndarray) and v.ndim == 1}
+        )
+
+    def __repr__(self):
+        counts = ", ".join(f"{n} {s}" for s, n in Counter(self.status.tolist()).most_common())
+        finite = self.radius[np.isfinite(self.radius)]
+        median = f"{np.median(finite):.4g}" if len(finite) else "none"
+        return (
+            f"PointwiseResult(method={self.method!r}, n_samples={len(self.radius)}, "
+            f"median finite radius {median}; {counts})"
+        )

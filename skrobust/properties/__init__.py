@@ -1,0 +1,23 @@
+"""Robustness properties: what must hold for every input in a ball around a reference input."""
+
+from skrobust.properties._base import RobustnessProperty
+from skrobust.properties._classification import (
+    ClassificationRobustness,
+    StrongClassificationRobustness,
+)
+from skrobust.properties._conclusion import Conclusion, LinearRows
+from skrobust.properties._conjunction import Conjunction
+from skrobust.properties._outputs import LipschitzRobustness, StandardRobustness
+from skrobust.properties._rows import LinearRobustness
+
+__all__ = [
+    "ClassificationRobustness",
+    "Conclusion",
+    "Conjunction",
+    "LinearRobustness",
+    "LinearRows",
+    "LipschitzRobustness",
+    "RobustnessProperty",
+    "StandardRobustness",
+    "StrongClassificationRobustness",
+]

@@ -1,0 +1,176 @@
+"""What all properties share: a ball, a reference label, and readings of a conclusion."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, clone
+
+from skrobust._validation import check_bounds, check_choice, check_epsilon, check_within_bounds
+from skrobust.balls import Ball
+
+__all__ = ["RobustnessProperty"]
+
+BALL_PARAMETERS = ("epsilon", "norm", "bounds")
+
+
+class RobustnessProperty(BaseEstimator, ABC):
+    """Base class: a ball, and a conclusion about the outputs in it.
+
+    Subclasses define `conclusion`. The constructor stores; `check` validates.
+
+    Parameters
+    ----------
+    epsilon : float or array-like of shape (n_features,), default=0.1
+        Radius in units of the input; 0 marks a feature that cannot change.
+    norm : {"linf", "l2"}, default="linf"
+        Norm of the ball.
+    bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
+        Lowest and highest valid value of the features.
+    reference : {"label", "prediction"}, default="label"
+        Whether the property refers to the true label, or to the network's own one.
+    """
+
+    def __init__(self, epsilon=0.1, *, norm="linf", bounds=(0.0, 1.0), reference="label"):
+        self.epsilon = epsilon
+        self.norm = norm
+        self.bounds = bounds
+        self.reference = reference
+
+    @abstractmethod
+    def conclusion(self, reference_logits, labels):
+        """Return the `Conclusion` around n reference points.
+
+        Parameters
+        ----------
+        reference_logits : Tensor of shape (n, n_classes)
+            Outputs at the reference points.
+        labels : Tensor of shape (n,)
+            Class indices that the property refers to (see `reference_labels`).
+        """
+
+    @property
+    def needs_labels(self):
+        """Whether true labels must be given."""
+        return self.reference == "label"
+
+    @property
+    def needed_outputs(self):
+        """What must be known of a classifier: of "labels", "probabilities" and "logits"."""
+        return {self.output}
+
+    def check(self, X=None):
+        """Validate the parameters, and the rows of `X` against `bounds`; return self.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features), default=None
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid, or if rows of `X` lie outside `bounds`.
+        """
+        n_features = None if X is None else X.shape[1]
+        check_epsilon(self.epsilon, n_features)
+        check_choice("norm", self.norm, ("linf", "l2"))
+        check_choice("reference", self.reference, ("label", "prediction"))
+        bounds = check_bounds(self.bounds, n_features)
+        if X is not None:
+            check_within_bounds(X, bounds)
+        return self
+
+    def ball(self, x):
+        """Return the `~skrobust.balls.Ball` around each row of the tensor `x`."""
+        epsilon, bounds = check_epsilon(self.epsilon), check_bounds(self.bounds)
+        return Ball.around(x, epsilon, self.norm, bounds)
+
+    def outer_ball(self, x):
+        """Return the float64 ball around each row of `x`, rounded outwards; see `Ball.outside`."""
+        epsilon, bounds = check_epsilon(self.epsilon), check_bounds(self.bounds)
+        return Ball.outside(x, epsilon, self.norm, bounds)
+
+    def reference_labels(self, reference_logits, labels=None):
+        """Return the class index that each reference point should have, of shape (n,)."""
+        if self.needs_labels:
+            if labels is None:
+                raise ValueError(
+                    f"{type(self).__name__}(reference='label') needs the true labels, but got "
+                    "y=None. Give y, or set reference='prediction'."
+                )
+            return labels
+        return reference_logits.argmax(dim=1)
+
+    def margin(self, logits, *, reference_logits=None, distance=None, labels=None):
+        """Return the smallest row at each point, of shape (n,): above 0 is robust.
+
+        Parameters
+        ----------
+        logits, reference_logits : array-like of shape (n, n_classes)
+            Outputs at the points, and at their reference points (default: the same).
+        distance : array-like of shape (n,), default=None
+            Distance of each point from its reference; zeros if None.
+        labels : array-like of shape (n,), default=None
+            Class indices.
+
+        Examples
+        --------
+        >>> from skrobust.properties import ClassificationRobustness
+        >>> ClassificationRobustness().margin([[2.0, 0.5, 1.0]], labels=[0])
+        array([1.])
+        """
+        conclusion, logits, distance = self._at(logits, reference_logits, distance, labels)
+        return conclusion.margin(logits, distance).numpy()
+
+    def holds(self, logits, *, reference_logits=None, distance=None, labels=None):
+        """Return whether the conclusion is true at each point; see `margin`."""
+        conclusion, logits, distance = self._at(logits, reference_logits, distance, labels)
+        return conclusion.holds(logits, distance).numpy()
+
+    def loss(self, logits, *, reference_logits=None, distance=None, labels=None, logic=None):
+        """Return the loss of each point by a logic (default: DL2); see `margin`."""
+        conclusion, logits, distance = self._at(logits, reference_logits, distance, labels)
+        return conclusion.loss(logits, distance, logic).numpy()
+
+    def _at(self, logits, reference_logits, distance, labels):
+        self.check()
+        logits = torch.as_tensor(np.asarray(logits, dtype=np.float64))
+        if reference_logits is None:
+            reference_logits = logits
+        reference_logits = torch.as_tensor(np.asarray(reference_logits, dtype=np.float64))
+        if distance is None:
+            distance = np.zeros(len(logits))
+        if labels is not None:
+            labels = torch.as_tensor(np.asarray(labels))
+        labels = self.reference_labels(reference_logits, labels)
+        distance = torch.as_tensor(np.asarray(distance, dtype=np.float64))
+        return self.conclusion(reference_logits, labels), logits, distance
+
+    def with_epsilon(self, epsilon):
+        """Return a copy with another `epsilon`."""
+        return clone(self).set_params(epsilon=epsilon)
+
+    def __and__(self, other):
+        from skrobust.properties._conjunction import Conjunction  # which is itself a property
+
+        return Conjunction(self, other)
+
+    def __eq__(self, other):
+        if type(self) is not type(other):
+            return NotImplemented
+        mine, theirs = self.get_params(deep=False), other.get_params(deep=False)
+        return mine.keys() == theirs.keys() and all(_same(mine[k], theirs[k]) for k in mine)
+
+    # Mutable, as every scikit-learn object with set_params: no hash.
+    __hash__ = None
+
+
+def _same(first, second):
+    if isinstance(first, RobustnessProperty) or isinstance(second, RobustnessProperty):
+        return first == second
+    if isinstance(first, tuple | list) and isinstance(second, tuple | list):
+        return len(first) == len(second) and all(map(_same, first, second))
+    try:
+        return bool(np.array_equal(first, second))
+    except (TypeError, ValueError):
+        return first is second

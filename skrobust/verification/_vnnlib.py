@@ -1,0 +1,135 @@
+"""Queries as files, ONNX and VNNLIB, for verifiers elsewhere."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from skrobust._validation import check_instance
+from skrobust.exceptions import UnsupportedPropertyError
+from skrobust.graphs import OnnxWriter, read_graph
+from skrobust.networks import import_onnx
+from skrobust.properties import RobustnessProperty, StrongClassificationRobustness
+from skrobust.verification._base import Encoding
+from skrobust.verification._query import make_query
+
+__all__ = ["export_query"]
+
+
+def export_query(network, property, x, label=None, folder="."):
+    """Write a network and the negated property around one point as ONNX and VNNLIB.
+
+    A verifier that answers "unsat" has proved the property; one that answers "sat" gives a point
+    that breaks it, but for points at which a row is exactly zero where the property allows that.
+
+    Parameters
+    ----------
+    network : Network or torch.nn.Module
+        Piecewise linear, from rows to logits.
+    property : RobustnessProperty
+        With an L-infinity ball, and rows that do not depend on the distance. For strong
+        classification the linear rows that imply it are written: a point that breaks them
+        need not break the property itself.
+    x : array-like of shape (n_features,)
+        Reference point.
+    label : int, default=None
+        True class index, where the property needs it.
+    folder : str or path-like, default="."
+        Made if it is not there.
+
+    Returns
+    -------
+    pair of pathlib.Path
+        Of network.onnx and query.vnnlib.
+
+    Raises
+    ------
+    ImportError
+        If the package onnx is not installed.
+    UnsupportedModelError
+        If the network is not piecewise linear.
+    UnsupportedPropertyError
+        If VNNLIB cannot state the property.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from skrobust.properties import ClassificationRobustness
+    >>> from skrobust.verification import export_query
+    >>> network = torch.nn.Linear(2, 3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _, query = export_query(network, ClassificationRobustness(0.1), [0.5, 0.5], 0, folder)
+    ...     print(query.read_text().splitlines()[-4:])
+    ['(assert (or', '  (and (>= Y_1 Y_0))', '  (and (>= Y_2 Y_0))', '))']
+    """
+    onnx = import_onnx()
+    _check_property(property)
+    first = next(getattr(network, "module", network).parameters(), torch.empty(0))
+    x = torch.as_tensor(np.asarray(x), dtype=first.dtype, device=first.device).reshape(1, -1)
+    property.check(x.cpu().numpy())
+    graph = read_graph(network, x.shape[1])
+    labels = None if label is None else torch.tensor([label], device=x.device)
+    with torch.no_grad():
+        query = make_query(Encoding(network, property, graph), x, labels)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = folder / "network.onnx", folder / "query.vnnlib"
+    onnx.save(OnnxWriter(onnx, first.dtype).model(graph), paths[0])
+    paths[1].write_text(_vnnlib(query, property), encoding="utf-8")
+    return paths
+
+
+def _check_property(property):
+    example = "ClassificationRobustness()"
+    check_instance("property", property, RobustnessProperty, example).check()
+    if property.norm != "linf":
+        raise UnsupportedPropertyError(
+            f"Got norm={property.norm!r}, but VNNLIB has linear constraints only: use 'linf'."
+        )
+
+
+def _vnnlib(query, property):
+    if query.uses_distance:
+        raise UnsupportedPropertyError(
+            f"Got a {type(property).__name__}, whose rows depend on the distance from the "
+            "reference point, but VNNLIB speaks of inputs and outputs only."
+        )
+    A, b = query.rows.A[0].cpu().numpy(), query.rows.b[0].cpu().numpy()
+    lower, upper = (v[0].cpu().numpy() for v in (query.ball.lower, query.ball.upper))
+    lines = [f"; {' '.join(repr(property).split())}", "; Satisfiable where the property fails."]
+    if isinstance(property, StrongClassificationRobustness):
+        lines.append("; These linear rows imply the property; they may fail where it holds.")
+    if not query.strict.all():
+        lines.append("; Rows may be zero in the property; here they are not: <= stands for <.")
+    lines += [f"(declare-const X_{i} Real)" for i in range(len(lower))]
+    lines += [f"(declare-const Y_{j} Real)" for j in range(A.shape[1])]
+    for i, sides in enumerate(zip(lower, upper, strict=True)):
+        lines += [
+            f"(assert ({sign} X_{i} {_number(value)}))"
+            for sign, value in zip((">=", "<="), sides, strict=True)
+        ]
+    lines += [
+        "(assert (or",
+        *(f"  (and {_negated(*row)})" for row in zip(A, b, strict=True)),
+        "))",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _negated(a, b):
+    """Return a y + b <= 0 in the plainest form; not every parser reads sums."""
+    places = np.flatnonzero(a)
+    if len(places) == 2 and b == 0 and a[places].sum() == 0:
+        high, low = places[np.argsort(a[places])]
+        return f"(>= Y_{high} Y_{low})"
+    if len(places) == 1 and abs(a[places[0]]) == 1:
+        j = places[0]
+        return f"(<= Y_{j} {_number(-b)})" if a[j] > 0 else f"(>= Y_{j} {_number(b)})"
+    terms = [f"Y_{j}" if a[j] == 1 else f"(* {_number(a[j])} Y_{j})" for j in places]
+    total = f"(+ {' '.join(terms)})" if len(terms) > 1 else (terms or [_number(0.0)])[0]
+    return f"(<= {total} {_number(-b)})"
+
+
+def _number(value):
+    """Return a decimal number without exponent that reads back as the same float64."""
+    return np.format_float_positional(value + 0.0, trim="0")  # + 0.0: no minus before zero

@@ -1,0 +1,182 @@
+"""The ball: everything that is projected or drawn lies inside, by float64 arithmetic."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kstest
+
+from skrobust.balls import Ball
+from skrobust.properties import ClassificationRobustness
+from tests._asserts import assert_inside_ball
+
+PER_FEATURE = [0.0, 0.01, 0.2, 0.7, 0.0]
+BOUNDS = [(0.0, 1.0), None, (np.array([0, 0, 0.1, -1, 0]), np.array([1, 1, 0.9, 2, 1]))]
+
+
+def centers(n=200, n_features=5, dtype=torch.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    return torch.as_tensor(rng.uniform(0.1, 0.9, (n, n_features)), dtype=dtype)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bounds", BOUNDS, ids=["unit", "none", "arrays"])
+@pytest.mark.parametrize("epsilon", [0.0, 1e-3, 0.1, 3.0, PER_FEATURE], ids=str)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_projections_steps_and_samples_are_inside(norm, epsilon, bounds, dtype):
+    x = centers(dtype=dtype)
+    property = ClassificationRobustness(epsilon, norm=norm, bounds=bounds)
+    ball = property.ball(x)
+    direction = torch.randn(x.shape, generator=generator(), dtype=dtype)
+    assert_inside_ball(ball.project(x + direction), x, property)
+    assert_inside_ball(ball.project(x + 1e-3 * direction), x, property)
+    assert_inside_ball(ball.step(x, direction, 1.0), x, property)
+    assert_inside_ball(ball.step(x, direction, 2.0), x, property)
+    for sample in ball.sample(7, generator()).unbind(dim=1):
+        assert_inside_ball(sample, x, property)
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 0.01, 0.1])
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_l2_is_inside_in_many_dimensions(epsilon, scale):
+    # The rounding of 784 coordinates to float32 adds up.
+    x = scale * centers(50, 784)
+    property = ClassificationRobustness(epsilon, norm="l2", bounds=(0.0, scale))
+    ball = property.ball(x)
+    outside = x + torch.randn(x.shape, generator=generator())
+    assert_inside_ball(ball.project(outside), x, property)
+    for sample in ball.sample(2, generator()).unbind(dim=1):
+        assert_inside_ball(sample, x, property)
+
+
+@given(
+    center=st.floats(0, 1, width=32),
+    epsilon=st.floats(0, 2),
+    norm=st.sampled_from(["linf", "l2"]),
+    point=st.floats(-5, 5, width=32),
+)
+def test_projection_in_one_dimension(center, epsilon, norm, point):
+    ball = Ball.around(torch.tensor([[center]]), epsilon, norm, (0.0, 1.0))
+    projected = ball.project(torch.tensor([[point]])).item()
+    low, high = max(center - epsilon, 0.0), min(center + epsilon, 1.0)
+    assert low <= projected <= high
+    assert projected == pytest.approx(min(max(point, low), high), abs=3e-6)
+
+
+def test_projection_leaves_inner_points_alone():
+    x = centers(dtype=torch.float64)
+    move = torch.randn(x.shape, generator=generator(), dtype=torch.float64)
+    move *= 0.05 / torch.linalg.vector_norm(move, dim=1, keepdim=True)
+    for norm in ("linf", "l2"):
+        ball = Ball.around(x, 0.1, norm, (0.0, 1.0))
+        torch.testing.assert_close(ball.project(x + move), x + move, rtol=0, atol=1e-12)
+
+
+def test_l2_projection_is_the_closest_point_of_the_ball():
+    ball = Ball.around(torch.zeros(1, 2, dtype=torch.float64), 0.5, "l2", None)
+    projected = ball.project(torch.tensor([[3.0, 4.0]], dtype=torch.float64))
+    torch.testing.assert_close(projected[0].tolist(), [0.3, 0.4], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_distance(norm):
+    ball = Ball.around(torch.zeros(1, 2), 1.0, norm, None)
+    expected = 4.0 if norm == "linf" else 5.0
+    assert ball.distance(torch.tensor([[3.0, -4.0]])).tolist() == [expected]
+    three = torch.tensor([[[3.0, -4.0], [0.0, 0.0], [-6.0, 8.0]]])
+    assert ball.distance(three).tolist() == [[expected, 0.0, 2 * expected]]
+
+
+def test_steepest_and_unit_moves():
+    direction = torch.tensor([[3.0, -4.0, 0.0]])
+    linf = Ball.around(torch.zeros(1, 3), [0.5, 0.25, 1.0], "linf", None)
+    assert linf.steepest(direction).tolist() == [[0.5, -0.25, 0.0]]
+    assert linf.unit(direction).tolist() == [[1.0, -1.0, 0.0]]
+    l2 = Ball.around(torch.zeros(1, 3), 0.5, "l2", None)
+    torch.testing.assert_close(l2.steepest(direction), torch.tensor([[0.3, -0.4, 0.0]]))
+    torch.testing.assert_close(l2.unit(direction), torch.tensor([[0.6, -0.8, 0.0]]))
+    assert l2.steepest(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
+
+
+@given(seed=st.integers(0, 2**16))
+def test_steepest_move_of_an_ellipsoid_beats_any_other(seed):
+    # max g.v over norm(v / epsilon) <= 1 is norm(g * epsilon), by Cauchy and Schwarz.
+    rng = np.random.default_rng(seed)
+    gradient, epsilon = rng.normal(size=4), rng.uniform(0, 1, 4)
+    ball = Ball.around(torch.zeros(1, 4, dtype=torch.float64), epsilon, "l2", None)
+    move = ball.steepest(torch.tensor(gradient).unsqueeze(0)).numpy()[0]
+    assert np.linalg.norm(move / epsilon) == pytest.approx(1)
+    assert gradient @ move == pytest.approx(np.linalg.norm(gradient * epsilon))
+
+
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
+def test_linf_samples_are_uniform_in_the_cut_box(bounds):
+    x = torch.tensor([[0.5, 0.05, 0.95]], dtype=torch.float64)
+    samples = Ball.around(x, 0.1, "linf", bounds).sample(4000, generator())[0].numpy()
+    low, high = x.numpy()[0] - 0.1, x.numpy()[0] + 0.1
+    if bounds is not None:
+        low, high = low.clip(0, 1), high.clip(0, 1)
+    for j in range(3):
+        assert kstest((samples[:, j] - low[j]) / (high[j] - low[j]), "uniform").pvalue > 1e-3
+    assert np.abs(np.corrcoef(samples.T) - np.eye(3)).max() < 0.06
+
+
+def test_first_samples_of_different_references_are_independent():
+    # The rows share noise, each with a shift of its own: across rows one index is uniform.
+    x = torch.full((4000, 2), 0.5)
+    first = Ball.around(x, 0.5, "linf", None).sample(3, generator())[:, 0].numpy()
+    for j in range(2):
+        assert kstest(first[:, j], "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(first[:-1, 0], first[1:, 0])[0, 1]) < 0.06
+
+
+@pytest.mark.parametrize("epsilon", [0.25, [0.1, 0.2, 0.0, 0.3]], ids=["scalar", "features"])
+def test_l2_samples_are_uniform_in_the_ball(epsilon):
+    x = torch.zeros(1, 4, dtype=torch.float64)
+    offsets = Ball.around(x, epsilon, "l2", None).sample(4000, generator())[0].numpy()
+    epsilon = np.broadcast_to(epsilon, 4)
+    free = epsilon > 0
+    scaled = offsets[:, free] / epsilon[free]
+    radius = np.linalg.norm(scaled, axis=1)
+    assert (offsets[:, ~free] == 0).all()
+    # The volume within radius r grows as r to the power of the dimension.
+    assert kstest(radius ** free.sum(), "uniform").pvalue > 1e-3
+    assert np.abs(scaled.mean(axis=0)).max() < 0.03
+    # By symmetry each coordinate has the same variance, 1 / (d + 2).
+    np.testing.assert_allclose(scaled.var(axis=0), 1 / (free.sum() + 2), rtol=0.1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_epsilon_zero_is_the_point_itself(norm):
+    x = centers()
+    ball = Ball.around(x, 0.0, norm, (0.0, 1.0))
+    assert torch.equal(ball.sample(2, generator()), x.unsqueeze(1).expand(-1, 2, -1))
+    assert torch.equal(ball.project(x + 1), x)
+    assert torch.equal(ball.step(x, torch.ones_like(x), 1.0), x)
+
+
+def test_samples_repeat_with_the_generator():
+    ball = Ball.around(centers(), 0.1, "linf", None)
+    assert torch.equal(ball.sample(3, generator(1)), ball.sample(3, generator(1)))
+    assert not torch.equal(ball.sample(3, generator(1)), ball.sample(3, generator(2)))
+
+
+def test_selection_of_rows():
+    x = centers()
+    ball = Ball.around(x, PER_FEATURE, "l2", (0.0, 1.0))
+    part = ball[torch.tensor([3, 0])]
+    assert torch.equal(part.center, x[[3, 0]])
+    assert torch.equal(part.project(x[[3, 0]] + 1), ball.project(x + 1)[[3, 0]])
+
+
+def test_a_center_outside_by_rounding_stays_where_it_is():
+    # 0.1 in float32 is above 0.1: the data was inside the bounds before it was rounded.
+    x = torch.tensor([[0.1]], dtype=torch.float32)
+    ball = Ball.around(x, 0.05, "linf", (0.0, 0.1))
+    assert torch.equal(ball.project(x), x)
+    assert torch.equal(ball.project(x + 1), x)
