@@ -1,0 +1,488 @@
+"""The public entries that are given malformed arguments, each on a small model."""
+
+import inspect
+import os
+import tempfile
+from dataclasses import dataclass, field
+from functools import cache, partial
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+import skrobust
+from skrobust import (
+    attacks,
+    datasets,
+    displays,
+    logics,
+    networks,
+    properties,
+    scorers,
+    statistics,
+    training,
+    verification,
+)
+from skrobust.properties import ClassificationRobustness
+
+__all__ = ["ENTRIES", "Entry"]
+
+_RNG = np.random.default_rng(0)
+Y = np.arange(12) % 3
+X = np.clip(np.eye(3)[Y] * 0.6 + 0.2 + 0.1 * _RNG.normal(size=(12, 3)), 0.0, 1.0)
+CR = ClassificationRobustness(0.05)
+
+
+@cache
+def model():
+    """A small network that scikit-learn trained."""
+    return MLPClassifier(5, solver="lbfgs", max_iter=50, random_state=0).fit(X, Y)
+
+
+@cache
+def tree():
+    """A decision tree."""
+    return DecisionTreeClassifier(random_state=0).fit(X, Y)
+
+
+@cache
+def network():
+    """The network of `model`."""
+    return networks.as_network(model())
+
+
+def module():
+    """Return a module of 3 inputs and 3 outputs."""
+    torch_rng = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(3, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.rand(3, 3, generator=torch_rng))
+        layer.bias.copy_(torch.rand(3, generator=torch_rng))
+    return layer
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A public call.
+
+    Parameters
+    ----------
+    function : callable
+    arguments : callable
+        Returns well-formed arguments, as a dict.
+    kinds : dict of str to {"value", "array", "labels"}
+        What can be replaced, and by what.
+    right : callable
+        ``right(result, call)`` says whether a result is a right one.
+    """
+
+    function: object
+    arguments: object
+    kinds: dict
+    right: object = field(default=lambda result, call: True)
+
+
+def _parameters(function):
+    """Return the names of the parameters of a class or function that have a default or not."""
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def _is_score(result, call):
+    """Say whether a score is a number, and the same for the same numbers."""
+    if not np.isfinite(result.score):
+        return False
+    return not call.same_numbers or result.score == _scores(call.function)
+
+
+@cache
+def _scores(function):
+    return function(X=X, y=Y).score
+
+
+ENTRIES = {}
+
+
+def _add(name, function, arguments, kinds, right=None):
+    options = {} if right is None else {"right": right}
+    ENTRIES[name] = Entry(function, arguments, kinds, **options)
+
+
+# ---- data given to scorers, attacks, verifiers ------------------------------------------------
+
+_SCORERS = {
+    "ConstraintAccuracy": scorers.ConstraintAccuracy(CR, n_samples=5, random_state=0),
+    "ConstraintSecurity": scorers.ConstraintSecurity(CR, attacks.PGD(3), random_state=0),
+    "ConstraintSatisfaction": scorers.ConstraintSatisfaction(CR, random_state=0),
+    "AdversarialFrequency": scorers.AdversarialFrequency(0.1, random_state=0),
+    "AdversarialSeverity": scorers.AdversarialSeverity(0.1, random_state=0),
+    "GlobalRobustness": scorers.GlobalRobustness(CR, tolerance=0.4, random_state=0),
+    "MarginRobustness": scorers.MarginRobustness(random_state=0),
+    "RobustnessScore": scorers.RobustnessScore(epsilons=0.1, n_samples=5, random_state=0),
+    "CorruptionRobustness": scorers.CorruptionRobustness(
+        ["noise", "contrast"], image_shape=(1, 3), random_state=0
+    ),
+    "ManifoldRobustness": scorers.ManifoldRobustness(PCA(2).fit(X), n_samples=5, random_state=0),
+}
+
+
+class _Evaluate:
+    """`evaluate` of a scorer on `model`; equal ones have equal hashes."""
+
+    def __init__(self, scorer):
+        self.scorer = scorer
+
+    def __call__(self, X, y):
+        return self.scorer.evaluate(model(), X, y)
+
+
+class _Configured:
+    """`evaluate` of a scorer of a class, of given parameters."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __call__(self, **parameters):
+        return self.kind(**parameters).evaluate(model(), X, Y)
+
+
+for _name, _scorer in _SCORERS.items():
+    _add(
+        f"{_name}.evaluate",
+        _Evaluate(_scorer),
+        lambda: {"X": X, "y": Y},
+        {"X": "array", "y": "labels"},
+        _is_score,
+    )
+    _own = _scorer.get_params(deep=False)
+    _add(
+        _name,
+        _Configured(type(_scorer)),
+        partial(dict, _own),
+        # Jobs and progress are joblib's, and start processes.
+        {name: "value" for name in _own if name not in ("n_jobs", "verbose", "memory")},
+        lambda result, call: np.isfinite(result.score),
+    )
+
+
+_METHODS = {
+    "FGSM": attacks.FGSM(),
+    "PGD": attacks.PGD(3),
+    "AutoPGD": attacks.AutoPGD(3),
+    "LBFGS": attacks.LBFGS(2, max_iter=3),
+    "LinearBoundary": attacks.LinearBoundary(2),
+    "UniformSampling": attacks.UniformSampling(5),
+    "Ensemble": attacks.Ensemble(),
+}
+
+
+def _is_inside(result, call):
+    return result.shape == X.shape and np.isfinite(result).all()
+
+
+def _perturb(attack, X, y, property=CR):
+    return attack.perturb(model(), X, y, property=property, random_state=0)
+
+
+def _perturb_with(kind, **parameters):
+    return _perturb(kind(**parameters), X, Y)
+
+
+for _name, _attack in _METHODS.items():
+    _add(
+        f"{_name}.perturb",
+        partial(_perturb, _attack),
+        lambda: {"X": X, "y": Y, "property": CR},
+        {"X": "array", "y": "labels", "property": "value"},
+    )
+    _own = _attack.get_params(deep=False)
+    _add(
+        _name,
+        partial(_perturb_with, type(_attack)),
+        partial(dict, _own),
+        {name: "value" for name in _own},
+        _is_inside,
+    )
+
+
+_VERIFIERS = {
+    "Bounds": verification.Bounds("alpha-crown", n_steps=2),
+    "Exact": verification.Exact(),
+    "Cascade": verification.Cascade(),
+    "TreeVerifier": verification.TreeVerifier(),
+}
+
+
+def _verify(verifier, X, y, property=CR, timeout=None):
+    estimator = tree() if isinstance(verifier, verification.TreeVerifier) else model()
+    return verifier.verify(estimator, X, y, property=property, timeout=timeout)
+
+
+def _verify_with(kind, **parameters):
+    return _verify(kind(**parameters), X, Y)
+
+
+for _name, _verifier in _VERIFIERS.items():
+    _add(
+        f"{_name}.verify",
+        partial(_verify, _verifier),
+        lambda: {"X": X, "y": Y, "property": CR, "timeout": None},
+        {"X": "array", "y": "labels", "property": "value", "timeout": "value"},
+    )
+    _own = _verifier.get_params(deep=False)
+    _add(
+        _name,
+        partial(_verify_with, type(_verifier)),
+        partial(dict, _own),
+        {name: "value" for name in _own},
+    )
+
+# ---- properties -------------------------------------------------------------------------------
+
+_ROWS = ([[1.0, -1.0, 0.0]], [0.5])
+_PROPERTIES = {
+    "ClassificationRobustness": {},
+    "StandardRobustness": {"delta": 1.0},
+    "LipschitzRobustness": {"lipschitz": 3.0},
+    "StrongClassificationRobustness": {"eta": 0.6},
+    "LinearRobustness": {"rows": _ROWS},
+}
+
+
+def _attacked(kind, **parameters):
+    scorer = scorers.ConstraintSecurity(kind(**parameters), attacks.PGD(2), random_state=0)
+    return scorer.evaluate(model(), X, Y)
+
+
+for _name, _given in _PROPERTIES.items():
+    _kind = getattr(properties, _name)
+    _own = _kind(**_given).get_params(deep=False)
+    _add(
+        _name,
+        partial(_attacked, _kind),
+        partial(dict, _own),
+        {name: "value" for name in _own},
+        lambda result, call: np.isfinite(result.score),
+    )
+
+
+def _own_rows(returned):
+    """Score a property whose callable returns something odd."""
+    property = properties.LinearRobustness(lambda logits, labels: returned)
+    return scorers.ConstraintSecurity(property, attacks.PGD(2)).evaluate(model(), X)
+
+
+# The error names `rows`, which is what the user gave.
+_add("LinearRobustness of a callable", lambda rows: _own_rows(rows), lambda: {"rows": _ROWS},
+     {"rows": "value"})  # fmt: skip
+
+
+def _margin(**arguments):
+    return CR.margin(**arguments)
+
+
+_add(
+    "margin of a property",
+    _margin,
+    lambda: {"logits": X, "labels": Y, "reference_logits": X},
+    {"logits": "array", "labels": "labels", "reference_logits": "array"},
+)
+for _name in ("DL2", "STL", "Goedel", "Lukasiewicz", "Reichenbach", "Yager"):
+    _kind = getattr(logics, _name)
+    _add(
+        _name,
+        lambda kind=_kind, **parameters: CR.loss(X, labels=Y, logic=kind(**parameters)),
+        partial(dict, _kind().get_params()),
+        {name: "value" for name in _kind().get_params()},
+        lambda result, call: np.isfinite(result).all(),
+    )
+
+# ---- estimators -------------------------------------------------------------------------------
+
+
+def _fitted(X=X, y=Y, **parameters):
+    options = {"hidden_layer_sizes": 4, "max_epochs": 1, "random_state": 0} | parameters
+    return skrobust.RobustClassifier(**options).fit(X, y)
+
+
+_add(
+    "RobustClassifier.fit",
+    lambda X, y: _fitted(X, y).predict_proba(np.zeros((1, 3)) + 0.5),
+    lambda: {"X": X, "y": Y},
+    {"X": "array", "y": "labels"},
+    lambda result, call: np.isfinite(result).all(),
+)
+_own = skrobust.RobustClassifier().get_params(deep=False)
+_add(
+    "RobustClassifier",
+    lambda **parameters: _fitted(**parameters).predict_proba(X),
+    lambda: {"hidden_layer_sizes": 4, "max_epochs": 1, "random_state": 0},
+    {name: "value" for name in _own if name not in ("verbose", "callbacks")},
+    lambda result, call: np.isfinite(result).all(),
+)
+
+
+@cache
+def _robust():
+    return _fitted()
+
+
+for _method in ("predict", "predict_proba"):
+    _add(
+        f"RobustClassifier.{_method}",
+        lambda X, method=_method: getattr(_robust(), method)(X),
+        lambda: {"X": X},
+        {"X": "array"},
+    )
+    _add(
+        f"TorchClassifier.{_method}",
+        lambda X, method=_method: getattr(skrobust.TorchClassifier(module(), [0, 1, 2]), method)(
+            X
+        ),
+        lambda: {"X": X},
+        {"X": "array"},
+    )
+_add(
+    "TorchClassifier",
+    lambda module, classes, bounds, input_shape: skrobust.TorchClassifier(
+        module, classes, bounds=bounds, input_shape=input_shape
+    ).predict(X),
+    lambda: {"module": module(), "classes": [0, 1, 2], "bounds": None, "input_shape": None},
+    {"module": "value", "classes": "value", "bounds": "value", "input_shape": "value"},
+)
+_REGIMES = [name for name in training.__all__ if name.endswith(("Training", "Augmentation"))]
+for _name in _REGIMES:
+    _kind = getattr(training, _name)
+    _own = _kind().get_params(deep=False)
+    if _own:
+        _add(
+            _name,
+            lambda kind=_kind, **parameters: _fitted(
+                property=CR, training=kind(**parameters)
+            ).predict_proba(X),
+            partial(dict, _own),
+            {name: "value" for name in _own},
+            lambda result, call: np.isfinite(result).all(),
+        )
+
+# ---- distances, constants, networks -----------------------------------------------------------
+
+_POINTWISE = [
+    name
+    for name in _parameters(skrobust.pointwise_robustness)
+    if name not in ("estimator", "n_jobs", "verbose", "memory")
+]
+_add(
+    "pointwise_robustness",
+    lambda **arguments: skrobust.pointwise_robustness(model(), **arguments),
+    lambda: {"X": X},
+    {name: {"X": "array", "y": "labels"}.get(name, "value") for name in _POINTWISE},
+    lambda result, call: not np.isnan(result.radius).any(),
+)
+_add(
+    "pointwise_robustness of y",
+    lambda X, y: skrobust.pointwise_robustness(model(), X, y=y, method="attack"),
+    lambda: {"X": X, "y": Y},
+    {"X": "array", "y": "labels"},
+)
+_add(
+    "lipschitz_bound",
+    lambda **arguments: verification.lipschitz_bound(model(), **arguments),
+    lambda: {"norm": "linf", "method": "local", "X": X, "epsilon": 0.1},
+    {"norm": "value", "method": "value", "X": "array", "epsilon": "value"},
+    lambda result, call: not np.isnan(np.asarray(result)).any(),
+)
+_add(
+    "tree_distances",
+    lambda X: verification.tree_distances(tree(), X),
+    lambda: {"X": X},
+    {"X": "array"},
+)
+for _name in ("ConstraintAccuracy", "ConstraintSecurity", "ConstraintSatisfaction"):
+    _add(
+        f"{_name} of an estimator",
+        lambda estimator, scorer=_SCORERS[_name]: scorer.evaluate(estimator, X, Y),
+        lambda: {"estimator": LogisticRegression().fit(X, Y)},
+        {"estimator": "value"},
+    )
+_add(
+    "export_query",
+    lambda x, label, property: verification.export_query(
+        model(), property, x, label, tempfile.mkdtemp()
+    ),
+    lambda: {"x": X[0], "label": 0, "property": CR},
+    {"x": "value", "label": "value", "property": "value"},
+)
+_add(
+    "TorchClassifier.from_onnx",
+    lambda path, classes: skrobust.TorchClassifier.from_onnx(path, classes=classes),
+    lambda: {"path": os.devnull, "classes": [0, 1]},
+    {"path": "value", "classes": "value"},
+)
+
+# ---- statistics, data sets, displays ----------------------------------------------------------
+
+for _name, _given in {
+    "clopper_pearson": {"n_successes": 3, "n": 10},
+    "hoeffding": {"values": [0.1, 0.4]},
+    "empirical_bernstein": {"values": [0.1, 0.4]},
+    "beta_mixture": {"n_successes": 3, "n": 10},
+    "sample_size": {"tolerance": 0.1},
+    "attainable_tolerance": {"n": 100},
+    "anytime_rule": {"tolerance": 0.3},
+    "sequential_rule": {"tolerance": 0.4},
+}.items():
+    _function = getattr(statistics, _name)
+    _add(
+        _name,
+        _function,
+        partial(dict, _given),
+        {name: "value" for name in _parameters(_function)},
+        lambda result, call: "nan" not in repr(result),
+    )
+for _name in ("load_digits", "fetch_mnist", "fetch_fashion_mnist", "fetch_cifar10",
+              "fetch_gtsrb", "fetch_mnist_c"):  # fmt: skip
+    _function = getattr(datasets, _name)
+    _names = _parameters(_function)
+    _given = {"data_home": tempfile.gettempdir(), "download_if_missing": False}
+    _add(
+        _name,
+        _function,
+        partial(dict, {k: v for k, v in _given.items() if k in _names}),
+        {name: "value" for name in _names if name != "data_home"},
+    )
+
+
+def _drawn(display, **arguments):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    try:
+        return display(**arguments).plot()
+    finally:
+        pyplot.close("all")
+
+
+for _name, _given in {
+    "RobustnessCurveDisplay": {"epsilons": [0.1, 0.2], "scores": {"a": [1.0, 0.5]}},
+    "TradeOffDisplay": {"accuracy": [0.9, 0.8], "robustness": [0.1, 0.2]},
+    "CorruptionDisplay": {"results": {}},
+    "AdversarialExamplesDisplay": {
+        "originals": X[:2],
+        "perturbed": X[:2],
+        "labels_before": [0, 1],
+        "labels_after": [1, 0],
+        "image_shape": (1, 3),
+    },
+}.items():
+    _kind = getattr(displays, _name)
+    _add(
+        _name,
+        partial(_drawn, _kind),
+        partial(dict, _given),
+        {name: "value" for name in _parameters(_kind)},
+    )
