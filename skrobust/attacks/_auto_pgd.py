@@ -46,8 +46,8 @@ class AutoPGD(GradientAttack):
         check_real("progress", self.progress, low=0, high=1)
         return super().check()
 
-    def _walk(self, target, tracker, generator):
-        checkpoints = set(_checkpoints(self.n_steps))
+    def walk(self, target, tracker, generator):
+        checkpoints = set(_checkpoints(int(self.n_steps)))
         state = None
         x = target.ball.sample(1, generator)[:, 0]
         for step in range(self.n_steps + 1):

@@ -1,33 +1,14 @@
 """The closest point that breaks a property, rather than any in the ball."""
 
-import math
-import warnings
 from dataclasses import replace
 
 import torch
 
 from skrobust._validation import check_integer
-from skrobust.exceptions import AttackWarning
 
-__all__ = [
-    "closer",
-    "finite_or_zero",
-    "outcome_at",
-    "pull_to_boundary",
-    "rounding",
-]
+__all__ = ["closer", "pull_to_boundary", "rounding"]
 
 _ULPS = 16  # by which outputs may differ when a point is computed within another batch
-
-
-def outcome_at(outcome, index):
-    """Return the part of an `Outcome` about a selection of the samples."""
-    return replace(
-        outcome,
-        points=outcome.points[index],
-        margins=outcome.margins[index],
-        broken=outcome.broken[index],
-    )
 
 
 def pull_to_boundary(target, outcome, n_steps=30):
@@ -54,13 +35,10 @@ def pull_to_boundary(target, outcome, n_steps=30):
     index = outcome.broken.nonzero().squeeze(1)
     if len(index) == 0:
         return outcome
-    part, pulled = target[index], outcome_at(outcome, index)
+    part, pulled = target[index], outcome[index]
     reference = part.assess(part.x, part.reference_logits)
     pulled = _chosen(reference.broken, reference, pulled)
-    bisected = _bisected(part, pulled, n_steps)
-    points, margins = outcome.points.clone(), outcome.margins.clone()
-    points[index], margins[index] = bisected.points, bisected.margins
-    return replace(outcome, points=points, margins=margins)
+    return outcome.put(index, _bisected(part, pulled, n_steps))
 
 
 def _bisected(target, outcome, n_steps):
@@ -74,8 +52,7 @@ def _bisected(target, outcome, n_steps):
         x = torch.lerp(target.x, end, middle.unsqueeze(1)).clamp(ball.lower, ball.upper)
         if ((x == outcome.points) | (x == target.x)).all():
             break
-        with torch.no_grad():
-            seen = target.assess(x, target.network(x))
+        seen = target.outcome_at(x)
         accepted = seen.broken & (seen.margins <= -slack)
         accepted &= ball.distance(x) <= ball.distance(outcome.points)
         low, high = torch.where(accepted, low, middle), torch.where(accepted, middle, high)
@@ -110,20 +87,3 @@ def rounding(target):
     """Return by how much the rows of each sample of a `Target` may be wrong, (n,)."""
     logits = target.reference_logits
     return _ULPS * torch.finfo(logits.dtype).eps * logits.abs().amax(dim=1)
-
-
-def finite_or_zero(gradient):
-    """Return gradients of shape (n, n_features), zero (with a warning) where not finite."""
-    # One number tells whether every entry is finite.
-    if math.isfinite(gradient.sum().item()):
-        return gradient
-    failed = ~torch.isfinite(gradient).all(dim=1, keepdim=True)
-    if not failed.any():
-        return gradient
-    warnings.warn(
-        f"The gradient is not finite at {int(failed.sum())} of {len(gradient)} points; the "
-        "attack stands still there, so robustness may be overestimated.",
-        AttackWarning,
-        stacklevel=2,
-    )
-    return gradient.masked_fill(failed, 0.0)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 
 from skrobust._validation import check_instance, expected
-from skrobust.attacks._base import Attack, Outcome
+from skrobust.attacks._base import Attack
 from skrobust.attacks._boundary import closer
 from skrobust.attacks._fgsm import FGSM
 from skrobust.attacks._linear import LinearBoundary
 from skrobust.attacks._pgd import PGD
+from skrobust.attacks._target import Outcome, Target
 
 __all__ = ["Ensemble", "EnsembleOutcome"]
 
@@ -37,8 +38,8 @@ class EnsembleOutcome(Outcome):
 class Ensemble(Attack):
     """Several attacks; the closest point that any of them finds counts.
 
-    In `run` and `perturb` the members attack in turn, each only the samples that are left, and
-    the first success counts. `closest` asks all members for all samples, pulls what each finds
+    In `search` and `perturb` the members attack in turn, each only the samples that are left,
+    and the first success counts. `closest` asks all members for all samples, pulls what each finds
     to the boundary of the property, and returns the closest point in an `EnsembleOutcome`.
 
     Parameters
@@ -55,7 +56,7 @@ class Ensemble(Attack):
     Examples
     --------
     >>> import torch
-    >>> from skrobust.attacks import Ensemble
+    >>> from skrobust.attacks import Ensemble, Target
     >>> from skrobust.properties import ClassificationRobustness
     >>> network = torch.nn.Linear(1, 2)
     >>> _ = network.load_state_dict(
@@ -63,10 +64,11 @@ class Ensemble(Attack):
     ... )
     >>> x, labels = torch.tensor([[0.7], [0.4], [0.95]]), torch.tensor([0, 0, 0])
     >>> attack = Ensemble().set_params(pgd__n_steps=10)
-    >>> found = attack.closest(network, ClassificationRobustness(0.3), x, labels)
-    >>> found.broken
+    >>> target = Target(network, ClassificationRobustness(0.3), x, labels)
+    >>> closest = attack.closest(target)
+    >>> closest.broken
     tensor([ True,  True, False])
-    >>> found.winners.shape
+    >>> closest.winners.shape
     torch.Size([3])
     """
 
@@ -114,26 +116,29 @@ class Ensemble(Attack):
             self.attacks = replaced
         return super().set_params(**params)
 
-    def _closest(self, target, generator):
+    def closest(self, target, *, generator=None):
+        check_instance("target", target, Target, "Target(network, property, x, labels)")
         best = target.assess(target.x, target.reference_logits)
         winners = torch.full((len(target),), -1, device=target.x.device)
         index = (target.movable & ~best.broken).nonzero().squeeze(1)
         for position, (_, attack) in enumerate(self.members if len(index) else ()):
-            found = attack._closest(target, generator)
-            best, taken = closer(target.ball, best, found)
+            closest = attack.closest(target, generator=generator)
+            best, taken = closer(target.ball, best, closest)
             winners[taken & best.broken] = position
         return EnsembleOutcome(best.points, best.margins, best.broken, winners)
 
-    def _search(self, target, stop_when_broken, generator):
+    def attempt(self, target, *, generator=None, stop_when_broken=True):
         n = len(target)
         nothing = torch.zeros(n, dtype=torch.bool, device=target.x.device)
         outcome = Outcome(target.x, target.x.new_full((n,), torch.inf), nothing)
         for _, attack in self.members:
             for _ in range(attack.n_restarts):
-                left = ~outcome.broken if stop_when_broken else torch.ones_like(nothing)
-                index = left.nonzero().squeeze(1)
+                is_open = ~outcome.broken if stop_when_broken else torch.ones_like(nothing)
+                index = is_open.nonzero().squeeze(1)
                 if len(index) == 0:
                     return outcome
-                found = attack._search(target[index], stop_when_broken, generator)
-                outcome = outcome.merge(index, found)
+                run = attack.attempt(
+                    target[index], generator=generator, stop_when_broken=stop_when_broken
+                )
+                outcome = outcome.merge(index, run)
         return outcome

@@ -24,6 +24,6 @@ class FGSM(GradientAttack):
     def __init__(self, objective="margin"):
         self.objective = objective
 
-    def _walk(self, target, tracker, generator):
+    def walk(self, target, tracker, generator):
         gradient, _, _ = target.gradient(target.x, self.objective)
         return target.ball.step(target.x, gradient, -1.0)

@@ -8,8 +8,10 @@ import torch
 from scipy.optimize import minimize
 
 from skrobust._validation import check_choice, check_integer, check_real
-from skrobust.attacks._base import Attack, Outcome
-from skrobust.attacks._boundary import closer, finite_or_zero
+from skrobust.attacks._base import Attack
+from skrobust.attacks._boundary import closer
+from skrobust.attacks._target import Outcome, finite_or_zero, input_gradient
+from skrobust.networks import Network
 
 __all__ = ["LBFGS"]
 
@@ -30,14 +32,14 @@ class LBFGS(Attack):
 
     Parameters
     ----------
-    n_steps : int, default=10
+    n_weights : int, default=10
         Weights c that are tried.
     max_iter : int, default=100
         Iterations of L-BFGS-B for each weight.
     initial_c : float, default=1.0
         First weight, in units of the loss (nats or outputs) per squared reach of the box: the
         same one serves inputs in any units.
-    loss : {"cross-entropy", "margin"}, default="cross-entropy"
+    objective : {"cross-entropy", "margin"}, default="cross-entropy"
         "cross-entropy" of a target class, as in the paper, or the softplus of the property's
         smallest row. The two agree for classification robustness with two classes. The second
         one is meant for properties about other things than the class.
@@ -80,47 +82,47 @@ class LBFGS(Attack):
 
     def __init__(
         self,
-        n_steps=10,
+        n_weights=10,
         *,
         max_iter=100,
         initial_c=1.0,
-        loss="cross-entropy",
+        objective="cross-entropy",
         targets="runner-up",
     ):
-        self.n_steps = n_steps
+        self.n_weights = n_weights
         self.max_iter = max_iter
         self.initial_c = initial_c
-        self.loss = loss
+        self.objective = objective
         self.targets = targets
 
     def check(self):
-        check_integer("n_steps", self.n_steps, low=1)
+        check_integer("n_weights", self.n_weights, low=1)
         check_integer("max_iter", self.max_iter, low=1)
         check_real("initial_c", self.initial_c, low=0, closed="neither")
-        check_choice("loss", self.loss, ("cross-entropy", "margin"))
+        check_choice("objective", self.objective, ("cross-entropy", "margin"))
         check_choice("targets", self.targets, ("runner-up", "all"))
         return self
 
-    def _search(self, target, stop_when_broken, generator):
+    def attempt(self, target, *, generator=None, stop_when_broken=True):
         network = _in_float64(target.network, target.x)
-        found = [self._attack_one(target[[i]], network) for i in range(len(target))]
+        each = [self._attack_one(target[[i]], network) for i in range(len(target))]
         names = ("points", "margins", "broken")
-        return Outcome(*(torch.cat([getattr(one, name) for one in found]) for name in names))
+        return Outcome(*(torch.cat([getattr(one, name) for one in each]) for name in names))
 
     def _attack_one(self, target, network):
         best = None
         for loss in self._losses(target):
-            found = self._line_search(target, network, loss)
-            best = found if best is None else closer(target.ball, best, found)[0]
+            closest = self._line_search(target, network, loss)
+            best = closest if best is None else closer(target.ball, best, closest)[0]
         return best
 
     def _losses(self, target):
         """One function of a point (1, n_features) and its logits for each target class."""
-        if self.loss == "margin":
+        if self.objective == "margin":
             conclusion = target.conclusion
             return [
                 lambda x, logits: torch.nn.functional.softplus(
-                    conclusion.margin(logits, target._distance(x))
+                    conclusion.margin(logits, target.distance(x))
                 )
             ]
         order = target.reference_logits[0].argsort(descending=True)
@@ -134,10 +136,9 @@ class LBFGS(Attack):
     def _line_search(self, target, network, loss):
         best, c = None, self.initial_c
         success, failure = None, None
-        for _ in range(self.n_steps):
+        for _ in range(self.n_weights):
             x = self._minimiser(target, network, loss, c)
-            with torch.no_grad():
-                seen = target.assess(x, target.network(x))
+            seen = target.outcome_at(x)
             best = seen if best is None else closer(target.ball, best, seen)[0]
             if seen.broken:
                 success = c
@@ -163,10 +164,10 @@ class LBFGS(Attack):
             with torch.enable_grad():
                 x = center + reach * u
                 value = c * (u**2).sum() + loss(x, network(x)).sum()
-                (gradient,) = torch.autograd.grad(value, u)
+                gradient = input_gradient(value, u)
             return value.item(), finite_or_zero(gradient)[0].cpu().numpy()
 
-        found = minimize(
+        minimum = minimize(
             objective,
             np.zeros_like(low),
             method="L-BFGS-B",
@@ -174,13 +175,13 @@ class LBFGS(Attack):
             bounds=np.stack([low, high], axis=1) / reach,
             options={"maxiter": self.max_iter},
         )
-        move = reach * torch.tensor(found.x, device=center.device)
+        move = reach * torch.tensor(minimum.x, device=center.device)
         return ball.project((center + move).to(target.x.dtype))
 
 
 def _in_float64(network, x):
     """Return the network as a function of float64 rows, computed in float64 if it can be."""
-    module = getattr(network, "module", network)
+    module = network.module if isinstance(network, Network) else network
     if isinstance(module, torch.nn.Module):
         module = copy.deepcopy(module).double().requires_grad_(False)
         try:

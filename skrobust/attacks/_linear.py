@@ -4,7 +4,8 @@ import torch
 
 from skrobust._validation import check_integer, check_real
 from skrobust.attacks._base import Attack
-from skrobust.attacks._boundary import closer, finite_or_zero, rounding
+from skrobust.attacks._boundary import closer, rounding
+from skrobust.attacks._target import finite_or_zero, input_gradient
 
 __all__ = ["LinearBoundary"]
 
@@ -76,7 +77,7 @@ class LinearBoundary(Attack):
         check_real("overshoot", self.overshoot, low=0)
         return self
 
-    def _search(self, target, stop_when_broken, generator):
+    def attempt(self, target, *, generator=None, stop_when_broken=True):
         beyond = self._beyond(target)
         farther = torch.ones_like(beyond[:, :1])
         x, best = target.x, None
@@ -84,8 +85,7 @@ class LinearBoundary(Attack):
             # Distance has no gradient at the reference: see the notes.
             farthest = best is None and target.conclusion.uses_distance
             x = _closest_linearised(target, x, beyond * farther, farthest)
-            with torch.no_grad():
-                seen = target.assess(x, target.network(x))
+            seen = target.outcome_at(x)
             best = seen if best is None else closer(target.ball, best, seen)[0]
             # Steps that all fall short of a curved boundary would stay short of it.
             missed = ~best.broken.unsqueeze(1)
@@ -141,9 +141,9 @@ def _rows(target, x):
     """Return the rows at `x`, and their gradients, each a sequence of float64 tensors."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        values = target.conclusion.values(target.network(x), target._distance(x))
+        values = target.conclusion.values(target.network(x), target.distance(x))
     gradients = (
-        finite_or_zero(torch.autograd.grad(row.sum(), x, retain_graph=True)[0]).double()
+        finite_or_zero(input_gradient(row.sum(), x, retain_graph=True)).double()
         for row in values.unbind(dim=1)
     )
     return values.detach().double().unbind(dim=1), gradients

@@ -71,7 +71,7 @@ class PGD(GradientAttack):
             check_real("step_size", self.step_size, low=0, closed="neither")
         return super().check()
 
-    def _walk(self, target, tracker, generator):
+    def walk(self, target, tracker, generator):
         x = target.ball.sample(1, generator)[:, 0] if self.random_start else target.x
         for step in range(self.n_steps):
             gradient, logits, _ = target.gradient(x, self.objective)

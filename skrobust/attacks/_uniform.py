@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from skrobust._validation import check_integer
-from skrobust.attacks._base import Attack, Outcome
+from skrobust.attacks._base import Attack
+from skrobust.attacks._target import Outcome
 
 __all__ = ["SamplingSummary", "UniformSampling"]
 
@@ -65,12 +66,14 @@ class UniformSampling(Attack):
             Of r points of each: points (k, r, n_features), margins and broken (k, r). A block
             may hold fewer than `n_samples` points of a sample; further blocks bring the rest.
         """
-        n_rows = max(self.batch_size // self.n_samples, 1)
-        for done in range(0, self.n_samples, self.batch_size):
-            r = min(self.batch_size, self.n_samples - done)
+        # Small integers of NumPy, from a search's grid, would overflow.
+        n_samples, batch_size = int(self.n_samples), int(self.batch_size)
+        n_rows = max(batch_size // n_samples, 1)
+        for done in range(0, n_samples, batch_size):
+            r = min(batch_size, n_samples - done)
             noise = target.ball.noise(r, generator)
-            for part in range(0, len(target), self.batch_size):
-                group = target[part : part + self.batch_size]
+            for part in range(0, len(target), batch_size):
+                group = target[part : part + batch_size]
                 _ = group.conclusion  # computed once, and handed on to its blocks
                 for start in range(0, len(group), n_rows):
                     block = group[start : start + n_rows]
@@ -100,8 +103,8 @@ class UniformSampling(Attack):
                 points[index] = torch.where(better.unsqueeze(1), candidates, points[index])
                 margins[index] = torch.where(better, lowest, margins[index])
             n_holding[index] += holding.sum(dim=1)
-        worst = Outcome(points, margins, n_holding < self.n_samples)
+        worst = Outcome(points, margins, n_holding < int(self.n_samples))
         return SamplingSummary(worst, n_holding, first_holds)
 
-    def _search(self, target, stop_when_broken, generator):
+    def attempt(self, target, *, generator=None, stop_when_broken=True):
         return self.summary(target, generator).worst

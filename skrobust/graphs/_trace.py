@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs._graph import Graph
 from skrobust.graphs._nodes import Input
-from skrobust.networks import Network, dtype_and_device
+from skrobust.networks import Model, dtype_and_device
 
 __all__ = ["read_graph"]
 
@@ -43,7 +43,7 @@ def read_graph(network, n_features=None):
     """
     if isinstance(network, Graph):
         return network
-    if isinstance(network, Network):
+    if isinstance(network, Model):
         module, known, dtype, device = (
             getattr(network, name, None) for name in ("module", "n_features", "dtype", "device")
         )

@@ -2,6 +2,7 @@
 
 from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (register themselves)
 from skrobust.networks._base import (
+    Model,
     Network,
     as_network,
     check_rows,
@@ -13,6 +14,7 @@ from skrobust.networks._onnx import import_onnx, load_onnx
 
 __all__ = [
     "BlackBox",
+    "Model",
     "Network",
     "as_model",
     "as_network",

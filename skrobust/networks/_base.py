@@ -1,7 +1,9 @@
 """What a network is to the rest of the library, and how an estimator becomes one."""
 
 import warnings
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
+from copy import copy
 from functools import singledispatch
 
 import numpy as np
@@ -12,6 +14,7 @@ from skrobust.exceptions import UnsupportedModelError
 _PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
 
 __all__ = [
+    "Model",
     "Network",
     "as_network",
     "check_rows",
@@ -22,13 +25,126 @@ __all__ = [
 ]
 
 
-class Network:
+class Model(ABC):
+    """Base class of what a fitted classifier is to the library: rows in, outputs out.
+
+    A `Network` has gradients and can be read; a `BlackBox` can be asked only.
+
+    Attributes
+    ----------
+    has_gradient : bool
+        Whether the outputs can be differentiated in the rows. A class attribute.
+    classes : ndarray of shape (n_classes,)
+        Label of each output.
+    n_features : int or None
+        Number of features of a row; None if not known before the first row comes.
+    probabilistic : bool
+        Whether the softmax of the logits is what the estimator's `predict_proba` returns.
+    dtype : torch.dtype
+        Of the rows.
+    device : torch.device
+        Of the rows.
+    """
+
+    has_gradient = False
+
+    def __init__(self, classes, n_features, *, probabilistic, dtype, device):
+        self.classes = np.asarray(classes)
+        self.n_features = n_features
+        self.probabilistic = probabilistic
+        self.dtype = dtype
+        self.device = device
+
+    @abstractmethod
+    def __call__(self, x):
+        """Return the logits of a tensor of rows, of shape (n, n_classes)."""
+
+    @abstractmethod
+    def fingerprint(self):
+        """Return what tells this model from others, as arrays and plain values."""
+
+    def rows(self, X):
+        """Return samples, of shape ``(n, n_features)`` or ``(n, *shape)``, as a tensor of rows.
+
+        Raises
+        ------
+        TypeError
+            If `X` is sparse, or holds what are no real numbers.
+        ValueError
+            If `X` holds NaN or infinity, also after the conversion to the dtype of the rows, or
+            has another number of features.
+        """
+        # Read-only arrays make torch warn; one with negative strides it cannot take.
+        rows = np.require(self.check_rows(X), requirements=["C", "W"])
+        return torch.as_tensor(rows, dtype=self.dtype).to(self.device)
+
+    def check_rows(self, X):
+        """Return `X` as an array of rows, in a precision that holds them; raise as `rows`."""
+        rows = check_rows(X, self.n_features)
+        largest = max(abs(float(rows.max())), abs(float(rows.min())))
+        if largest > torch.finfo(self.dtype).max:
+            name = str(self.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"Got X with values up to {largest:.3g}, but expected values that are finite in "
+                f"{name}, in which the estimator computes."
+            )
+        return rows
+
+    def check_logits(self, logits, n_samples):
+        """Return the logits; raise a ValueError if there is not one for each of the classes."""
+        expected = n_samples, len(self.classes)
+        if logits.shape != expected:
+            raise ValueError(
+                f"Got a module with outputs of shape {tuple(logits.shape)}, but expected "
+                f"{expected}: one logit for each of classes."
+            )
+        return logits
+
+    def encode(self, y):
+        """Return the class index of each label in `y`, as a tensor.
+
+        Raises
+        ------
+        ValueError
+            If `y` holds labels that are not among `classes`.
+        """
+        y = np.asarray(y)
+        if y.ndim != 1:
+            raise ValueError(f"Got y of shape {y.shape}, but expected (n_samples,).")
+        order = np.argsort(self.classes)
+        try:
+            position = np.searchsorted(self.classes, y, sorter=order).clip(max=len(order) - 1)
+        except TypeError:  # None, or a mixture of kinds, has no order
+            unseen = sorted({repr(label) for label in y.tolist()})
+        else:
+            index = order[position]
+            unseen = np.unique(y[self.classes[index] != y]).tolist()
+        if unseen:
+            raise ValueError(
+                f"Got y with labels {unseen}, but expected labels among the "
+                f"estimator's classes {self.classes.tolist()}."
+            )
+        return torch.as_tensor(index, device=self.device)
+
+    def replay(self, x):
+        """Return the logits at a tensor of rows as the estimator itself computes them."""
+        with torch.no_grad():
+            return self(x).to(x)
+
+    def replay_rows(self, X):
+        """Return the logits at an array of rows, whose own precision counts, as `replay` does."""
+        with torch.no_grad():
+            return self(self.rows(X))
+
+
+class Network(Model):
     """A fitted classifier as a torch network in evaluation mode.
 
     Parameters
     ----------
     module : torch.nn.Module
-        From raw input rows, of shape (n, n_features), to logits of shape (n, n_classes).
+        From raw input rows, of shape (n, n_features), to logits of shape (n, n_classes). One
+        that was compiled is taken as what it was before.
     classes : array-like of shape (n_classes,)
         Label of each output.
     n_features : int or None
@@ -44,50 +160,39 @@ class Network:
     Attributes
     ----------
     device : torch.device
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the module computes in neither float32 nor float64.
     """
+
+    has_gradient = True
 
     def __init__(
         self, module, classes, n_features=None, replay=None, *, probabilistic=True, dtype=None
     ):
-        self.module = module.eval()
-        self.classes = np.asarray(classes)
-        self.n_features = n_features
-        own, self.device = dtype_and_device(module)
-        self.dtype = own if dtype is None else dtype
-        self.probabilistic = probabilistic
+        own, device = dtype_and_device(module)
+        if own not in (torch.float32, torch.float64):
+            name = str(own).removeprefix("torch.")
+            raise UnsupportedModelError(
+                f"Got a module in {name}, but expected float32 or float64. Convert a copy of it "
+                "with module.float()."
+            )
+        super().__init__(
+            classes,
+            n_features,
+            probabilistic=probabilistic,
+            dtype=own if dtype is None else dtype,
+            device=device,
+        )
+        self.module = _uncompiled(module).eval()
         self._replay = replay
 
     def __call__(self, x):
-        """Return the logits of a tensor of rows, of shape (n, n_classes)."""
         return self.module(x)
 
-    def rows(self, X):
-        """Return samples, of shape ``(n, n_features)`` or ``(n, *shape)``, as a tensor of rows.
-
-        Raises
-        ------
-        ValueError
-            If `X` holds NaN or infinity, or has another number of features.
-        """
-        rows = np.require(self.check_rows(X), requirements="W")  # torch warns of read-only arrays
-        return torch.as_tensor(rows, dtype=self.dtype).to(self.device)
-
-    def check_rows(self, X):
-        """Return `X` as an array of rows, as it is; raise as `rows` does."""
-        return check_rows(X, self.n_features)
-
-    def check_logits(self, logits, n_samples):
-        """Return the logits; raise a ValueError if there is not one for each of the classes."""
-        expected = n_samples, len(self.classes)
-        if logits.shape != expected:
-            raise ValueError(
-                f"Got a module with outputs of shape {tuple(logits.shape)}, but expected "
-                f"{expected}: one logit for each of classes."
-            )
-        return logits
-
     def fingerprint(self):
-        """Return what tells this network from others, as arrays and plain values."""
         weights = {n: v.double().cpu().numpy() for n, v in self.module.state_dict().items()}
         # Numbers that a module keeps beside its weights, and may not show.
         plain = [
@@ -96,37 +201,25 @@ class Network:
         ]
         return repr(self.module), weights, plain, self.classes
 
-    def encode(self, y):
-        """Return the class index of each label in `y`, as a tensor.
-
-        Raises
-        ------
-        ValueError
-            If `y` holds labels that are not among `classes`.
-        """
-        y = np.asarray(y)
-        if y.ndim != 1:
-            raise ValueError(f"Got y of shape {y.shape}, but expected (n_samples,).")
-        order = np.argsort(self.classes)
-        position = np.searchsorted(self.classes, y, sorter=order).clip(max=len(order) - 1)
-        index = order[position]
-        unseen = np.unique(y[self.classes[index] != y])
-        if len(unseen):
-            raise ValueError(
-                f"Got y with labels {unseen.tolist()}, but expected labels among the "
-                f"estimator's classes {self.classes.tolist()}."
-            )
-        return torch.as_tensor(index, device=self.device)
-
     def replay(self, x):
-        """Return the logits at a tensor of rows as the estimator itself computes them."""
         with torch.no_grad():
             return (self(x) if self._replay is None else self._replay(x.cpu().numpy())).to(x)
 
     def replay_rows(self, X):
-        """Return the logits at an array of rows, whose own precision counts, as `replay` does."""
         with torch.no_grad():
             return self(self.rows(X)) if self._replay is None else self._replay(X)
+
+
+def _uncompiled(module):
+    """Return a module without the wrappers of `torch.compile`, the given one unchanged."""
+    if hasattr(module, "_orig_mod"):
+        return _uncompiled(module._orig_mod)
+    children = {name: _uncompiled(child) for name, child in module.named_children()}
+    if all(child is module.get_submodule(name) for name, child in children.items()):
+        return module
+    module = copy(module)
+    module._modules = module._modules | children
+    return module
 
 
 def dtype_and_device(module):
@@ -137,11 +230,19 @@ def dtype_and_device(module):
 
 
 def check_rows(X, n_features=None):
-    """Return `X` as a finite array of rows, of shape (n_samples, n_features)."""
-    if hasattr(X, "toarray"):
-        raise TypeError("Got a sparse X, but expected a dense array. Use X.toarray().")
-    X = np.asarray(X)
-    if X.ndim < 2 or len(X) == 0:
+    """Return `X` as a finite array of rows, of shape (n_samples, n_features).
+
+    Of any kind of real numbers, in the byte order of the machine and of at most float64.
+
+    Raises
+    ------
+    TypeError
+        If `X` is sparse, or holds what are no real numbers.
+    ValueError
+        If `X` is empty or ragged, holds NaN or infinity, or has another number of features.
+    """
+    X = _as_numbers(X)
+    if X.ndim < 2 or X.size == 0:
         raise ValueError(
             f"Got X of shape {X.shape}, but expected (n_samples, n_features) or "
             "(n_samples, *input_shape) with at least one sample."
@@ -151,13 +252,6 @@ def check_rows(X, n_features=None):
         raise ValueError(
             f"Got X with {X.shape[1]} features, but expected {n_features}, as at fit."
         )
-    if X.dtype.kind in "bO":
-        try:
-            X = X.astype(np.float64)
-        except (TypeError, ValueError):
-            raise TypeError(f"Got X of dtype {X.dtype}, but expected numbers.") from None
-    if not np.issubdtype(X.dtype, np.number):
-        raise TypeError(f"Got X of dtype {X.dtype}, but expected numbers.")
     n_bad = int((~np.isfinite(X)).any(axis=1).sum())
     if n_bad:
         raise ValueError(
@@ -166,15 +260,43 @@ def check_rows(X, n_features=None):
     return X
 
 
+def _as_numbers(X):
+    """Return an array of real numbers that torch can take."""
+    if hasattr(X, "toarray"):
+        raise TypeError("Got a sparse X, but expected a dense array. Use X.toarray().")
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu()
+        X = X.float() if X.dtype == torch.bfloat16 else X  # NumPy has no such kind
+    try:
+        X = np.asarray(X)
+    except ValueError:
+        raise ValueError("Got a ragged X, but expected rows of the same length.") from None
+    if X.dtype.kind in "bO":
+        try:
+            return X.astype(np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"Got X of dtype {X.dtype}, but expected numbers.") from None
+    if X.dtype.kind not in "iuf":
+        kind = "real numbers" if X.dtype.kind == "c" else "numbers"
+        raise TypeError(f"Got X of dtype {X.dtype}, but expected {kind}.")
+    if X.dtype.kind == "f":
+        # Half precision would overflow in sums; torch knows no longer ones than float64.
+        width = min(max(X.dtype.itemsize, 4), 8)
+        with np.errstate(over="ignore"):  # infinity is refused afterwards
+            return X.astype(f"f{width}", copy=False)
+    return X.astype(X.dtype.newbyteorder("="), copy=False)
+
+
 @contextmanager
 def evaluation_mode(module):
-    """Put a torch module in evaluation mode for a while."""
-    was_training = module.training
+    """Put a torch module in evaluation mode for a while; parts that were in it stay so."""
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         yield module
     finally:
-        module.train(was_training)
+        for part, was_training in modes:
+            part.training = was_training
 
 
 @contextmanager

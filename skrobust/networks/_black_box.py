@@ -4,12 +4,12 @@ import numpy as np
 import torch
 
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.networks._base import Network, as_network
+from skrobust.networks._base import Model, as_network, without_names
 
 __all__ = ["BlackBox", "as_model"]
 
 
-class BlackBox(Network):
+class BlackBox(Model):
     """A classifier without gradients.
 
     Its logits are the logarithms of the probabilities, or, where only labels are needed, 1
@@ -24,29 +24,41 @@ class BlackBox(Network):
     """
 
     def __init__(self, estimator, output="labels"):
+        super().__init__(
+            estimator.classes_,
+            getattr(estimator, "n_features_in_", None),
+            probabilistic=output == "probabilities",
+            dtype=torch.float64,
+            device=torch.device("cpu"),
+        )
         self.estimator = estimator
         self.output = output
-        self.classes = np.asarray(estimator.classes_)
-        self.n_features = getattr(estimator, "n_features_in_", None)
-        self.dtype, self.device = torch.float64, torch.device("cpu")
-        self._replay = None
 
     def fingerprint(self):
         """Return the estimator itself."""
         return self.estimator, self.output
 
     def __call__(self, x):
-        X = x.numpy()
-        names = getattr(self.estimator, "feature_names_in_", None)
-        if names is not None:
-            import pandas as pd
+        with without_names():
+            return self._logits(self._named(x.numpy()))
 
-            X = pd.DataFrame(X, columns=names)
+    def _logits(self, X):
         if self.output == "probabilities":
             p = torch.as_tensor(np.asarray(self.estimator.predict_proba(X), dtype=np.float64))
             return p.clamp(min=torch.finfo(p.dtype).tiny).log()
         index = self.encode(self.estimator.predict(X))
         return torch.nn.functional.one_hot(index, len(self.classes)).double()
+
+    def _named(self, X):
+        """Return rows as a frame where the estimator was fitted on one, and pandas is here."""
+        names = getattr(self.estimator, "feature_names_in_", None)
+        if names is None:
+            return X
+        try:
+            import pandas as pd
+        except ImportError:
+            return X  # most estimators take plain rows as well; the others say what they miss
+        return pd.DataFrame(X, columns=names)
 
 
 def as_model(estimator, outputs=("logits",), *, needs_gradient=True, input_shape=None):
@@ -65,7 +77,7 @@ def as_model(estimator, outputs=("logits",), *, needs_gradient=True, input_shape
 
     Returns
     -------
-    Network
+    Model
 
     Raises
     ------

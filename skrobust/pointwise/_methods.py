@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from skrobust.attacks import LBFGS, Ensemble
+from skrobust.attacks import LBFGS, Ensemble, Target
 from skrobust.balls import Ball
 from skrobust.graphs import read_graph
 from skrobust.pointwise._certified import certified_radius
@@ -196,7 +196,8 @@ def _attack(chunk, records, index, attack, seed):
     epsilon = float(chunk.reach(index).max())
     property = ClassificationRobustness(epsilon, bounds=chunk.bounds)
     x = chunk.x[index]
-    outcome = attack.closest(chunk.network, property, x, chunk.labels[index], generator=generator)
+    target = Target(chunk.network, property, x, chunk.labels[index])
+    outcome = attack.closest(target, generator=generator)
     broken = outcome.broken.nonzero().squeeze(1).cpu().numpy()
     _keep_near(chunk, records, index[broken], outcome.points[broken])
     records.seconds[index] += (time.perf_counter() - start) / len(index)

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 
 from skrobust._evaluation import evaluate_in_chunks, model_key
 from skrobust._validation import check_columns, check_instance, check_integer, check_real
-from skrobust.attacks import Target
+from skrobust.attacks import Target, attack_and_confirm
 from skrobust.networks import as_model
 from skrobust.properties import RobustnessProperty
 from skrobust.statistics import Interval
@@ -21,9 +21,10 @@ __all__ = [
     "RobustnessScorer",
     "Sample",
     "ScoreResult",
+    "as_arrays",
+    "as_target",
     "as_tensors",
-    "attacked",
-    "confirmed",
+    "attack_chunk",
 ]
 
 BY_LABEL = "the {} has reference='label'. Give y, or set reference='prediction'"
@@ -45,8 +46,20 @@ class ScoreResult:
     interval: Interval
 
     def to_frame(self):
-        """Return the per-sample arrays of one axis as a pandas DataFrame."""
-        import pandas as pd
+        """Return the per-sample arrays of one axis as a pandas DataFrame.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError(
+                "Got no pandas, but to_frame needs it. Install it with "
+                'pip install "skrobust[plots]".'
+            ) from None
 
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return pd.DataFrame(
@@ -150,6 +163,7 @@ class RobustnessScorer(BaseEstimator, ABC):
         """
         names = ("chunk_size", "random_state", "n_jobs", "memory", "verbose")
         own = {name: getattr(self, name) for name in names}
+        own["chunk_size"] = int(self.chunk_size)  # small integers of NumPy would overflow
         keyed = sample if whole is None else whole
         return evaluate_in_chunks(
             measure,
@@ -211,36 +225,24 @@ def as_tensors(model, rows, labels, seed):
     return model.rows(rows), labels, generator
 
 
-def attacked(network, rows, labels, seed, *, property, attack):
-    """Attack a chunk; return what `confirmed` does, and what rounding left open."""
-    x, labels, generator = as_tensors(network, rows, labels, seed)
-    target = Target(network, property, x, labels)
-    outcome = attack.run(network, property, x, labels, generator=generator)
-    found = confirmed(target, outcome)
-    unconfirmed = outcome.broken.cpu().numpy() & found["holds"]
-    if unconfirmed.any():
-        # These left the batch at a violation that only rounding made: take all steps, again.
-        left = target[torch.as_tensor(np.flatnonzero(unconfirmed), device=x.device)]
-        again = attack.run(
-            network, property, left.x, left.labels, stop_when_broken=False, generator=generator
-        )
-        for name, values in confirmed(left, again).items():
-            found[name][unconfirmed] = values
-    return found | {"unconfirmed": unconfirmed & found["holds"]}
+def as_target(model, rows, labels, seed, property):
+    """Return the `Target` of a chunk and a generator, on the device of the model."""
+    x, labels, generator = as_tensors(model, rows, labels, seed)
+    return Target(model, property, x, labels), generator
 
 
-def confirmed(target, outcome):
-    """Keep as violations only those that the estimator itself shows."""
-    broken = outcome.broken.clone()
-    index = broken.nonzero().squeeze(1)
-    margins = outcome.margins.clone()
-    if len(index):
-        seen = target[index].replay(outcome.points[index])
-        broken[index] = seen.broken
-        margins[index] = seen.margins
-    points = torch.where(broken.unsqueeze(1), outcome.points, torch.nan)
+def as_arrays(outcome):
+    """Return a confirmed `Outcome` as what results hold; NaN where nothing is broken."""
+    points = torch.where(outcome.broken.unsqueeze(1), outcome.points, torch.nan)
     return {
-        "holds": ~broken.cpu().numpy(),
-        "margins": margins.cpu().numpy(),
+        "holds": ~outcome.broken.cpu().numpy(),
+        "margins": outcome.margins.cpu().numpy(),
         "counterexamples": points.cpu().numpy(),
     }
+
+
+def attack_chunk(model, rows, labels, seed, *, property, attack):
+    """Attack a chunk; return what `as_arrays` does, and what rounding left open."""
+    target, generator = as_target(model, rows, labels, seed, property)
+    outcome = attack_and_confirm(attack, target, generator)
+    return as_arrays(outcome) | {"unconfirmed": outcome.unconfirmed.cpu().numpy()}

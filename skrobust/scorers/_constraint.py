@@ -7,13 +7,13 @@ import numpy as np
 
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance
-from skrobust.attacks import PGD, Attack, Target, UniformSampling
+from skrobust.attacks import PGD, Attack, UniformSampling, confirm_outcome
 from skrobust.scorers._base import (
     PropertyScorer,
     ScoreResult,
-    as_tensors,
-    attacked,
-    confirmed,
+    as_arrays,
+    as_target,
+    attack_chunk,
 )
 from skrobust.statistics import Interval, clopper_pearson
 
@@ -120,11 +120,11 @@ class ConstraintSecurity(DefaultParts, PropertyScorer):
     def evaluate(self, estimator, X, y=None):
         attack = self._part("attack")
         check_instance("attack", attack, Attack, "PGD()").check()
-        measure = partial(attacked, property=self.property, attack=attack)
-        found = self._evaluate_in_chunks(measure, estimator, X, y, attack.needs_gradient)
-        holds = found["holds"]
+        measure = partial(attack_chunk, property=self.property, attack=attack)
+        arrays = self._evaluate_in_chunks(measure, estimator, X, y, attack.needs_gradient)
+        holds = arrays["holds"]
         interval = clopper_pearson(holds.sum(), len(holds), self.confidence)
-        return ConstraintSecurityResult(float(holds.mean()), interval, **found)
+        return ConstraintSecurityResult(float(holds.mean()), interval, **arrays)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -228,26 +228,25 @@ class ConstraintAccuracy(PropertyScorer):
     def evaluate(self, estimator, X, y=None):
         sampling = UniformSampling(self.n_samples, batch_size=self.batch_size).check()
         measure = partial(_sample, property=self.property, sampling=sampling)
-        found = self._evaluate_in_chunks(measure, estimator, X, y, needs_gradient=False)
-        counts, first_holds = found.pop("counts"), found.pop("first_holds")
-        n_points = self.n_samples * len(counts)
+        arrays = self._evaluate_in_chunks(measure, estimator, X, y, needs_gradient=False)
+        counts, first_holds = arrays.pop("counts"), arrays.pop("first_holds")
+        n_points = int(self.n_samples) * len(counts)
         return ConstraintAccuracyResult(
             float(counts.sum() / n_points),
             clopper_pearson(first_holds.sum(), len(counts), self.confidence),
             clopper_pearson(counts.sum(), n_points, self.confidence),
             counts / self.n_samples,
-            **found,
+            **arrays,
         )
 
 
 def _sample(model, rows, labels, seed, *, property, sampling):
-    x, labels, generator = as_tensors(model, rows, labels, seed)
-    target = Target(model, property, x, labels)
-    found = sampling.summary(target, generator)
-    worst = confirmed(target, found.worst)
+    target, generator = as_target(model, rows, labels, seed, property)
+    summary = sampling.summary(target, generator)
+    worst = as_arrays(confirm_outcome(target, summary.worst))
     return {
-        "counts": found.n_holding.cpu().numpy(),
-        "first_holds": found.first_holds.cpu().numpy(),
+        "counts": summary.n_holding.cpu().numpy(),
+        "first_holds": summary.first_holds.cpu().numpy(),
         "margins": worst["margins"],
         "counterexamples": worst["counterexamples"],
     }

@@ -13,7 +13,7 @@ from skrobust._validation import check_choice, check_real, expected
 from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import ToleranceWarning
 from skrobust.properties import StandardRobustness
-from skrobust.scorers._base import PropertyScorer, ScoreResult, as_tensors, attacked
+from skrobust.scorers._base import PropertyScorer, ScoreResult, as_tensors, attack_chunk
 from skrobust.scorers._draw import _hull, _rule, _side
 from skrobust.scorers._quantitative import (
     QuantitativeRobustnessResult,
@@ -374,7 +374,7 @@ def _joined(first, second):
 
 
 def _attack(model, rows, labels, seed, *, property, attack):
-    found = attacked(model, rows, labels, seed, property=property, attack=attack)
+    found = attack_chunk(model, rows, labels, seed, property=property, attack=attack)
     return {
         "verdicts": np.where(found["holds"], "unknown", "falsified").astype("<U9"),
         "margins": found["margins"],

@@ -15,16 +15,12 @@ from skrobust._validation import (
     check_within_bounds,
     expected,
 )
-from skrobust.attacks import Attack, Ensemble, Target
+from skrobust.attacks import Attack, Ensemble, EnsembleOutcome, confirm_beyond
 from skrobust.properties import ClassificationRobustness
-from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult, as_tensors
+from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult, as_target
 from skrobust.statistics import empirical_bernstein
 
 __all__ = ["MarginRobustness", "MarginRobustnessResult"]
-
-# Tried in turn, relative to the distance: where the estimator computes in another precision
-# than its network, a point on the boundary may still have the old label.
-_BEYOND = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -212,8 +208,8 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
         property = ClassificationRobustness(
             epsilon_max, norm=self.norm, bounds=bounds, reference=self.reference
         )
-        found = self._in_chunks(partial(_closest, property=property, attack=attack), sample)
-        return self._read(epsilon_max, _names(attack), **found)
+        arrays = self._in_chunks(partial(_closest, property=property, attack=attack), sample)
+        return self._result(epsilon_max, _names(attack), **arrays)
 
     def _epsilon_max(self, bounds, n_features):
         if self.epsilon_max is not None:
@@ -227,7 +223,7 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
             raise ValueError(expected("epsilon_max", self.epsilon_max, expectation))
         return across
 
-    def _read(self, epsilon_max, names, radius, adversarial_examples, winners):
+    def _result(self, epsilon_max, names, radius, adversarial_examples, winners):
         distances = np.minimum(radius, epsilon_max)
         score = float(distances.mean())
         how = {"confidence": self.confidence}
@@ -256,34 +252,19 @@ def _names(attack):
 
 def _closest(model, rows, labels, seed, *, property, attack):
     """Return the distance, the closest point, and the place of the attack that found it."""
-    x, labels, generator = as_tensors(model, rows, labels, seed)
-    target = Target(model, property, x, labels)
-    outcome = attack.closest(model, property, x, labels, generator=generator)
-    points, found = _confirmed(target, outcome)
-    ball, is_own = target.ball, found & (outcome.points == x).all(dim=1)
+    target, generator = as_target(model, rows, labels, seed, property)
+    outcome = attack.closest(target, generator=generator)
+    confirmed, x = confirm_beyond(target, outcome), target.x
+    points, broken = confirmed.points, confirmed.broken
+    is_own = broken & (outcome.points == x).all(dim=1)
     distance = torch.linalg.vector_norm(
-        points.double() - x.double(), ord=2 if ball.norm == "l2" else torch.inf, dim=1
+        points.double() - x.double(), ord=2 if property.norm == "l2" else torch.inf, dim=1
     )
-    winners = getattr(outcome, "winners", torch.zeros(len(x), dtype=torch.int64))
-    winners = torch.where(found & ~is_own, winners.to(x.device), -1)
+    winners = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    if isinstance(outcome, EnsembleOutcome):
+        winners = outcome.winners
     return {
-        "radius": torch.where(found, distance, torch.inf).cpu().numpy(),
-        "adversarial_examples": torch.where(found[:, None], points, torch.nan).cpu().numpy(),
-        "winners": winners.cpu().numpy(),
+        "radius": torch.where(broken, distance, torch.inf).cpu().numpy(),
+        "adversarial_examples": torch.where(broken[:, None], points, torch.nan).cpu().numpy(),
+        "winners": torch.where(broken & ~is_own, winners, -1).cpu().numpy(),
     }
-
-
-def _confirmed(target, outcome):
-    """Return points that break the property in the estimator itself, and where they do."""
-    x, found = target.x, torch.zeros_like(outcome.broken)
-    points = outcome.points.clone()
-    for beyond in _BEYOND:
-        index = (outcome.broken & ~found).nonzero().squeeze(1)
-        if len(index) == 0:
-            break
-        part = target[index]
-        tried = outcome.points[index]
-        if beyond:
-            tried = part.ball.project(x[index] + (1 + beyond) * (tried - x[index]))
-        points[index], found[index] = tried, part.replay(tried).broken
-    return points, found

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from skrobust.attacks import Target
 from skrobust.bounds import NUMBERS_AT_ONCE
 from skrobust.properties import ClassificationRobustness, LinearRows
 from skrobust.scorers._base import ScoreResult, as_tensors
@@ -75,7 +76,7 @@ def _change(model, rows, labels, seed, *, property, attack):
     # The change itself has hardly a gradient where the softmax is saturated; there, a change of
     # the label is what to look for.
     for aim in (property, _same_label(property)):
-        points = attack.run(model, aim, x, stop_when_broken=False, generator=generator).points
+        points = attack.points(Target(model, aim, x), generator=generator)
         moved = (_probabilities(model, points) - before).abs().amax(dim=1)
         changes = torch.maximum(changes, moved)
     return {"changes": changes.cpu().numpy(), "change_bounds": np.ones(len(rows))}

@@ -7,7 +7,7 @@ import torch
 from sklearn.base import BaseEstimator
 
 from skrobust._validation import check_instance
-from skrobust.attacks import Attack
+from skrobust.attacks import Attack, Target
 from skrobust.networks import evaluation_mode
 from skrobust.properties import RobustnessProperty
 
@@ -48,7 +48,7 @@ class TrainingStep:
     def attack(self, attack, property):
         """Return the points that `attack` reaches in evaluation mode, one for each row."""
         with evaluation_mode(self.module):
-            return attack.points(self.module, property, self.x, self.labels).detach()
+            return attack.points(Target(self.module, property, self.x, self.labels)).detach()
 
 
 class TrainingRegime(BaseEstimator, ABC):

@@ -9,9 +9,8 @@ import torch
 from sklearn.base import BaseEstimator
 
 from skrobust._validation import check_bounds, check_epsilon, check_instance
-from skrobust.attacks import Target
+from skrobust.attacks import Target, attack_and_confirm, confirm
 from skrobust.graphs import read_graph
-from skrobust.networks import BlackBox
 from skrobust.properties import RobustnessProperty
 from skrobust.verification._query import check_rows_of_logits
 from skrobust.verification._result import Verification
@@ -23,7 +22,6 @@ __all__ = [
     "Verifier",
     "at_reference",
     "attacked",
-    "confirm",
 ]
 
 
@@ -177,7 +175,7 @@ def at_reference(target):
     Where the property is broken there, it is falsified; where it is not, and no feature of the
     point can move, it is verified, since the ball holds no other point.
     """
-    broken = _replayed(target, target.x)
+    broken = confirm(target, target.x).broken
     found = Verification.undecided(target.x)
     found = found.falsify(np.arange(len(target.x)), target.x, broken)
     property, center = target.property, target.x.double()
@@ -210,74 +208,10 @@ def attacked(attack, found, state, x, labels=None, generator=None):
     if len(left) == 0:
         return found
     target = state.target(x, labels)[torch.as_tensor(left, device=x.device)]
-    outcome = attack.run(
-        state.network, state.property, target.x, target.labels, generator=generator
-    )
-    points, broken = confirm(target, outcome.points, repair=False)
-    found = found.falsify(left, points, broken)
+    outcome = attack_and_confirm(attack, target, generator)
+    found = found.falsify(left, outcome.points, outcome.broken)
     found.seconds[left] += watch.elapsed / len(left)
     return found
-
-
-_REPAIR_STEPS = 25
-_REPAIR_SIZE = 0.05  # first step, relative to epsilon
-
-
-def confirm(target, points, *, repair=True):
-    """Tell which candidates break the property in the estimator itself.
-
-    Each point is put into the dtype
-    of the network and into its ball and domain, and assessed by the outputs as the estimator
-    computes them. One that breaks nothing is repaired by a short descent from there.
-
-    Parameters
-    ----------
-    target : Target
-        Of n reference points. Its network is a `Network`.
-    points : Tensor or array-like of shape (n, n_features)
-        Candidates in any dtype; rows with NaN are none.
-    repair : bool, default=True
-        Whether to repair what breaks nothing.
-
-    Returns
-    -------
-    points : Tensor of shape (n, n_features)
-        In the dtype and on the device of ``target.x``.
-    broken : bool Tensor of shape (n,)
-    """
-    points = torch.as_tensor(points).detach().to(target.x.device)
-    is_candidate = torch.isfinite(points).all(dim=1)
-    points = torch.where(is_candidate[:, None], points, target.x.to(points.dtype))
-    points = target.ball.project(points.to(target.x.dtype))
-    broken = _replayed(target, points) & is_candidate
-    index = (is_candidate & ~broken).nonzero().squeeze(1)
-    # A black box has no gradient to walk down.
-    if repair and len(index) and not isinstance(target.network, BlackBox):
-        repaired, mended = _repair(target[index], points[index])
-        points[index] = torch.where(mended[:, None], repaired, points[index])
-        broken[index] = mended
-    return points, broken
-
-
-def _replayed(target, points):
-    replay = getattr(target.network, "replay", None)
-    if replay is not None:
-        return target.replay(points).broken
-    with torch.no_grad():
-        return target.assess(points, target.network(points)).broken
-
-
-def _repair(target, x):
-    """Walk down the smallest row from x; return the first broken points met, and a mask."""
-    found, broken = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    for step in range(_REPAIR_STEPS):
-        gradient, _, _ = target.gradient(x, "margin")
-        x = target.ball.step(x, gradient, -_REPAIR_SIZE * (1 - step / _REPAIR_STEPS))
-        fresh = _replayed(target, x) & ~broken
-        found, broken = torch.where(fresh[:, None], x, found), broken | fresh
-        if broken.all():
-            break
-    return found, broken
 
 
 class Stopwatch:

@@ -13,7 +13,7 @@ import torch
 from skrobust._validation import check_instance, check_real, expected
 from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import SolverDisagreementWarning, UnsupportedModelError
-from skrobust.networks import BlackBox, Network, as_network
+from skrobust.networks import BlackBox, Model, as_network
 from skrobust.verification._base import Encoding, Step, Verifier, at_reference, attacked
 from skrobust.verification._bounds import Bounds
 from skrobust.verification._exact import Exact
@@ -144,7 +144,7 @@ class Cascade(Verifier):
     def encode(self, network, property, n_features=None):
         """Return the `Encoding` for all stages; see `Verifier.encode`."""
         self.check()
-        if not isinstance(network, Network):  # an estimator of trees
+        if not isinstance(network, Model):  # an estimator of trees
             network = BlackBox(network)
         steps, seen = [], set()
         for name, stage in _named(self._stages(network, property)).items():

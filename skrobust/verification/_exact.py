@@ -8,10 +8,10 @@ import torch
 
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance, check_integer
-from skrobust.attacks import PGD, Attack
+from skrobust.attacks import PGD, Attack, confirm
 from skrobust.bounds import check_finite, farthest, relax
 from skrobust.graphs import Relu
-from skrobust.verification._base import Encoding, Stopwatch, Verifier, attacked, confirm
+from skrobust.verification._base import Encoding, Stopwatch, Verifier, attacked
 from skrobust.verification._bounds import Bounds, bound_rows, proved_radius, reference_error
 from skrobust.verification._branch import Problem, branch
 from skrobust.verification._milp import Program, affine_maps
@@ -258,10 +258,10 @@ class _Search:
     def _try(self, points, repair=True):
         """Keep a point that breaks the property in the network itself; return whether one does."""
         index = torch.zeros(len(points), dtype=torch.long)
-        points, broken = confirm(self.query.target[index], points, repair=repair)
-        if broken.any():
-            self.counterexample = points[broken][:1]
-        return bool(broken.any())
+        outcome = confirm(self.query.target[index], points, repair=repair)
+        if outcome.broken.any():
+            self.counterexample = outcome.points[outcome.broken][:1]
+        return bool(outcome.broken.any())
 
     def _visit(self, points):
         """Try the points that bounds suggest, where it is worth it."""

@@ -10,7 +10,7 @@ import torch
 
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_choice, check_instance
-from skrobust.attacks import PGD, Attack
+from skrobust.attacks import PGD, Attack, confirm
 from skrobust.bounds import check_finite, farthest, relax
 from skrobust.exceptions import SolverDisagreementWarning, UnsupportedPropertyError
 from skrobust.verification._base import (
@@ -19,7 +19,6 @@ from skrobust.verification._base import (
     Verifier,
     at_reference,
     attacked,
-    confirm,
 )
 from skrobust.verification._bounds import bound_rows, lower_bounds, proved_radius, reference_error
 from skrobust.verification._marabou_process import MISSING, STATUSES, Child
@@ -285,8 +284,9 @@ class _Search:
         status, values = self.child.ask(program.task, places, limit, watch)
         if status != "sat":
             return STATUSES.get(status, "failure")
-        points, broken = confirm(self.query.target, program.point(values)[None])
-        if not broken.item():
+        candidate = program.point(values)[None]
+        outcome = confirm(self.query.target, candidate, repair=True)
+        if not outcome.broken.item():
             return "spurious"
-        self.counterexample = points
+        self.counterexample = outcome.points
         return "found"

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from skrobust._validation import check_choice, check_integer
+from skrobust.attacks import confirm
 from skrobust.exceptions import UnsupportedPropertyError
-from skrobust.networks import BlackBox, Network
+from skrobust.networks import BlackBox, Model
 from skrobust.properties import ClassificationRobustness
 from skrobust.trees import (
     ENTRIES,
@@ -98,7 +99,7 @@ class TreeVerifier(Verifier):
 
     def encode(self, network, property, n_features=None):
         """Return the `Encoding` of an estimator of trees; see `Verifier.encode`."""
-        if not isinstance(network, Network):
+        if not isinstance(network, Model):
             reader(network)
             network = BlackBox(network)
         return super().encode(network, property, n_features)
@@ -157,10 +158,11 @@ def _is_single(network):
 def _replay(result, target, index, points):
     """Enter the points that break the property by `predict` as counterexamples.
 
-    Not by `confirm`: its repair follows gradients, and its balls are a little smaller.
+    They lie in exact balls; the one of a `Target` is a little smaller.
     """
     points = torch.as_tensor(points)
-    return result.falsify(index, points, target[torch.as_tensor(index)].replay(points).broken)
+    outcome = confirm(target[torch.as_tensor(index)], points, project=False)
+    return result.falsify(index, outcome.points, outcome.broken)
 
 
 def _decide_by_distance(result, boxes, target, ball, labels, index):

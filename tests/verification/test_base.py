@@ -10,7 +10,7 @@ from skrobust.attacks import Target
 from skrobust.networks import Network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
 from skrobust.verification import Bounds, Exact, Reason, Verdict, Verification
-from skrobust.verification._base import Stopwatch, at_reference, confirm
+from skrobust.verification._base import Stopwatch, at_reference
 
 
 def line(replay=None):
@@ -25,46 +25,6 @@ def target(epsilon=0.2, x=(0.6, 0.65, 0.9), replay=None, **options):
     property = ClassificationRobustness(epsilon, **options)
     x = torch.tensor(x)[:, None]
     return Target(line(replay), property, x, torch.zeros(len(x), dtype=torch.long))
-
-
-def test_confirm_keeps_points_that_break_and_repairs_others():
-    # 0.45 breaks; 0.58 does not, but the way down does; nothing does around 0.9.
-    points, broken = confirm(target(), [[0.45], [0.58], [0.75]])
-    assert broken.tolist() == [True, True, False]
-    assert points[0].item() == np.float32(0.45)
-    # The first broken point on the way: within one step, 0.05 epsilon, of the boundary.
-    assert 0.5 - 0.05 * 0.2 <= points[1].item() <= 0.5
-    assert points[2].item() == 0.75
-    assert points.dtype == torch.float32
-
-
-def test_confirm_without_repair():
-    _, broken = confirm(target(), [[0.45], [0.58], [0.75]], repair=False)
-    assert broken.tolist() == [True, False, False]
-
-
-def test_confirm_puts_points_into_the_ball_and_the_domain():
-    points, broken = confirm(target(epsilon=0.05), [[0.0], [0.0], [0.0]])
-    assert broken.tolist() == [False] * 3
-    np.testing.assert_allclose(points.squeeze(1), [0.55, 0.6, 0.85], atol=1e-6)
-    points, _ = confirm(target(epsilon=0.4, bounds=(0.55, 1.0)), [[0.0], [0.0], [0.0]])
-    assert (points >= 0.55).all()
-
-
-def test_confirm_takes_nan_for_no_candidate():
-    points, broken = confirm(target(), [[np.nan], [0.45], [np.inf]])
-    assert not broken[0] and not broken[2]
-    assert torch.isfinite(points).all()
-
-
-def test_confirm_asks_the_estimator_itself():
-    def constant(logits):
-        return lambda X: torch.tensor([logits]).expand(len(X), 2)
-
-    _, broken = confirm(target(replay=constant([1.0, 0.0])), [[0.4]] * 3)
-    assert not broken.any()
-    _, broken = confirm(target(replay=constant([0.0, 1.0])), [[0.7]] * 3)
-    assert broken.all()
 
 
 def test_at_reference_decides_what_needs_no_verifier():

@@ -1,0 +1,287 @@
+"""What an attack aims at, and what it finds: the target and the outcome."""
+
+import math
+import warnings
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import torch
+
+from skrobust._validation import check_instance, expected
+from skrobust.exceptions import AttackWarning, UnsupportedModelError
+from skrobust.logics import Atom
+from skrobust.networks import Model
+from skrobust.properties import RobustnessProperty
+
+__all__ = ["Outcome", "Target"]
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an attack found, for each of n samples.
+
+    ``outcome[index]`` is the part of it about a selection of the samples.
+
+    Parameters
+    ----------
+    points : Tensor of shape (n, n_features)
+        The point of lowest margin among those compared.
+    margins : Tensor of shape (n,)
+        Smallest row of the property at that point.
+    broken : bool Tensor of shape (n,)
+        Whether the property is broken there.
+    """
+
+    points: torch.Tensor
+    margins: torch.Tensor
+    broken: torch.Tensor
+
+    def __len__(self):
+        return len(self.points)
+
+    def __getitem__(self, index):
+        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def put(self, index, other):
+        """Return this outcome with the samples `index` replaced by the ones of `other`."""
+        points, margins, broken = self.points.clone(), self.margins.clone(), self.broken.clone()
+        points[index], margins[index] = other.points, other.margins
+        broken[index] = other.broken
+        return replace(self, points=points, margins=margins, broken=broken)
+
+    def merge(self, index, other):
+        """Return this outcome with the samples `index` replaced where `other` is worse."""
+        worse = (other.broken & ~self.broken[index]) | (other.margins < self.margins[index])
+        return self.put(index[worse], other[worse])
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What an attack aims at: a network, and a property around given reference points.
+
+    ``target[index]`` is the part of it about a selection of the samples, which hands on what
+    is known already. What is computed is computed once, and only where it is asked for.
+
+    Parameters
+    ----------
+    network : Network, BlackBox or callable
+        From rows to logits, in evaluation mode.
+    property : RobustnessProperty
+        Its parameters are checked here. That the rows lie in its `bounds` is not: whoever
+        takes arrays from users checks that (``property.check(X)``).
+    x : Tensor of shape (n, n_features)
+        Reference points: finite floats, on the device of the network.
+    labels : Tensor of shape (n,) or None, default=None
+        True class indices, where the property needs them.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If an argument has another shape, or the property a parameter that is not valid.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skrobust.attacks import PGD, Target
+    >>> from skrobust.properties import ClassificationRobustness
+    >>> network = torch.nn.Linear(1, 2)
+    >>> _ = network.load_state_dict(
+    ...     {"weight": torch.tensor([[1.0], [-1.0]]), "bias": torch.tensor([0.0, 1.0])}
+    ... )
+    >>> x, labels = torch.tensor([[0.7], [0.9]]), torch.tensor([0, 0])
+    >>> target = Target(network, ClassificationRobustness(0.3), x, labels)
+    >>> PGD().search(target).broken
+    tensor([ True, False])
+    """
+
+    network: object
+    property: RobustnessProperty
+    x: torch.Tensor
+    labels: torch.Tensor | None = None
+
+    def __post_init__(self):
+        if not callable(self.network):
+            expectation = "a callable from rows to logits, such as as_network(estimator)"
+            raise TypeError(expected("network", self.network, expectation))
+        check_instance(
+            "property", self.property, RobustnessProperty, "ClassificationRobustness()"
+        ).check()
+        object.__setattr__(self, "x", _checked_rows(self.x))
+        if self.labels is not None:
+            _check_labels(self.labels, len(self.x))
+
+    # Computed only when asked for: training with cross-entropy needs no reference outputs.
+    @cached_property
+    def ball(self):
+        """The `~skrobust.balls.Ball` around each reference point."""
+        return self.property.ball(self.x)
+
+    @cached_property
+    def reference_logits(self):
+        """Outputs at the reference points, without gradient."""
+        with torch.no_grad():
+            return self.network(self.x)
+
+    @cached_property
+    def conclusion(self):
+        """The `~skrobust.properties.Conclusion` around the reference points."""
+        labels = self.property.reference_labels(self.reference_logits, self.labels)
+        return self.property.conclusion(self.reference_logits, labels)
+
+    @cached_property
+    def classes(self):
+        """Class index of each sample for the cross-entropy: its label, else the prediction."""
+        if self.labels is not None and self.property.reference == "label":
+            return self.labels
+        return self.reference_logits.argmax(dim=1)
+
+    @cached_property
+    def replayed(self):
+        """The same target, of the outputs as the estimator itself computes them."""
+        if not isinstance(self.network, Model):
+            return self  # a bare callable is all that there is
+        return self._with(network=self.network.replay)
+
+    @property
+    def movable(self):
+        """Whether the ball of each sample holds more than the reference point, (n,)."""
+        return (self.ball.upper > self.ball.lower).any(dim=1)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        names = ("ball", "reference_logits", "conclusion", "classes", "replayed")
+        known = {name: self.__dict__[name] for name in names if name in self.__dict__}
+        known = {name: v if v is self else v[index] for name, v in known.items()}
+        x = known["ball"].center if "ball" in known else self.x[index]
+        labels = None if self.labels is None else self.labels[index]
+        part = self._with(x=x, labels=labels)
+        if known.get("replayed") is self:
+            known["replayed"] = part
+        part.__dict__.update(known)
+        return part
+
+    def _with(self, **changes):
+        """Return a target with other parts, which were checked already."""
+        names = ("network", "property", "x", "labels")
+        other = object.__new__(type(self))
+        other.__dict__.update({name: self.__dict__[name] for name in names} | changes)
+        return other
+
+    def assess(self, x, logits):
+        """Return the `Outcome` of the points `x`, whose logits are known.
+
+        Points have shape (n, n_features); or (n, r, n_features) for r points around each
+        reference, and all results accordingly.
+        """
+        with torch.no_grad():
+            if self.conclusion.uses_distance:
+                # The network's rounding depends on the batch: at the reference itself, where
+                # rows may hold with equality, take the very outputs that they refer to.
+                known = self.reference_logits.view(len(x), *[1] * (x.ndim - 2), -1)
+                logits = torch.where(self.distance(x).unsqueeze(-1) == 0, known, logits)
+            values = self.conclusion.values(logits, self.distance(x))
+            margins, strict = values.min(dim=-1).values, self.conclusion.strict
+            # The smallest row tells, unless only some rows are strict.
+            decisive = margins.unsqueeze(-1) if isinstance(strict, bool) else values
+            return Outcome(x, margins, ~Atom(decisive, strict).holds())
+
+    def outcome_at(self, x):
+        """Return the `Outcome` of the points `x`, of shape (n, n_features)."""
+        with torch.no_grad():
+            return self.assess(x, self.network(x))
+
+    def replay(self, x):
+        """Assess the points `x` by outputs as the estimator itself computes them."""
+        return self.replayed.outcome_at(x)
+
+    def distance(self, x):
+        """Return the distances from the references, or None where no row asks for them."""
+        return self.ball.distance(x) if self.conclusion.uses_distance else None
+
+    def gradient(self, x, objective):
+        """Return the gradient of what an attack minimises, the logits, and the value.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, n_features)
+        objective : {"margin", "cross-entropy"}
+            The property's smallest row, or minus the cross-entropy of the label.
+
+        Returns
+        -------
+        gradient : Tensor of shape (n, n_features)
+            Rows that are not finite are set to zero, with an `AttackWarning`.
+        logits : Tensor of shape (n, n_classes)
+        value : Tensor of shape (n,)
+            What is minimised.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the outputs have no gradient in the inputs.
+        """
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self.network(x)
+            if objective == "margin":
+                value = self.conclusion.margin(logits, self.distance(x))
+            else:
+                value = -torch.nn.functional.cross_entropy(logits, self.classes, reduction="none")
+            gradient = input_gradient(value.sum(), x)
+        return finite_or_zero(gradient), logits.detach(), value.detach()
+
+
+def _checked_rows(x):
+    shown = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+    expectation = "a tensor of floats of shape (n, n_features), such as network.rows(X)"
+    if not (isinstance(x, torch.Tensor) and x.is_floating_point()):
+        raise TypeError(expected("x", shown, expectation))
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(expected("x", shown, expectation))
+    return x.detach()
+
+
+def _check_labels(labels, n):
+    shown = tuple(labels.shape) if isinstance(labels, torch.Tensor) else type(labels).__name__
+    expectation = f"a tensor of class indices of shape ({n},), such as network.encode(y)"
+    if not (isinstance(labels, torch.Tensor) and labels.dtype in _INTEGERS):
+        raise TypeError(expected("labels", shown, expectation))
+    if labels.shape != (n,):
+        raise ValueError(expected("labels", shown, expectation))
+
+
+def input_gradient(total, x, **options):
+    """Return the gradient of a sum in the rows `x`; refuse what has none."""
+    gradient = None
+    if total.requires_grad:
+        (gradient,) = torch.autograd.grad(total, x, allow_unused=True, **options)
+    if gradient is None:
+        raise UnsupportedModelError(
+            "Got a network whose outputs have no gradient in its inputs, but expected one made "
+            "of differentiable torch operations. Sampling (ConstraintAccuracy, UniformSampling) "
+            "works without a gradient."
+        )
+    return gradient
+
+
+def finite_or_zero(gradient):
+    """Return gradients of shape (n, n_features), zero (with a warning) where not finite."""
+    # One number tells whether every entry is finite.
+    if math.isfinite(gradient.sum().item()):
+        return gradient
+    failed = ~torch.isfinite(gradient).all(dim=1, keepdim=True)
+    if not failed.any():
+        return gradient
+    warnings.warn(
+        f"The gradient is not finite at {int(failed.sum())} of {len(gradient)} points; the "
+        "attack stands still there, so robustness may be overestimated.",
+        AttackWarning,
+        stacklevel=2,
+    )
+    return gradient.masked_fill(failed, 0.0)
