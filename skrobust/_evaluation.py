@@ -1,10 +1,14 @@
 """The one driver of per-sample evaluations: chunks, jobs, memory, progress."""
 
-import joblib
+import warnings
+
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_memory
+
+from skrobust._keys import NoSourceError, code_of, digest, versions
+from skrobust.exceptions import UncachedWarning
 
 __all__ = ["evaluate_in_chunks", "model_key"]
 
@@ -32,22 +36,27 @@ def evaluate_in_chunks(
     ----------
     measure : callable
         ``measure(model, rows, labels, seed)`` returns a dict of arrays, one entry for each
-        row. It must be picklable; its pickle is a part of the key in `memory`.
+        row. All that it holds, data and users' code, is a part of the key in `memory`.
     model : object
-        Handed to `measure`.
+        Handed to `measure`, and to the processes of `n_jobs`; what is read or encoded once for
+        all chunks belongs here.
     rows : ndarray of shape (n_samples, n_features)
     labels : ndarray of shape (n_samples,) or None
     fingerprint : callable
         ``fingerprint()`` returns what stands for `model` in the key in `memory`, as arrays and
-        plain values. Called only where there is a `memory`.
+        plain values; see `model_key`. Called only where there is a `memory`.
     chunk_size : int, default=1024
     random_state : int, RandomState instance or None, default=None
-        None stands for 0 where there is a `memory`, which would know nothing again otherwise.
+        With a `memory`, None means 0: a fresh seed would never find what is kept.
     n_jobs : int or None, default=None
         As in `joblib.Parallel`; any joblib backend.
     memory : None, str or joblib.Memory, default=None
         Where the result of each chunk is kept, so that an evaluation that was killed goes on
-        where it stopped.
+        where it stopped. The key holds all that a result follows from: the model, the rows and
+        labels, `measure` with its parameters, the versions of skrobust, Python, torch, numpy
+        and the other packages that compute (an upgrade computes anew), and the code of what
+        users wrote, with the globals that it names. An entry that cannot be read is computed
+        again.
     verbose : int, default=0
         Progress messages, as in `joblib.Parallel`.
     on_part : callable, default=None
@@ -56,14 +65,22 @@ def evaluate_in_chunks(
     Returns
     -------
     dict of str to ndarray
+
+    Warns
+    -----
+    UncachedWarning
+        If there is a `memory`, but the source of users' code cannot be had, so that nothing
+        is kept: a later edit of that code would not be seen.
     """
     starts = range(0, len(rows), chunk_size)
     if memory is not None and random_state is None:
         random_state = 0
     seeds = check_random_state(random_state).randint(2**31 - 1, size=len(starts))
-    kept = check_memory(memory).cache(_measure, ignore=["model"])
-    key = None if memory is None else joblib.hash(fingerprint())
-    coming = Parallel(n_jobs=n_jobs, verbose=verbose, return_as="generator")(
+    key = None if memory is None else _key(measure, fingerprint)
+    # The key stands for both; and joblib cannot hash functions without a name.
+    kept = check_memory(None if key is None else memory)
+    kept = kept.cache(_measure, ignore=["measure", "model"])
+    results = Parallel(n_jobs=n_jobs, verbose=verbose, return_as="generator")(
         delayed(kept)(
             measure,
             model,
@@ -75,7 +92,7 @@ def evaluate_in_chunks(
         for start, seed in zip(starts, seeds, strict=True)
     )
     parts = []
-    for part in coming:
+    for part in results:
         parts.append(part)
         if on_part is not None:
             on_part(part)
@@ -83,9 +100,32 @@ def evaluate_in_chunks(
 
 
 def model_key(model, rows):
-    """Return what tells a model from others: what it is made of, and what it does."""
-    few = model.replay(model.rows(rows[:64])).double().cpu().numpy()
-    return model.fingerprint(), few
+    """Return what tells a model from others: what it is made of, its code, and what it does.
+
+    The outputs at a few rows are a second look, at what neither weights nor code show.
+
+    Raises
+    ------
+    NoSourceError
+        If the source of a user's module, or of another part of the model, cannot be had.
+    """
+    outputs = model.replay(model.rows(rows[:64])).double().cpu().numpy()
+    return model.fingerprint(), code_of(vars(model)), outputs
+
+
+def _key(measure, fingerprint):
+    """Return the key of an evaluation but for its chunk; None if nothing may be kept."""
+    try:
+        return digest((versions(), measure, fingerprint()))
+    except NoSourceError as error:
+        warnings.warn(
+            f"Got a memory, but expected code whose source can be had: that of {error} cannot, "
+            "and if it changed, an old result would be returned. So nothing is kept. Define it "
+            "in a file, or set memory=None.",
+            UncachedWarning,
+            stacklevel=2,
+        )
+        return None
 
 
 def _measure(measure, model, rows, labels, seed, key):

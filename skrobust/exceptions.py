@@ -5,6 +5,7 @@ __all__ = [
     "DivergedTrainingError",
     "SolverDisagreementWarning",
     "ToleranceWarning",
+    "UncachedWarning",
     "UnsupportedModelError",
     "UnsupportedPropertyError",
 ]
@@ -32,3 +33,12 @@ class SolverDisagreementWarning(RuntimeWarning):
 
 class ToleranceWarning(UserWarning):
     """Fewer samples were at hand than the tolerance and confidence asked for need."""
+
+
+class UncachedWarning(UserWarning):
+    """Nothing is kept in the `memory`, since the source of something in the question is unknown.
+
+    The key of a result holds the code of what users wrote, so that an edit is seen. Where that
+    cannot be had (a function typed into a bare console, run by `exec`, or compiled), a result
+    could outlive what it follows from; so it is computed each time. Define it in a file.
+    """

@@ -15,6 +15,8 @@ ORDER = [
     "exceptions",
     "_validation",
     "_parameters",
+    "_version",
+    "_keys",
     "_evaluation",
     "logics",
     "balls",
@@ -85,7 +87,7 @@ def faults(name, source, is_package, modules):
             lines += [f"{name} imports skrobust, which imports everything"] if name else []
         elif name and ORDER.index(other_room) > ORDER.index(room):
             lines.append(f"{name} imports {other}, which stands below it")
-        elif other_inner or (what or "").startswith("_"):
+        elif other_inner or ((what or "").startswith("_") and what != "__version__"):
             lines.append(f"{name} imports {other}.{what or ''}, which is private to its package")
     return lines
 
