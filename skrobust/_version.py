@@ -1,0 +1,5 @@
+"""The version, said once: the package, its metadata, the docs and CITATION.cff take it from here."""
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"
