@@ -1,4 +1,4 @@
-"""The version, said once: the package, its metadata, the docs and CITATION.cff take it from here."""
+"""The version, said once: the metadata, the docs and CITATION.cff take it from here."""
 
 __all__ = ["__version__"]
 
