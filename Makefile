@@ -1,23 +1,26 @@
 # One entry for everything. Each target sets itself up in $(VENV); repeated calls are instant.
 #
-#   make demo     train, search and plot on digits; writes the pictures
-#   make test     all fast tests       (TEST_FLAGS="-n 2 --dist loadfile", TEST_FLAGS="-m slow")
-#   make lint     ruff: rules and format
-#   make bench    every script in benchmarks/
-#   make docs     the site, in docs/_build/html
+#   make demo         train, search and plot on digits; writes the pictures
+#   make test         all fast tests   (TEST_FLAGS="-n 2 --dist loadfile", TEST_FLAGS="-m slow")
+#   make test-matrix  the same on each Python that is here, and on the lower bounds
+#   make lint         ruff: rules and format
+#   make bench        every script in benchmarks/; a second call goes on where one was killed
+#   make docs         the site, in docs/_build/html
 
 PYTHON ?= $(shell python3.11 -c "print('python3.11')" 2>/dev/null || echo python3)
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 TEST_FLAGS ?=
 DEMO_FLAGS ?=
+BENCH_FLAGS ?=
 
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip install --no-input --disable-pip-version-check --quiet -c constraints.txt
+PIP = $(BIN)/python -m pip install --no-input --disable-pip-version-check --quiet -c $(CONSTRAINTS)
 
 # No windows: pictures go to files.
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test test-matrix test-lowest lint bench docs clean
 .DELETE_ON_ERROR:
 # Stamps that only pattern rules name must not be removed as intermediate files.
 .SECONDARY:
@@ -28,31 +31,50 @@ demo: $(VENV)/.installed-test
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(TEST_FLAGS)
 
+# One environment each, at $(VENV)-3.12 and so on: several gigabytes, most of them torch's.
+test-matrix: test-python-3.11 test-python-3.12 test-python-3.13 test-lowest
+
+test-python-%:
+	@python=$(call interpreter,$*); \
+	if [ -z "$$python" ]; then echo "No Python $* is here: left out."; exit; fi; \
+	echo "Python $*"; $(MAKE) test PYTHON="$$python" VENV="$(VENV)-$*"
+
+test-lowest: output/lowest.txt
+	@echo "The lower bounds of pyproject.toml"
+	$(MAKE) test VENV="$(VENV)-lowest" CONSTRAINTS=output/lowest.txt
+
+output/lowest.txt: pyproject.toml tests/_lower_bounds.py
+	@mkdir -p output
+	$(PYTHON) tests/_lower_bounds.py > $@
+
+# The path of a Python: the command, or what a version manager has where that is switched off.
+interpreter = $$(for version in "$$PYENV_VERSION" "$$(pyenv latest $(1) 2>/dev/null)"; do \
+	PYENV_VERSION="$$version" python$(1) -c "import sys; print(sys.executable)" 2>/dev/null && break; \
+	done)
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 bench: $(VENV)/.installed-test $(VENV)/.installed-bench
-	@set -e; for script in benchmarks/[!_]*.py; do \
-		echo "== $$script"; $(BIN)/python "$$script"; \
-	done
+	$(BIN)/python benchmarks/_run.py $(BENCH_FLAGS)
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) docs/_build docs/auto_examples docs/generated
+	rm -rf $(VENV) $(VENV)-* docs/_build docs/auto_examples docs/generated
 
 # bin/pip is the last thing that venv writes, so a broken attempt is made again.
 $(BIN)/pip:
 	$(PYTHON) -m venv --clear $(VENV)
 
-$(VENV)/.installed-torch: constraints.txt | $(BIN)/pip
+$(VENV)/.installed-torch: $(CONSTRAINTS) | $(BIN)/pip
 	@echo "Installing torch into $(VENV); this takes a while the first time."
 	$(PIP) torch
 	@touch $@
 
-$(VENV)/.installed-%: pyproject.toml constraints.txt $(VENV)/.installed-torch
+$(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) $(VENV)/.installed-torch
 	@echo "Installing skrobust[$*] into $(VENV)."
 	$(PIP) -e ".[$*]"
 	@touch $@

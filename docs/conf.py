@@ -1,11 +1,11 @@
 """Configuration of the documentation."""
 
-from importlib.metadata import version as installed_version
+from skrobust import __version__
 
 project = "skrobust"
 author = "skrobust developers"
 copyright = "2026, skrobust developers"
-release = installed_version("skrobust")
+release = __version__
 version = release
 
 extensions = [

@@ -12,11 +12,10 @@ ROOT = Path(skrobust.__file__).parent
 
 # Top to bottom, as in the developers' guide: an import upwards is fine, one downwards a fault.
 ORDER = [
+    "_version",
     "exceptions",
     "_validation",
     "_parameters",
-    "_version",
-    "_keys",
     "_evaluation",
     "logics",
     "balls",
@@ -73,6 +72,11 @@ def imported(source, name, is_package, modules, *, at_import=False):
     return {(module.partition(".")[2], what) for module, what in ours}
 
 
+def is_private(name):
+    """Return whether a name is its package's own; `__version__` is for everyone."""
+    return name is not None and name.startswith("_") and not name.startswith("__")
+
+
 def faults(name, source, is_package, modules):
     """Return what is wrong with the imports of one module, as readable lines."""
     room, _, inner = name.partition(".")
@@ -87,7 +91,7 @@ def faults(name, source, is_package, modules):
             lines += [f"{name} imports skrobust, which imports everything"] if name else []
         elif name and ORDER.index(other_room) > ORDER.index(room):
             lines.append(f"{name} imports {other}, which stands below it")
-        elif other_inner or ((what or "").startswith("_") and what != "__version__"):
+        elif other_inner or is_private(what):
             lines.append(f"{name} imports {other}.{what or ''}, which is private to its package")
     return lines
 
@@ -159,6 +163,7 @@ def test_the_walk_sees_faults(name, source, fault):
         ("scorers._constraint", "from skrobust.scorers._base import PropertyScorer"),
         ("attacks._ensemble", "from skrobust.attacks._pgd import PGD"),
         ("attacks._base", "from ._boundary import closer"),
+        ("_evaluation", "from skrobust._version import __version__"),
     ],
 )
 def test_the_walk_lets_good_imports_pass(name, source):

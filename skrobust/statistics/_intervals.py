@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import betaln, xlog1py, xlogy
 from scipy.stats import binomtest
 
-from skrobust._validation import check_integer, check_real
+from skrobust._validation import check_integer, check_real, expected
 
 __all__ = ["Interval", "beta_mixture", "clopper_pearson", "empirical_bernstein", "hoeffding"]
 
@@ -39,6 +39,7 @@ def clopper_pearson(n_successes, n, confidence=0.95):
     Parameters
     ----------
     n_successes, n : int
+        Of n >= 1 trials so many were successes.
     confidence : float, default=0.95
 
     References
@@ -50,9 +51,9 @@ def clopper_pearson(n_successes, n, confidence=0.95):
     >>> print(clopper_pearson(8, 10))
     [0.4439, 0.9748] (clopper-pearson, 95%)
     """
-    check_integer("n", n, low=1)
+    n_successes, n = check_counts(n_successes, n)
     check_confidence(confidence)
-    ci = binomtest(int(n_successes), int(n)).proportion_ci(confidence, method="exact")
+    ci = binomtest(n_successes, n).proportion_ci(confidence, method="exact")
     return Interval(float(ci.low), float(ci.high), confidence, "clopper-pearson")
 
 
@@ -77,6 +78,7 @@ def hoeffding(values, low=0.0, high=1.0, confidence=0.95):
     >>> print(hoeffding([0, 1] * 369))
     [0.4500, 0.5500] (hoeffding, 95%)
     """
+    low, high = check_range(low, high)
     values = _check_values(values, low, high)
     half = hoeffding_half_width(len(values), confidence, high - low)
     return interval_around(values.mean(), half, low, high, confidence, "hoeffding")
@@ -105,6 +107,7 @@ def empirical_bernstein(values, low=0.0, high=1.0, confidence=0.95):
     >>> print(empirical_bernstein([0.5] * 1000))
     [0.4898, 0.5102] (bernstein, 95%)
     """
+    low, high = check_range(low, high)
     values = _check_values(values, low, high)
     check_integer("n", len(values), low=2)
     deviation = values.std(ddof=1)
@@ -121,6 +124,7 @@ def beta_mixture(n_successes, n, confidence=0.95):
     Parameters
     ----------
     n_successes, n : int
+        Of n >= 1 trials so many were successes.
     confidence : float, default=0.95
 
     References
@@ -134,14 +138,14 @@ def beta_mixture(n_successes, n, confidence=0.95):
     >>> print(beta_mixture(45, 50))
     [0.7123, 0.9843] (anytime, 95%)
     """
-    check_integer("n", n, low=1)
+    n_successes, n = check_counts(n_successes, n)
     check_confidence(confidence)
     low, high = mixture_limits(np.array([n_successes]), np.array([n]), confidence)
     return Interval(float(low[0]), float(high[0]), confidence, "anytime")
 
 
 def interval_around(mean, half, low, high, confidence, method):
-    bounds = max(float(low), float(mean - half)), min(float(high), float(mean + half))
+    bounds = max(low, float(mean - half)), min(high, float(mean + half))
     return Interval(*bounds, confidence, method)
 
 
@@ -181,18 +185,33 @@ def check_confidence(confidence):
     check_real("confidence", confidence, low=0, high=1, closed="neither")
 
 
+def check_counts(n_successes, n):
+    """Return the numbers of successes and of trials as ints, or raise a ValueError."""
+    n = check_integer("n", n, low=1)
+    n_successes = check_integer("n_successes", n_successes)
+    if n_successes > n:
+        raise ValueError(expected("n_successes", n_successes, f"at most n={n}"))
+    return n_successes, n
+
+
 def _check_values(values, low, high):
-    width = width_of(low, high)
-    values = np.asarray(values, dtype=np.float64)
+    try:
+        values = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(expected("values", values, "numbers, of shape (n,)")) from None
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"Got values of shape {values.shape}, but expected (n,) with n >= 1.")
-    slack = 1e-6 * width  # of values that were computed in float32
+    slack = 1e-6 * (high - low)  # of values that were computed in float32
     if not ((values >= low - slack) & (values <= high + slack)).all():
         shown = f"values from {values.min():.6g} to {values.max():.6g}"
         raise ValueError(f"Got {shown}, but expected values in [{low}, {high}].")
     return values
 
 
-def width_of(low, high):
-    check_real("low", low)
-    return check_real("high", high, low=low, closed="neither") - low
+def check_range(low, high):
+    """Return the ends of the interval in which values lie as floats, or raise a ValueError."""
+    low = check_real("low", low)
+    high = check_real("high", high, low=low, closed="neither")
+    if not math.isfinite(high - low):
+        raise ValueError(expected("high", high, f"a finite distance from low={low}"))
+    return low, high

@@ -9,9 +9,11 @@ from scipy.special import xlog1py, xlogy
 from scipy.stats import norm
 
 from skrobust._validation import check_integer, check_real, expected
+from skrobust.statistics._calibrations import CALIBRATIONS
 from skrobust.statistics._intervals import (
     beta_mixture,
     check_confidence,
+    check_counts,
     interval_around,
     mixture_limits,
 )
@@ -20,6 +22,8 @@ from skrobust.statistics._sizes import sample_size
 __all__ = ["AnytimeRule", "SequentialRule", "anytime_rule", "sequential_rule"]
 
 _FINEST = 0.005  # tolerance of a sequential rule
+# Beyond these the quantile of the normal distribution is lost to rounding.
+_LEAST_CONFIDENCE, _MOST_CONFIDENCE = 1e-6, 1 - 1e-9
 
 
 class _StoppingRule:
@@ -27,6 +31,7 @@ class _StoppingRule:
 
     def stops(self, n_successes, n):
         """Return whether sampling stops at so many successes of n; arrays or numbers."""
+        n_successes, n = _check_count_arrays(n_successes, n)
         return self._is_precise(n_successes, n) | (np.asarray(n) >= self.n_max)
 
     def first_stop(self, outcomes):
@@ -36,18 +41,32 @@ class _StoppingRule:
         ----------
         outcomes : array-like of bool, shape (n,)
         """
+        outcomes = _check_outcomes(outcomes)
         n = np.arange(1, len(outcomes) + 1)
         stops = np.flatnonzero(self.stops(np.cumsum(outcomes), n))
         return int(n[stops[0]]) if len(stops) else None
 
     def earliest_stop(self, n_successes=0, n=0):
-        """Return the least number of samples at which sampling can stop from here on."""
+        """Return the least number of samples at which sampling can stop from here on.
+
+        Parameters
+        ----------
+        n_successes, n : int, default=0
+            Successes among so many samples up to here, fewer than `n_max`.
+        """
+        n = check_integer("n", n)
+        n_successes = check_integer("n_successes", n_successes)
+        if n_successes > n:
+            raise ValueError(expected("n_successes", n_successes, f"at most n={n}"))
+        if n >= self.n_max:
+            raise ValueError(expected("n", n, f"fewer than n_max={self.n_max} samples"))
         later = np.arange(n + 1, self.n_max + 1)
         alike = self.stops(n_successes + later - n, later) | self.stops(n_successes, later)
         return int(later[alike][0])
 
     def half_width(self, n_successes, n):
         """Return the half-width of the interval, before it is cut to [0, 1]."""
+        n_successes, n = check_counts(n_successes, n)
         return float(self._half_widths(np.array([n_successes]), np.array([n]))[0])
 
 
@@ -95,7 +114,7 @@ class SequentialRule(_StoppingRule):
 
     def coverage(self, share):
         """Return the probability that the interval covers, for an array of true shares."""
-        share = np.atleast_1d(np.asarray(share, dtype=float))
+        share = _check_shares(share)
         n, k, _ = self._stops.T
         half = self._half_widths(k, n) + 1e-12
         covers = np.abs(k / n - share[:, None]) <= half
@@ -103,7 +122,7 @@ class SequentialRule(_StoppingRule):
 
     def mean_samples(self, share):
         """Return the expected number of samples, for an array of true shares."""
-        share = np.atleast_1d(np.asarray(share, dtype=float))
+        share = _check_shares(share)
         return self._probabilities(share) @ self._stops[:, 0]
 
     def _probabilities(self, share):
@@ -173,9 +192,12 @@ def sequential_rule(tolerance, confidence=0.95, *, n_available=None):
     Parameters
     ----------
     tolerance : float
-        Half-width of the interval, in [0.005, 1); the time of the calibration grows with its
-        inverse to about the third power.
+        Half-width of the interval, in [0.005, 1). The rules for 0.1, 0.05, 0.04, 0.03, 0.025,
+        0.02, 0.015 and 0.01 at confidence 0.9, 0.95 and 0.99 are calibrated already; the time
+        for another one grows with the inverse of its tolerance to about the third power, from
+        a fraction of a second at 0.05 to a minute at 0.01. A process does it once.
     confidence : float, default=0.95
+        In [1e-6, 1 - 1e-9].
     n_available : int, default=None
         Samples at hand. If they are fewer than the rule may need, it stops with the last one,
         with an interval as wide as it must then be.
@@ -187,14 +209,16 @@ def sequential_rule(tolerance, confidence=0.95, *, n_available=None):
     Raises
     ------
     ValueError
-        If the tolerance is below 0.005, for which there are the intervals of fixed size.
+        If the tolerance is below 0.005, for which there are the intervals of fixed size, or an
+        argument is outside of its range.
 
     Notes
     -----
-    The least coverage is bounded from below, not only evaluated on a grid. A rise of the share
-    moves the point of the stop upwards along the boundary, so that of the probabilities to
-    miss on either side one falls and the other rises; between two shares, each is bounded by
-    its value at one end.
+    The least coverage is bounded from below, not only evaluated on a grid. The larger the share,
+    the later along the boundary (from few successes to many) the samples stop, in distribution.
+    So while the points that miss a share are the same, the probability to miss it from below
+    falls with the share, and that to miss it from above rises: between two shares, each is
+    bounded by its value at one of them.
 
     References
     ----------
@@ -211,6 +235,7 @@ def sequential_rule(tolerance, confidence=0.95, *, n_available=None):
     """
     tolerance = check_real("tolerance", tolerance, low=0, high=1, closed="neither")
     check_confidence(confidence)
+    confidence = check_real("confidence", confidence, low=_LEAST_CONFIDENCE, high=_MOST_CONFIDENCE)
     if tolerance < _FINEST:
         expectation = (
             f"at least {_FINEST}, since a finer sequential rule takes too long to calibrate; "
@@ -235,36 +260,38 @@ def _can_stop_early(tolerance, confidence, n_available):
 
 @lru_cache(maxsize=64)
 def _calibrated(tolerance, confidence):
-    n_max = sample_size(tolerance, confidence)
-    quantile = _quantile(confidence)
+    z = CALIBRATIONS.get((tolerance, confidence))
+    return _rule(tolerance, confidence, calibrated_z(tolerance, confidence) if z is None else z)
+
+
+def _rule(tolerance, confidence, z):
+    """Return the rule of some z, which never asks for more samples than Hoeffding's number."""
     # As many pseudo-counts on each side as keep the first stop from coming too early: with few
     # of them z must grow, with many the stop at shares near 1 comes late.
-    pseudo_count = quantile**2
+    pseudo_count = _quantile(confidence) ** 2
+    stops = _stopping_points(tolerance / z, pseudo_count, sample_size(tolerance, confidence))
+    last = int(stops[:, 0].max())
+    return SequentialRule(tolerance, confidence, z, pseudo_count, last, tolerance, stops)
 
-    def rule(z):
-        stops = _stopping_points(tolerance / z, pseudo_count, n_max)
-        last = int(stops[:, 0].max())
-        return SequentialRule(tolerance, confidence, z, pseudo_count, last, tolerance, stops)
 
-    def covers(candidate):
-        return _least_coverage(candidate) >= confidence
+def calibrated_z(tolerance, confidence):
+    """Return the least z found, by bisection, whose rule covers every share often enough."""
+
+    def covers(z):
+        return _least_coverage(_rule(tolerance, confidence, z)) >= confidence
 
     # Up to the z at which Hoeffding's number of samples is reached; mostly a little will do.
-    low, highest = quantile, math.sqrt(2 * math.log(2 / (1 - confidence)))
-    for high in (min(1.1 * quantile, highest), highest):
-        best = rule(high)
-        if covers(best):
+    low, highest = _quantile(confidence), math.sqrt(2 * math.log(2 / (1 - confidence)))
+    for high in (min(1.1 * low, highest), highest):
+        if covers(high):
             break
         low = high
     else:
-        return rule(math.inf)  # a single stop, at Hoeffding's number of samples
+        return math.inf  # a single stop, at Hoeffding's number of samples
     for _ in range(8):
-        candidate = rule((low + high) / 2)
-        if covers(candidate):
-            best, high = candidate, candidate.z
-        else:
-            low = candidate.z
-    return best
+        middle = (low + high) / 2
+        low, high = (low, middle) if covers(middle) else (middle, high)
+    return high
 
 
 @lru_cache(maxsize=64)
@@ -287,6 +314,41 @@ def _shortened(tolerance, confidence, n_available):
             (low, middle) if _least_coverage(rule(middle)) >= confidence else (middle, high)
         )
     return rule(high)
+
+
+def _check_count_arrays(n_successes, n):
+    k, m = np.asarray(n_successes), np.asarray(n)
+    whole = k.dtype.kind in "ui" and m.dtype.kind in "ui"
+    if not whole or not _broadcast(k, m) or not ((m >= 1) & (k >= 0) & (k <= m)).all():
+        expectation = "whole numbers, or arrays of them that go together, of 0 <= n_successes <= n"
+        raise ValueError(expected("(n_successes, n)", (n_successes, n), f"{expectation}, n >= 1"))
+    return k, m
+
+
+def _broadcast(first, second):
+    try:
+        np.broadcast_shapes(first.shape, second.shape)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_outcomes(outcomes):
+    array = np.asarray(outcomes)
+    is_binary = array.size == 0 or (array.dtype.kind in "bui" and np.isin(array, (0, 1)).all())
+    if array.ndim != 1 or not is_binary:
+        raise ValueError(expected("outcomes", outcomes, "an array of True and False, shape (n,)"))
+    return array.astype(int)
+
+
+def _check_shares(share):
+    try:
+        array = np.atleast_1d(np.asarray(share, dtype=float))
+    except (TypeError, ValueError):
+        array = np.array([np.nan])
+    if array.ndim != 1 or not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(expected("share", share, "numbers in [0, 1], one or an array (n,)"))
+    return array
 
 
 def _quantile(confidence):

@@ -8,15 +8,17 @@ from skrobust.statistics._intervals import (
     bernstein_half_width,
     beta_mixture,
     check_confidence,
+    check_range,
     clopper_pearson,
     hoeffding_half_width,
-    width_of,
 )
 
 __all__ = ["attainable_tolerance", "sample_size"]
 
 FIXED = ("hoeffding", "clopper-pearson", "bernstein", "anytime")
-_JUMPS = 50  # by so many samples at most a smaller sample may do as well
+_FINEST = 1e-7  # tolerance, as a share of the range: beyond it numbers of samples lose digits
+# The width is not monotone in n, since the successes are whole: look back this far.
+_LOOK_BACK = 50
 
 
 def sample_size(tolerance, confidence=0.95, *, bound="hoeffding", low=0.0, high=1.0, share=None):
@@ -52,8 +54,12 @@ def sample_size(tolerance, confidence=0.95, *, bound="hoeffding", low=0.0, high=
     """
     check_confidence(confidence)
     check_choice("bound", bound, FIXED)
-    width = width_of(low, high)
-    check_real("tolerance", tolerance, low=0, high=width, closed="neither")
+    low, high = check_range(low, high)
+    width = high - low
+    tolerance = check_real("tolerance", tolerance, low=0, high=width, closed="neither")
+    if tolerance < _FINEST * width:
+        expectation = f"at least {_FINEST * width:g}, which takes some 1e14 samples"
+        raise ValueError(expected("tolerance", tolerance, expectation))
     if bound in ("clopper-pearson", "anytime") and width != 1:
         raise ValueError(expected("bound", bound, "'hoeffding' or 'bernstein' for [low, high]"))
     share = 0.5 if share is None else check_real("share", share, low=0, high=1)
@@ -76,8 +82,7 @@ def _sample_size(tolerance, confidence, bound, width, share):
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)
-    # The width is not quite monotone in n, since k must be an integer.
-    return next(n for n in range(max(2, high - _JUMPS), high + 1) if fits(n))
+    return next(n for n in range(max(2, high - _LOOK_BACK), high + 1) if fits(n))
 
 
 def attainable_tolerance(n, confidence=0.95, *, bound="hoeffding", low=0.0, high=1.0):
@@ -103,7 +108,8 @@ def attainable_tolerance(n, confidence=0.95, *, bound="hoeffding", low=0.0, high
     check_integer("n", n, low=1)
     check_confidence(confidence)
     check_choice("bound", bound, FIXED)
-    return _half_width(n, confidence, bound, width_of(low, high), 0.5)
+    low, high = check_range(low, high)
+    return _half_width(n, confidence, bound, high - low, 0.5)
 
 
 def _half_width(n, confidence, bound, width, share):
