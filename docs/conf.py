@@ -16,7 +16,8 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 
-exclude_patterns = ["_build"]
+# Parts of one page, which includes them.
+exclude_patterns = ["_build", "extending_*.rst"]
 # `name` in single backticks is a Python object.
 default_role = "py:obj"
 

@@ -2,9 +2,10 @@
 One framework, many robustness scores
 =====================================
 
-The scores of Tibo et al. differ in three choices: where the points near an input come from (Q),
-what the share of them that keep the label is worth (H), and which radii count (G). Corruptions
-of images are one step further away from an adversary. All of it works with any classifier.
+The scores of Tibo et al. differ in three choices: where the points near an input come from
+(`neighborhood`, Q in the paper), what the share of them that keep the label is worth
+(`transform`, H), and which radii count (`weight`, G). Corruptions of images are one step further
+away from an adversary. All of it works with any classifier.
 """
 
 # %%
@@ -25,7 +26,7 @@ X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = X[:1000], X[1000:1300], y[:1000], y[1000:1300]
 models = {
     "random forest": RandomForestClassifier(25, random_state=0),
-    "nearest neighbours": KNeighborsClassifier(3),
+    "nearest neighbors": KNeighborsClassifier(3),
     "network": RobustClassifier(max_epochs=20, random_state=0),
 }
 for model in models.values():
@@ -33,7 +34,7 @@ for model in models.values():
 
 # %%
 # The five presets. R1 to R3 draw uniform points in the ball; R4 and R5 take the data's own
-# neighbours, here in L2 balls that are wide enough to hold some.
+# neighbors, here in L2 balls that are wide enough to hold some.
 
 near, far = [0.1, 0.2, 0.3], [1.0, 1.5, 2.0]
 scores = {
@@ -50,7 +51,7 @@ table = {
 print(pd.DataFrame(table).T.round(3).to_string())
 
 # %%
-# A generator of one's own in the place of Q: stripes of brightness, like a lamp that flickers.
+# A generator of your own as the neighborhood: stripes of brightness, like a lamp that flickers.
 
 
 def flicker(X, labels, epsilon, n_samples, generator):

@@ -2,19 +2,14 @@
 
 import zlib
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
-from scipy import ndimage
 from sklearn.utils import check_random_state
 
-from skrobust._validation import (
-    check_bounds,
-    check_choice,
-    check_within_bounds,
-    expected,
-)
+from skrobust._validation import check_bounds, check_choice, check_within_bounds, expected
 from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
+from skrobust.scorers._images import CORRUPTIONS
 from skrobust.statistics import clopper_pearson, hoeffding
 
 __all__ = ["CorruptionRobustness", "CorruptionRobustnessResult"]
@@ -35,7 +30,7 @@ class CorruptionRobustnessResult(ScoreResult):
     names : tuple of str
         Of the corruptions.
     accuracies : ndarray of shape (n_corruptions,)
-        Share of samples that are classified right; NaN where `y` is not given.
+        Share of samples that are classified correctly; NaN where `y` is not given.
     agreements : ndarray of shape (n_corruptions,)
         Share of samples that keep the label they have without corruption.
     intervals : tuple of Interval
@@ -109,6 +104,13 @@ class CorruptionRobustness(RobustnessScorer):
     verbose : int, default=0
         joblib's progress messages.
 
+    Raises
+    ------
+    ValueError
+        By `evaluate`, for parameters or data that do not fit, or corrupted images that do not.
+    TypeError
+        By `evaluate`, for what is no corruption, and callables that return no real numbers.
+
     References
     ----------
     Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and
@@ -159,12 +161,8 @@ class CorruptionRobustness(RobustnessScorer):
 
     def check(self):
         """Validate the parameters; return self."""
-        is_integer = isinstance(self.severity, Integral) and not isinstance(self.severity, bool)
-        if not (is_integer and 1 <= self.severity <= 5):
-            raise ValueError(expected("severity", self.severity, "an integer from 1 to 5"))
-        bounds = check_bounds(self.bounds)
-        if bounds is None or not all(isinstance(bound, float) for bound in bounds):
-            raise ValueError(expected("bounds", self.bounds, "a pair (low, high) of floats"))
+        _check_severity(self.severity)
+        self._pixel_range()
         check_choice("reference", self.reference, ("label", "prediction"))
         self._check_common()
         if self.scorer is not None and not callable(self.scorer):
@@ -172,20 +170,33 @@ class CorruptionRobustness(RobustnessScorer):
         self._named()
         return self
 
+    def _pixel_range(self):
+        """Return the darkest and the brightest pixel, as floats."""
+        bounds = check_bounds(self.bounds)
+        if bounds is None or not all(isinstance(b, float) and np.isfinite(b) for b in bounds):
+            expectation = "a pair (low, high) of finite floats"
+            raise ValueError(expected("bounds", self.bounds, expectation))
+        if bounds[0] == bounds[1]:
+            raise ValueError(expected("bounds", self.bounds, "low < high"))
+        return bounds
+
     def _named(self):
         """Return the corruptions as a dict."""
-        corruptions = tuple(_CORRUPTIONS) if self.corruptions is None else self.corruptions
+        corruptions = tuple(CORRUPTIONS) if self.corruptions is None else self.corruptions
         if not isinstance(corruptions, dict):
             if not isinstance(corruptions, list | tuple):
                 expectation = "None, a list such as ['noise', 'blur'], or a dict"
                 raise TypeError(expected("corruptions", corruptions, expectation))
             for name in corruptions:
-                check_choice("corruptions", name, tuple(_CORRUPTIONS))
+                check_choice("corruptions", name, tuple(CORRUPTIONS))
             if len(set(corruptions)) < len(corruptions):
                 raise ValueError(expected("corruptions", corruptions, "each name once"))
-            corruptions = {name: _CORRUPTIONS[name] for name in corruptions}
+            corruptions = {name: CORRUPTIONS[name] for name in corruptions}
         if not corruptions:
             raise ValueError(expected("corruptions", self.corruptions, "at least one"))
+        for name in corruptions:
+            if not isinstance(name, str):
+                raise TypeError(expected("corruptions", {name: "..."}, "names that are strings"))
         return corruptions
 
     def evaluate(self, estimator, X, y=None):
@@ -199,24 +210,25 @@ class CorruptionRobustness(RobustnessScorer):
             In the raw input space of the estimator.
         y : array-like of shape (n_samples,), default=None
             True labels; needed for ``reference="label"``.
+
+        Returns
+        -------
+        CorruptionRobustnessResult
         """
         self.check()
         needed_by = BY_LABEL.format("scorer") if self.reference == "label" else ""
         sample = self._sample(estimator, X, y, needed_by=needed_by)
         rows, shape = sample.rows, np.shape(X)
-        check_within_bounds(rows, self.bounds)
+        check_within_bounds(rows, self._pixel_range())
         images = rows.reshape(len(rows), *self._image_shape(shape))
-        clean = self._predict(sample)
+        uncorrupted = self._predict(sample)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         predictions, scores = [], []
         for name, corruption in self._named().items():
             corrupted = self._corrupted(name, corruption, images, seed)
             predictions.append(self._predict(replace(sample, rows=corrupted)))
-            scored = self.scorer is not None
-            scores.append(
-                self.scorer(estimator, corrupted.reshape(shape), y) if scored else np.nan
-            )
-        return self._read(sample, np.stack(predictions, axis=1), clean, np.array(scores))
+            scores.append(self._score(estimator, corrupted.reshape(shape), y))
+        return self._result(sample, np.stack(predictions, axis=1), uncorrupted, np.array(scores))
 
     def _image_shape(self, shape):
         """Return the shape of one image of `X`, which has `shape`."""
@@ -225,53 +237,60 @@ class CorruptionRobustness(RobustnessScorer):
         if given is None:
             side = round(np.sqrt(n_features))
             given = shape[1:] if len(shape) > 2 else (side, side)
-        is_shape = isinstance(given, list | tuple) and all(isinstance(n, Integral) for n in given)
+        is_shape = isinstance(given, list | tuple) and all(map(_is_length, given))
         if not is_shape or len(given) not in (2, 3) or np.prod(given) != n_features:
             expectation = (
                 f"(height, width) or (channels, height, width) of {n_features} entries in all"
             )
             raise ValueError(expected("image_shape", self.image_shape, expectation))
-        return tuple(given)
+        return tuple(int(length) for length in given)
 
     def _corrupted(self, name, corruption, images, seed):
         """Return the corrupted images as rows, in the dtype of the images."""
-        low, high = self.bounds
+        low, high = self._pixel_range()
         if callable(corruption):
             # Of its own, so that a corruption does not depend on which others there are.
             generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
             unit = ((images - low) / (high - low)).astype(np.float32)
-            made = np.asarray(corruption(unit, self.severity, generator))
-            made = low + (high - low) * np.clip(made, 0, 1)
+            corrupted = _as_pixels(name, corruption(unit, int(self.severity), generator), images)
+            corrupted = low + (high - low) * np.clip(corrupted, 0, 1)
         else:
-            made = np.asarray(corruption)
-        if np.shape(made)[:1] != (len(images),) or made.size != images.size:
-            shown = f"{name} of shape {made.shape}"
-            raise ValueError(f"Got {shown}, but expected that of the images, {images.shape}.")
-        if not np.isfinite(made).all():
-            raise ValueError(f"Got NaN or infinity from {name}, but expected finite pixels.")
-        rows = made.reshape(len(images), -1).astype(np.result_type(images.dtype, np.float32))
-        check_within_bounds(rows, self.bounds)
+            corrupted = _as_pixels(name, corruption, images)
+        rows = corrupted.reshape(len(images), -1)
+        rows = rows.astype(np.result_type(images.dtype, np.float32))
+        check_within_bounds(rows, (low, high))
         return rows
+
+    def _score(self, estimator, X, y):
+        """Return what the scorer that was given makes of a corrupted set; NaN without one."""
+        if self.scorer is None:
+            return np.nan
+        score = self.scorer(estimator, X, y)
+        if not isinstance(score, Real):
+            expectation = "a callable that returns a number"
+            raise TypeError(f"Got {score!r} from scorer, but expected {expectation}.")
+        return float(score)
 
     def _predict(self, sample):
         return self._in_chunks(_predict, sample, random_state=0)["index"]
 
-    def _read(self, sample, predictions, clean, scores):
+    def _result(self, sample, predictions, uncorrupted, scores):
+        """Assemble the result from class indices, with and without corruption."""
         labels = sample.labels
-        kept = predictions == clean[:, None]
-        right = kept if labels is None else predictions == labels[:, None]
-        counted = right if self.reference == "label" else kept
+        kept = predictions == uncorrupted[:, None]
+        correct = kept if labels is None else predictions == labels[:, None]
+        counted = correct if self.reference == "label" else kept
         n, n_corruptions = counted.shape
         return CorruptionRobustnessResult(
             score=float(counted.mean()),
             interval=hoeffding(counted.mean(axis=1), confidence=self.confidence),
             counted="accuracy" if self.reference == "label" else "agreement",
             names=tuple(self._named()),
-            accuracies=np.full(n_corruptions, np.nan) if labels is None else right.mean(axis=0),
+            accuracies=np.full(n_corruptions, np.nan) if labels is None else correct.mean(axis=0),
             agreements=kept.mean(axis=0),
             intervals=tuple(clopper_pearson(k, n, self.confidence) for k in counted.sum(axis=0)),
-            scores=scores.astype(np.float64),
-            clean_accuracy=np.nan if labels is None else float((clean == labels).mean()),
+            scores=scores,
+            clean_accuracy=np.nan if labels is None else float((uncorrupted == labels).mean()),
             predictions=sample.model.classes[predictions],
         )
 
@@ -280,65 +299,25 @@ def _predict(model, rows, labels, seed):
     return {"index": model.replay(model.rows(rows)).argmax(dim=1).cpu().numpy()}
 
 
-# ---- corruptions of images with pixels in [0, 1], rows and columns last ------------------
+def _check_severity(severity):
+    is_integer = isinstance(severity, Integral) and not isinstance(severity, bool)
+    if not (is_integer and 1 <= severity <= 5):
+        raise ValueError(expected("severity", severity, "an integer from 1 to 5"))
 
 
-def _noise(images, severity, generator):
-    deviation = (0.04, 0.08, 0.12, 0.18, 0.26)[severity - 1]
-    noise = generator.standard_normal(images.shape, dtype=np.float32)
-    return images + np.float32(deviation) * noise
+def _is_length(value):
+    return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
 
 
-def _blur(images, severity, generator):
-    sigma = (0.02, 0.03, 0.045, 0.065, 0.09)[severity - 1] * images.shape[-2]
-    return ndimage.gaussian_filter(images, sigma, axes=(-2, -1))
-
-
-def _shift(images, severity, generator):
-    distance = (0.04, 0.07, 0.1, 0.14, 0.18)[severity - 1] * images.shape[-2]
-    moves = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
-    which = generator.integers(len(moves), size=len(images))
-    shifted = np.empty_like(images)
-    for i, move in enumerate(moves):
-        offset = [0.0] * (images.ndim - 2) + list(distance * move)
-        shifted[which == i] = ndimage.shift(images[which == i], offset, order=1)
-    return shifted
-
-
-def _rotate(images, severity, generator):
-    angle = (8, 16, 24, 32, 40)[severity - 1]
-    clockwise = generator.integers(2, size=len(images)) == 1
-    rotated = np.empty_like(images)
-    for chosen, sign in ((clockwise, -1), (~clockwise, 1)):
-        rotated[chosen] = ndimage.rotate(
-            images[chosen], sign * angle, axes=(-1, -2), reshape=False, order=1
-        )
-    return rotated
-
-
-def _contrast(images, severity, generator):
-    factor = (0.7, 0.55, 0.4, 0.25, 0.15)[severity - 1]
-    mean = images.mean(axis=tuple(range(1, images.ndim)), keepdims=True)
-    return mean + np.float32(factor) * (images - mean)
-
-
-def _occlusion(images, severity, generator):
-    height, width = images.shape[-2:]
-    side = max(1, round((0.15, 0.22, 0.3, 0.38, 0.46)[severity - 1] * min(height, width)))
-    top = generator.integers(height - side + 1, size=(len(images), 1, 1))
-    left = generator.integers(width - side + 1, size=(len(images), 1, 1))
-    row, column = np.arange(height)[:, None], np.arange(width)
-    hidden = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
-    if images.ndim == 4:
-        hidden = hidden[:, None]
-    return np.where(hidden, np.float32(0), images)
-
-
-_CORRUPTIONS = {
-    "noise": _noise,
-    "blur": _blur,
-    "shift": _shift,
-    "rotate": _rotate,
-    "contrast": _contrast,
-    "occlusion": _occlusion,
-}
+def _as_pixels(name, corrupted, images):
+    """Return corrupted images as an array of finite real numbers, else raise an error."""
+    array = np.asarray(corrupted)
+    if array.dtype.kind not in "fiub":
+        shown = f"{name} of type {array.dtype}"
+        raise TypeError(f"Got {shown}, but expected an array or callable of real numbers.")
+    if array.shape[:1] != (len(images),) or array.size != images.size:
+        shown = f"{name} of shape {array.shape}"
+        raise ValueError(f"Got {shown}, but expected that of the images, {images.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"Got NaN or infinity from {name}, but expected finite pixels.")
+    return array

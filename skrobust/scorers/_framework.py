@@ -5,39 +5,35 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.stats import norm as normal
 
-from skrobust._validation import (
-    check_bounds,
-    check_choice,
-    check_integer,
-    check_within_bounds,
-    expected,
-)
+from skrobust._validation import check_bounds, check_choice, check_integer, check_within_bounds
 from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
+from skrobust.scorers._radii import (
+    TRANSFORMS,
+    WEIGHTS,
+    check_radii,
+    score_interval,
+    transformed,
+    weights_of,
+)
 from skrobust.scorers._sources import (
     GeneratedSource,
-    NeighboursSource,
+    NeighborSource,
+    References,
     UniformSource,
     predicted_classes,
 )
-from skrobust.statistics import Interval, hoeffding
 
-__all__ = ["RobustnessScore", "RobustnessScoreResult", "check_radii"]
+__all__ = ["RobustnessScore", "RobustnessScoreResult"]
 
-_SOURCES = ("uniform", "data", "class-data")
+# The type that the paper gives a score with such a neighborhood.
 _TYPES = {"uniform": 1, "data": 2, "class-data": 3}
-_READINGS = {
-    "identity": lambda p: p,
-    "all": lambda p: (p == 1).astype(np.float64),
-    "majority": lambda p: (p > 0.5).astype(np.float64),
-}
 _PRESETS = {
-    "R1": {"Q": "uniform", "H": "all", "G": "radii"},
-    "R2": {"Q": "uniform", "H": "all", "G": "uniform"},
-    "R3": {"Q": "uniform", "H": "identity", "G": "radii"},
-    "R4": {"Q": "data", "H": "identity", "G": "inverse"},
-    "R5": {"Q": "class-data", "H": "identity", "G": "inverse"},
+    "R1": {"neighborhood": "uniform", "transform": "all", "weight": "radii"},
+    "R2": {"neighborhood": "uniform", "transform": "all", "weight": "uniform"},
+    "R3": {"neighborhood": "uniform", "transform": "identity", "weight": "radii"},
+    "R4": {"neighborhood": "data", "transform": "identity", "weight": "inverse"},
+    "R5": {"neighborhood": "class-data", "transform": "identity", "weight": "inverse"},
 }
 
 
@@ -50,23 +46,23 @@ class RobustnessScoreResult(ScoreResult):
     score : float
         The integral, divided by its value for a classifier that never changes its mind.
     interval : Interval
-        Of the score. Hoeffding's where G is the same for all samples; else approximate, from
-        the spread of a ratio.
+        Of the score. Hoeffding's where the weight of the radii is the same for all samples; else
+        approximate, from the spread of a ratio.
     integral : float
-        The integral over the radii, and mean over the samples. With ``H="all"`` and
-        ``G="uniform"``, the mean distance at which the label changes, in units of the input,
-        where distances beyond the largest radius count as that.
+        The integral over the radii, and mean over the samples. With ``transform="all"`` and
+        ``weight="uniform"``, the mean distance at which the label changes, in units of the
+        input, where distances beyond the largest radius count as that.
     values : ndarray of shape (n_samples,)
-        The score of each sample alone, in [0, 1] for H in [0, 1].
+        The score of each sample alone, in [0, 1] where the transform is.
     shares : ndarray of shape (n_samples, n_epsilons)
-        Share of the points drawn in each ball that have the label of the sample; 1 where none
-        was drawn.
+        Share of the points in each ball that have the label of the sample; 1 where there was
+        none.
     n_points : ndarray of int, shape (n_samples, n_epsilons)
-        Points drawn in each ball.
+        Points that were looked at in each ball.
     epsilons : tuple of float
         The radii.
     curve : tuple of float
-        Mean of H(shares) at each radius.
+        Mean of the transformed shares at each radius.
     """
 
     integral: float
@@ -83,36 +79,39 @@ class RobustnessScore(RobustnessScorer):
     .. math:: R_{Q,H,G} = \int\!\!\int H\bigl(Q(f(X) = f(x) \mid B_\epsilon(x))\bigr)
               \, G(x, \epsilon) \, d\epsilon \, dx
 
-    for any classifier with `predict`: the inner probability is estimated by points drawn in
-    the ball around each sample, the integral over inputs by the mean over the samples, and that
-    over radii by the trapezoidal rule. The score is the integral divided by that of G alone, so
-    that a constant classifier scores 1.
+    for any classifier with `predict`. Q says which points near an input count (`neighborhood`),
+    H what the probability is worth that they keep its label (`transform`), and G how much a
+    radius counts (`weight`). The probability is estimated by points of the ball around each
+    sample, the integral over inputs by the mean over the samples, and that over radii by the
+    trapezoidal rule. The score is the integral divided by that of G alone, so that a constant
+    classifier scores 1.
 
     Parameters
     ----------
-    Q : {"uniform", "data", "class-data"} or callable, default="uniform"
-        Distribution of the points in the ball.
+    neighborhood : {"uniform", "data", "class-data"} or callable, default="uniform"
+        Distribution of the points in the ball; Q in the paper.
 
         - "uniform": uniform in the ball, cut to `bounds` (for "l2", clipped to them).
         - "data": the data distribution, by the other rows of `X` that lie in the ball.
         - "class-data": likewise by those of the same true label; `y` is needed.
-        - ``Q(X, labels, epsilon, n_samples, generator)`` returns an array of shape
+        - ``neighborhood(X, labels, epsilon, n_samples, generator)`` returns an array of shape
           (k, n_samples, n_features) for the k rows of `X`, such as by a generative model;
-          points outside the ball are left out, which conditions on it. `labels` are those of
+          points outside the ball do not count, which conditions on it. `labels` are those of
           the rows, None where `y` is not given; `generator` is a `numpy.random.Generator`.
-    H : {"identity", "all", "majority"} or callable, default="identity"
+    transform : {"identity", "all", "majority"} or callable, default="identity"
         What the probability p is worth: p, 1[p = 1], 1[p > 1/2], or any function of arrays
-        that does not fall, from [0, 1] to [0, 1].
-    G : {"radii", "uniform", "inverse"} or callable, default="radii"
-        Weight of a radius: "radii", a unit of mass at each of the `epsilons`; "uniform", the
-        same density from 0 to the largest of them; "inverse", a density of 1 / epsilon from the
-        smallest to the largest; ``G(X, epsilons)`` returns the density, of shape (n_epsilons,)
-        or (n_samples, n_epsilons), from the smallest to the largest.
+        that does not fall, from [0, 1] to [0, 1]; H in the paper.
+    weight : {"radii", "uniform", "inverse"} or callable, default="radii"
+        Weight of a radius, G in the paper: "radii", a unit of mass at each of the `epsilons`;
+        "uniform", the same density from 0 to the largest of them; "inverse", a density of
+        1 / epsilon from the smallest to the largest; ``weight(X, epsilons)`` returns the
+        density, of shape (n_epsilons,) or (n_samples, n_epsilons), from the smallest to the
+        largest.
     epsilons : float or array-like of shape (n_epsilons,), default=0.1
         Radii in units of the input, positive and rising.
     norm : {"linf", "l2"} or None, default="linf"
-        Norm of the balls. None, for a callable `Q` alone: all of its points count, whose scale
-        the radius then is.
+        Norm of the balls. None, for a callable `neighborhood` alone: all of its points count,
+        whose scale the radius then is.
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
         Valid domain of the inputs.
     reference : {"prediction", "label"}, default="prediction"
@@ -135,9 +134,16 @@ class RobustnessScore(RobustnessScorer):
     verbose : int, default=0
         joblib's progress messages.
 
+    Raises
+    ------
+    ValueError
+        By `evaluate`, for parameters or data that do not fit, or what a callable returns.
+    TypeError
+        By `evaluate`, for callables that return no real numbers.
+
     Notes
     -----
-    With ``H="all"``, points that are drawn miss small regions of another label, so that the
+    With ``transform="all"``, random points miss small regions of another label, so that the
     score is an estimate from above, the more so in many dimensions. Attacks are the better
     method there: `ConstraintSecurity` is R1 by an attack, `MarginRobustness` is R2.
 
@@ -168,9 +174,9 @@ class RobustnessScore(RobustnessScorer):
 
     def __init__(
         self,
-        Q="uniform",
-        H="identity",
-        G="radii",
+        neighborhood="uniform",
+        transform="identity",
+        weight="radii",
         epsilons=0.1,
         *,
         norm="linf",
@@ -185,9 +191,9 @@ class RobustnessScore(RobustnessScorer):
         memory=None,
         verbose=0,
     ):
-        self.Q = Q
-        self.H = H
-        self.G = G
+        self.neighborhood = neighborhood
+        self.transform = transform
+        self.weight = weight
         self.epsilons = epsilons
         self.norm = norm
         self.bounds = bounds
@@ -202,7 +208,7 @@ class RobustnessScore(RobustnessScorer):
         self.verbose = verbose
 
     @classmethod
-    def preset(cls, name, epsilons, **params):
+    def preset(cls, name, epsilons=None, **params):
         """Return one of the five scores R1 to R5.
 
         Parameters
@@ -211,40 +217,49 @@ class RobustnessScore(RobustnessScorer):
             The score, and its type:
 
             - R1, type 1: share of samples whose label no point of the ball changes.
-            - R2, type 1: mean distance to the closest change of the label (``H = 1[p = 1]``,
-              ``G = p(x)``), up to the largest radius, and divided by it.
+            - R2, type 1: mean distance to the closest change of the label (H = 1[p = 1],
+              G = p(x)), up to the largest radius, and divided by it.
             - R3, type 1: share of uniform points of the ball that have the label.
-            - R4, type 2: such a share of points of the data distribution (``H(p) = p``,
-              ``G = p(x) / epsilon``); `ManifoldRobustness` draws them by an autoencoder.
+            - R4, type 2: such a share of points of the data distribution (H(p) = p,
+              G = p(x) / epsilon); `ManifoldRobustness` draws them by an autoencoder.
             - R5, type 3: as R4, of points of the same class.
 
             H and G of R2 and R4 are those of the paper. The other three are this library's
             reading of its examples, as is what tells the types apart: Q is uniform (1), the
             data distribution (2), or conditioned on the label (3).
-        epsilons : float or array-like of shape (n_epsilons,)
+        epsilons : float or array-like of shape (n_epsilons,), default=None
+            Radii in units of the input; if None, the default of the class.
         **params
-            Further parameters of the class; `Q` too may be given, such as a generative model.
+            Further parameters of the class; `neighborhood` too may be given, such as a
+            generative model.
 
         Returns
         -------
         RobustnessScore
+
+        Raises
+        ------
+        ValueError
+            If there is no preset of that name.
         """
         check_choice("name", name, tuple(_PRESETS))
-        return cls(**(_PRESETS[name] | {"epsilons": epsilons} | params))
+        radii = {} if epsilons is None else {"epsilons": epsilons}
+        return cls(**(_PRESETS[name] | radii | params))
 
     @property
     def type(self):
-        """The type of the score, 1 to 3 (see `preset`); 2 where `Q` is a callable."""
-        return _TYPES.get(self.Q, 2) if isinstance(self.Q, str) else 2
+        """The type of the score, 1 to 3 (see `preset`); 2 where `neighborhood` is a callable."""
+        return _TYPES.get(self.neighborhood, 2) if isinstance(self.neighborhood, str) else 2
 
     def check(self):
         """Validate the parameters; return self."""
-        for name, named in (("Q", _SOURCES), ("H", _READINGS), ("G", tuple(_DENSITIES))):
+        names = {"neighborhood": _TYPES, "transform": TRANSFORMS, "weight": WEIGHTS}
+        for name, choices in names.items():
             value = getattr(self, name)
             if not callable(value):
-                check_choice(name, value, tuple(named))
+                check_choice(name, value, tuple(choices))
         check_radii("epsilons", self.epsilons)
-        if not (self.norm is None and callable(self.Q)):
+        if not (self.norm is None and callable(self.neighborhood)):
             check_choice("norm", self.norm, ("linf", "l2"))
         check_bounds(self.bounds)
         check_choice("reference", self.reference, ("prediction", "label"))
@@ -263,55 +278,57 @@ class RobustnessScore(RobustnessScorer):
         X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
             In the raw input space of the estimator.
         y : array-like of shape (n_samples,), default=None
-            True labels, for ``reference="label"`` and ``Q="class-data"``.
+            True labels, for ``reference="label"`` and ``neighborhood="class-data"``.
+
+        Returns
+        -------
+        RobustnessScoreResult
         """
         self.check()
         sample = self._sample(estimator, X, y, needed_by=self._needs_labels())
-        rows = sample.rows
-        check_within_bounds(rows, check_bounds(self.bounds, rows.shape[1]))
+        check_within_bounds(sample.rows, check_bounds(self.bounds, sample.rows.shape[1]))
         epsilons = check_radii("epsilons", self.epsilons)
-        measure = partial(_shares, **self._question(sample, epsilons))
-        return self._read(rows, epsilons, **self._in_chunks(measure, sample))
+        batch_size = int(self.batch_size)  # a small NumPy integer from a grid would overflow
+        measure = partial(
+            _shares,
+            source=self._source(sample, batch_size),
+            epsilons=tuple(epsilons.tolist()),
+            norm=self.norm,
+            reference=self.reference,
+            batch_size=batch_size,
+        )
+        return self._result(sample.rows, epsilons, **self._in_chunks(measure, sample))
 
     def _needs_labels(self):
         """Say what needs true labels; nothing if nothing does."""
         if self.reference == "label":
             return BY_LABEL.format("scorer")
-        return "the scorer has Q='class-data'" if self.Q == "class-data" else ""
+        if isinstance(self.neighborhood, str) and self.neighborhood == "class-data":
+            return "the scorer has neighborhood='class-data'"
+        return ""
 
-    def _question(self, sample, epsilons):
-        """Return what each chunk is asked, as arguments of `_shares`."""
-        if callable(self.Q):
-            source = GeneratedSource(self.Q, sample.model.classes, self.n_samples, self.batch_size)
-        elif self.Q == "uniform":
-            source = UniformSource(self.n_samples, self.batch_size, self.bounds)
-        else:
-            predicted = predicted_classes(sample.model, sample.rows, self.batch_size)
-            labels = sample.labels if self.Q == "class-data" else None
-            source = NeighboursSource(sample.rows, predicted, labels)
-        return {
-            "source": source,
-            "epsilons": tuple(epsilons),
-            "norm": self.norm,
-            "reference": self.reference,
-            "batch_size": self.batch_size,
-        }
+    def _source(self, sample, batch_size):
+        """Return where the points come from, a `PointSource`."""
+        n_samples = int(self.n_samples)
+        if callable(self.neighborhood):
+            classes = sample.model.classes
+            return GeneratedSource(self.neighborhood, classes, n_samples, batch_size)
+        if self.neighborhood == "uniform":
+            return UniformSource(n_samples, batch_size, self.bounds)
+        predicted = predicted_classes(sample.model, sample.rows, batch_size)
+        labels = sample.labels if self.neighborhood == "class-data" else None
+        return NeighborSource(sample.rows, predicted, labels)
 
-    def _read(self, rows, epsilons, at_zero, shares, n_points):
-        H = self.H if callable(self.H) else _READINGS[self.H]
-        worth = np.asarray(H(np.c_[at_zero, shares]), dtype=np.float64)
-        if worth.shape != (len(rows), len(epsilons) + 1):
-            raise ValueError(f"Got H with values of shape {worth.shape}, but expected that of p.")
-        weights = _weights(self.G, rows, epsilons)
+    def _result(self, rows, epsilons, at_zero, shares, n_points):
+        """Assemble the result from the shares at radius 0 and at each of `epsilons`."""
+        worth = transformed(self.transform, np.c_[at_zero, shares])
+        weights = weights_of(self.weight, rows, epsilons)
         totals = weights.sum(axis=1)
-        if not (np.isfinite(weights).all() and (weights >= 0).all() and (totals > 0).all()):
-            expectation = "finite weights of at least 0, some above 0 for each sample"
-            raise ValueError(expected("G", self.G, expectation))
         integrals = (worth * weights).sum(axis=1)
         score = float(integrals.sum() / totals.sum())
         return RobustnessScoreResult(
             score=score,
-            interval=_interval(integrals, totals, score, self.confidence),
+            interval=score_interval(integrals, totals, score, self.confidence),
             integral=float(integrals.mean()),
             values=integrals / totals,
             shares=shares,
@@ -321,64 +338,16 @@ class RobustnessScore(RobustnessScorer):
         )
 
 
-def check_radii(name, radii):
-    """Return rising positive numbers as an array of shape (n,), else raise a ValueError."""
-    expectation = "a positive number, or an array of rising positive numbers"
-    try:
-        values = np.atleast_1d(np.asarray(radii, dtype=np.float64))
-    except (TypeError, ValueError):
-        raise ValueError(expected(name, radii, expectation)) from None
-    fits = values.ndim == 1 and len(values) and np.isfinite(values).all() and values[0] > 0
-    if not fits or (np.diff(values) <= 0).any():
-        raise ValueError(expected(name, radii, expectation))
-    return values
-
-
-def _trapezoids(epsilons, density):
-    """Return the weight of each radius in the integral of a density by the trapezoidal rule."""
-    if len(epsilons) == 1:
-        return density
-    gaps = np.diff(epsilons)
-    return density * (np.r_[gaps, 0.0] + np.r_[0.0, gaps]) / 2
-
-
-# From the radii to weights of 0 and the radii.
-_DENSITIES = {
-    "radii": lambda e: np.r_[0.0, np.ones(len(e))],
-    "uniform": lambda e: _trapezoids(np.r_[0.0, e], np.ones(len(e) + 1)),
-    "inverse": lambda e: np.r_[0.0, _trapezoids(e, 1 / e)],
-}
-
-
-def _weights(G, rows, epsilons):
-    """Return the weight of 0 and of each radius, for each sample."""
-    if not callable(G):
-        return np.tile(_DENSITIES[G](epsilons), (len(rows), 1))
-    density = np.asarray(G(rows, epsilons), dtype=np.float64)
-    if density.shape not in ((len(epsilons),), (len(rows), len(epsilons))):
-        shapes = f"({len(epsilons)},) or ({len(rows)}, {len(epsilons)})"
-        raise ValueError(f"Got G with values of shape {density.shape}, but expected {shapes}.")
-    weights = _trapezoids(epsilons, np.broadcast_to(density, (len(rows), len(epsilons))))
-    return np.c_[np.zeros(len(rows)), weights]
-
-
-def _interval(integrals, totals, score, confidence):
-    values = integrals / totals
-    if np.ptp(totals) <= 1e-12 * totals.max() and 0 <= values.min() <= values.max() <= 1 + 1e-9:
-        return hoeffding(values, confidence=confidence)
-    spread = (integrals - score * totals).std() / (totals.mean() * np.sqrt(len(totals)))
-    half = float(normal.ppf((1 + confidence) / 2) * spread)
-    return Interval(score - half, score + half, confidence, "normal, approximate")
-
-
 def _shares(model, rows, labels, seed, *, source, epsilons, norm, reference, batch_size):
     """Return for each row and radius the share of points in the ball that have its label."""
-    own = torch.as_tensor(predicted_classes(model, rows, batch_size), device=model.device)
-    wanted = own if reference == "prediction" else torch.as_tensor(labels, device=model.device)
-    is_wanted = own == wanted
-    n_kept, n_points = source.count(model, rows, labels, wanted, is_wanted, epsilons, norm, seed)
+    predicted = torch.as_tensor(predicted_classes(model, rows, batch_size), device=model.device)
+    wanted = predicted
+    if reference == "label":
+        wanted = torch.as_tensor(labels, device=model.device)
+    references = References(rows, labels, wanted, agree=predicted == wanted)
+    n_kept, n_points = source.count(model, references, epsilons, norm, seed)
     return {
-        "at_zero": is_wanted.double().cpu().numpy(),
+        "at_zero": references.agree.double().cpu().numpy(),
         "shares": np.where(n_points > 0, n_kept / np.maximum(n_points, 1), 1.0),
         "n_points": n_points,
     }

@@ -8,7 +8,8 @@ import torch
 from skrobust._validation import check_bounds, expected
 from skrobust.networks import evaluation_mode
 from skrobust.scorers._base import RobustnessScorer
-from skrobust.scorers._framework import RobustnessScore, RobustnessScoreResult, check_radii
+from skrobust.scorers._framework import RobustnessScore, RobustnessScoreResult
+from skrobust.scorers._radii import check_radii
 from skrobust.scorers._sources import predicted_classes
 
 __all__ = ["ManifoldRobustness", "ManifoldRobustnessResult"]
@@ -176,16 +177,22 @@ class ManifoldRobustness(RobustnessScorer):
             In the raw input space of the estimator.
         y : array-like of shape (n_samples,), default=None
             True labels, for ``reference="label"``.
+
+        Returns
+        -------
+        ManifoldRobustnessResult
         """
-        score = self._framework()
-        found = score.evaluate(estimator, X, y)
+        framework = self._framework()
+        result = framework.evaluate(estimator, X, y)
         sample = self._sample(estimator, X, y)
-        own = sample.labels
+        batch_size = int(self.batch_size)
+        wanted = sample.labels
         if self.reference == "prediction":
-            own = predicted_classes(sample.model, sample.rows, self.batch_size)
-        decoded = score.Q.decoded(score.Q.codes(sample.rows), sample.rows.shape[1])
-        reconstructed = predicted_classes(sample.model, decoded, self.batch_size) == own
-        values = {field.name: getattr(found, field.name) for field in fields(found)}
+            wanted = predicted_classes(sample.model, sample.rows, batch_size)
+        latent = framework.neighborhood
+        decoded = latent.decoded(latent.codes(sample.rows), sample.rows.shape[1])
+        reconstructed = predicted_classes(sample.model, decoded, batch_size) == wanted
+        values = {field.name: getattr(result, field.name) for field in fields(result)}
         return ManifoldRobustnessResult(**values, reconstructed=reconstructed)
 
 
@@ -194,7 +201,7 @@ _METHODS = (("encode", "decode"), ("transform", "inverse_transform"))
 
 
 class _LatentNoise:
-    """A source Q of points for `RobustnessScore`: decoded from codes with normal noise."""
+    """A neighborhood for `RobustnessScore`: points decoded from codes with normal noise."""
 
     def __init__(self, autoencoder, bounds):
         self.autoencoder, self.bounds = autoencoder, bounds
@@ -246,14 +253,14 @@ class _LatentNoise:
             first = next(self.autoencoder.parameters(), torch.empty(0))
             values = torch.as_tensor(values, dtype=first.dtype, device=first.device)
             with evaluation_mode(self.autoencoder), torch.no_grad():
-                made = method(values).cpu().numpy()
+                returned = method(values).cpu().numpy()
         else:
-            made = np.asarray(method(values))
-        if not np.issubdtype(made.dtype, np.floating):
-            made = made.astype(np.float64)
-        if not np.isfinite(made).all():
+            returned = np.asarray(method(values))
+        if not np.issubdtype(returned.dtype, np.floating):
+            returned = returned.astype(np.float64)
+        if not np.isfinite(returned).all():
             raise ValueError(
                 f"Got an autoencoder whose {name} returns NaN or infinity, but expected finite "
                 "numbers."
             )
-        return made
+        return returned

@@ -9,99 +9,10 @@ from sklearn.ensemble import RandomForestClassifier
 from skrobust.attacks import PGD
 from skrobust.properties import ClassificationRobustness
 from skrobust.scorers import ConstraintSecurity, CorruptionRobustness
-from skrobust.scorers._corruption import _CORRUPTIONS
+from skrobust.scorers._images import CORRUPTIONS
 from skrobust.statistics import hoeffding
 
-NAMES = list(_CORRUPTIONS)
-
-
-def corrupt(name, images, severity=3, seed=0):
-    images = np.asarray(images, dtype=np.float32)
-    return _CORRUPTIONS[name](images, severity, np.random.default_rng(seed))
-
-
-@pytest.fixture
-def images():
-    return np.random.default_rng(1).random((20, 24, 20)).astype(np.float32)
-
-
-# ---- the corruptions --------------------
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_corruptions_keep_shape_and_grow(name, images):
-    change = []
-    for severity in range(1, 6):
-        before = images.copy()
-        made = corrupt(name, images, severity)
-        np.testing.assert_array_equal(images, before)
-        assert made.shape == images.shape
-        assert made.dtype == np.float32
-        change.append(np.abs(made - images).mean())
-    # Except for a shift of noise, where one pixel is as far as several.
-    assert (np.diff(change) > 0).all() if name != "shift" else change[0] > 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_colours_are_corrupted_alike(name):
-    grey = np.random.default_rng(0).random((6, 1, 8, 8)).astype(np.float32)
-    made = corrupt(name, np.repeat(grey, 3, axis=1))
-    if name == "noise":
-        assert made.shape == (6, 3, 8, 8)
-        return
-    np.testing.assert_allclose(made[:, 0], made[:, 2], atol=1e-6)
-    np.testing.assert_allclose(made[:, :1], corrupt(name, grey), atol=1e-6)
-
-
-def test_noise_has_its_deviation():
-    made = corrupt("noise", np.zeros((50, 20, 20)), severity=2)
-    assert made.std() == pytest.approx(0.08, rel=0.05)
-    assert abs(made.mean()) < 0.005
-
-
-def test_blur_keeps_constant_images_and_the_mean():
-    np.testing.assert_allclose(corrupt("blur", np.full((2, 9, 9), 0.3)), 0.3, atol=1e-6)
-    point = np.zeros((1, 15, 15))
-    point[0, 7, 7] = 1
-    made = corrupt("blur", point)
-    assert made.sum() == pytest.approx(1, abs=1e-3)
-    assert made.max() < 0.6
-
-
-def test_shift_moves_by_its_distance():
-    point = np.zeros((40, 20, 20))
-    point[:, 10, 10] = 1
-    made = corrupt("shift", point, severity=3)  # a tenth of the height: two pixels
-    places = {tuple(np.unravel_index(image.argmax(), (20, 20))) for image in made}
-    assert places == {(8, 10), (12, 10), (10, 8), (10, 12)}
-    np.testing.assert_allclose(made.max(axis=(1, 2)), 1, atol=1e-6)
-
-
-def test_rotate_keeps_the_centre():
-    point = np.zeros((10, 21, 21))
-    point[:, 10, 10] = 1
-    np.testing.assert_allclose(corrupt("rotate", point)[:, 10, 10], 1, atol=1e-6)
-    bar = np.zeros((30, 21, 21))
-    bar[:, 10, 2:19] = 1
-    made = corrupt("rotate", bar)
-    # Both ways round, and by 24 degrees: the ends rise by 8 tan(24) = 3.6 at most.
-    ends = {image[:, 3].argmax() - 10 for image in made}
-    assert len(ends) == 2 and all(2 <= abs(end) <= 4 for end in ends)
-
-
-def test_contrast_is_lowered_around_the_mean(images):
-    made = corrupt("contrast", images, severity=3)
-    np.testing.assert_allclose(made.mean(axis=(1, 2)), images.mean(axis=(1, 2)), atol=1e-6)
-    np.testing.assert_allclose(made.std(axis=(1, 2)), 0.4 * images.std(axis=(1, 2)), rtol=1e-4)
-
-
-def test_occlusion_hides_one_square():
-    made = corrupt("occlusion", np.ones((30, 20, 20)), severity=3)
-    np.testing.assert_array_equal((made == 0).sum(axis=(1, 2)), 36)
-    for image in made:
-        rows, columns = np.nonzero(image == 0)
-        assert np.ptp(rows) == np.ptp(columns) == 5
-    assert len({tuple(np.argwhere(image == 0)[0]) for image in made}) > 10
+NAMES = list(CORRUPTIONS)
 
 
 # ---- what is counted --------------------
@@ -192,6 +103,19 @@ def test_memory_and_chunks(digits, digits_model, tmp_path):
         np.testing.assert_array_equal(again.predictions, first.predictions)
 
 
+def test_parameters_of_numpy_types_are_those_of_python(digits, digits_model):
+    _, X, _, y = digits
+    plain = CorruptionRobustness(severity=2, image_shape=(8, 8), random_state=0)
+    small = CorruptionRobustness(
+        severity=np.int8(2),
+        image_shape=[np.int64(8), np.int8(8)],
+        bounds=(np.float32(0), np.int64(1)),
+        random_state=np.int64(0),
+    )
+    results = [scorer.evaluate(digits_model, X, y) for scorer in (plain, small)]
+    np.testing.assert_array_equal(results[0].predictions, results[1].predictions)
+
+
 # ---- refusals --------------------
 
 
@@ -207,17 +131,31 @@ def test_memory_and_chunks(digits, digits_model, tmp_path):
         ({"corruptions": {"bad": lambda X, *_: X * np.nan}}, ValueError, "Got NaN .* from bad"),
         ({"corruptions": {"one": lambda *_: 1.0}}, ValueError, r"Got one of shape \(\)"),
         ({"corruptions": ["noise"] * 2}, ValueError, r"\['noise', 'noise'\], but .* once"),
+        ({"corruptions": {1: lambda X, *_: X}}, TypeError, "but expected names that are strings"),
+        ({"corruptions": {"no": lambda X, *_: None}}, TypeError, "Got no of type object, but"),
+        ({"corruptions": {"no": lambda X, *_: X * 1j}}, TypeError, "Got no of type complex64"),
+        ({"corruptions": {"no": np.full((300, 64), "a")}}, TypeError, "Got no of type <U1, but"),
         ({"severity": 0}, ValueError, "Got severity=0, but expected an integer from 1 to 5"),
         ({"severity": 2.0}, ValueError, r"Got severity=2\.0, but expected an integer from 1 to 5"),
         ({"severity": True}, ValueError, "Got severity=True, but expected an integer"),
         ({"severity": 6}, ValueError, "Got severity=6, but expected an integer from 1 to 5"),
         ({"bounds": None}, ValueError, "Got bounds=None, but expected a pair"),
+        (
+            {"bounds": (0.5, 0.5)},
+            ValueError,
+            r"Got bounds=\(0\.5, 0\.5\), but expected low < high",
+        ),
+        ({"bounds": (-np.inf, np.inf)}, ValueError, "but expected a pair .* of finite floats"),
+        ({"bounds": (np.zeros(64), np.ones(64))}, ValueError, "a pair .* of finite floats"),
         ({"bounds": (0.0, 0.5)}, ValueError, "rows of X lie outside"),
         ({"reference": "truth"}, ValueError, "Got reference='truth'"),
         ({"image_shape": (5, 5)}, ValueError, r"Got image_shape=\(5, 5\), but expected .* 64"),
         ({"image_shape": 5}, ValueError, "Got image_shape=5, but expected .* 64 entries"),
         ({"image_shape": (8.0, 8)}, ValueError, r"Got image_shape=\(8\.0, 8\), but expected"),
+        ({"image_shape": (-8, -8)}, ValueError, r"Got image_shape=\(-8, -8\), but expected"),
+        ({"image_shape": (True, 64)}, ValueError, r"Got image_shape=\(True, 64\), but expected"),
         ({"image_shape": "88"}, ValueError, "Got image_shape='88', but expected"),
+        ({"scorer": lambda *_: None}, TypeError, "Got None from scorer, but expected a callable"),
         ({"scorer": 1}, TypeError, "Got scorer=1, but expected a callable"),
         ({"confidence": 0}, ValueError, "Got confidence=0"),
         ({"chunk_size": 0}, ValueError, "Got chunk_size=0"),

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from joblib import parallel_config
-from scipy.stats import kstest
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
@@ -12,9 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from skrobust import TorchClassifier
-from skrobust.balls import Ball
 from skrobust.scorers import RobustnessScore
-from skrobust.scorers._sources import PointsSource
 from skrobust.statistics import hoeffding
 
 PRESETS = ["R1", "R2", "R3", "R4", "R5"]
@@ -83,16 +80,16 @@ def test_balls_are_cut_to_the_bounds(split):
 def test_densities_of_the_radii(split):
     model, X = split
     epsilons = [0.05, 0.1, 0.2]
-    make = {"H": "all", "epsilons": epsilons, "n_samples": 2000, "random_state": 0}
+    make = {"transform": "all", "epsilons": epsilons, "n_samples": 2000, "random_state": 0}
     curve = np.array([(np.abs(X[:, 0] - 0.5) > e).mean() for e in epsilons])
-    for G, weights in (
+    for weight, weights in (
         ("radii", [0, 1, 1, 1]),
         ("uniform", [0.025, 0.05, 0.075, 0.05]),
         ("inverse", [0, 0.5, 0.25 + 0.5, 0.25]),
         (lambda X, e: 2 * np.ones(3), [0, 0.05, 0.15, 0.1]),
         (lambda X, e: np.tile([1.0, 0.0, 0.0], (len(X), 1)), [0, 1, 0, 0]),
     ):
-        result = RobustnessScore(G=G, **make).evaluate(model, X)
+        result = RobustnessScore(weight=weight, **make).evaluate(model, X)
         assert result.curve == pytest.approx(curve)
         assert result.score == pytest.approx(np.dot(np.r_[1, curve], weights) / sum(weights))
 
@@ -101,7 +98,11 @@ def test_weights_that_differ_between_samples(split):
     model, X = split
     weight = np.arange(1.0, 9.0)
     scorer = RobustnessScore(
-        H="all", G=lambda X, e: weight[:, None], epsilons=0.1, n_samples=500, random_state=0
+        transform="all",
+        weight=lambda X, e: weight[:, None],
+        epsilons=0.1,
+        n_samples=500,
+        random_state=0,
     )
     result = scorer.evaluate(model, X)
     robust = np.abs(X[:, 0] - 0.5) > 0.1
@@ -114,13 +115,15 @@ def test_readings_of_the_probability(split):
     model, X = split
     make = {"epsilons": 0.15, "n_samples": 4000, "random_state": 0}
     shares = RobustnessScore(**make).evaluate(model, X).shares
-    for H, worth in (
+    for transform, worth in (
         ("identity", shares),
         ("all", shares == 1),
         ("majority", shares > 0.5),
         (np.square, shares**2),
     ):
-        assert RobustnessScore(H=H, **make)(model, X) == pytest.approx(worth.mean())
+        assert RobustnessScore(transform=transform, **make)(model, X) == pytest.approx(
+            worth.mean()
+        )
 
 
 # ---- invariances --------------------
@@ -219,47 +222,6 @@ def test_a_generator_is_conditioned_on_the_ball(split):
     assert (result.shares == 1).all()
 
 
-# ---- the points drawn --------------------
-
-
-@pytest.mark.parametrize("d", [1, 2, 5, 300])
-def test_points_are_uniform_in_the_l2_ball(d):
-    x = torch.full((3, d), 0.5)
-    draw = PointsSource("l2", None, 2000, torch.Generator().manual_seed(0))
-    points = draw(Ball.around(x, 0.3, "l2", None)).double().numpy()
-    offset = (points - 0.5) / 0.3
-    length = np.linalg.norm(offset, axis=2)
-    assert length.max() <= 1 + 1e-5
-    for row in range(3):
-        # The volume within the length is uniform, and no direction is preferred.
-        assert kstest(length[row] ** d, "uniform").pvalue > 1e-3
-        assert np.abs(offset[row].mean(axis=0)).max() < 5 / np.sqrt(2000 * d) + 0.01
-        first = offset[row][:, 0] / length[row]
-        assert np.mean(first**2) == pytest.approx(1 / d, rel=0.2)
-    assert np.abs(np.corrcoef(offset[0].ravel(), offset[1].ravel())[0, 1]) < 0.12
-
-
-@pytest.mark.parametrize("d", [1, 300])
-def test_points_are_uniform_in_the_cut_box(d):
-    x = torch.full((2, d), 0.9)
-    draw = PointsSource("linf", (0.0, 1.0), 4000, torch.Generator().manual_seed(0))
-    points = draw(Ball.around(x, 0.3, "linf", (0.0, 1.0))).double().numpy()
-    assert 0.6 - 1e-6 <= points.min() < points.max() <= 1 + 1e-6
-    for row in range(2):
-        assert kstest((points[row][:, 0] - 0.6) / 0.4, "uniform").pvalue > 1e-3
-    assert np.abs(np.corrcoef(points[0].ravel(), points[1].ravel())[0, 1]) < 0.08
-
-
-def test_bounds_of_each_feature():
-    x = torch.full((1, 2), 0.5)
-    low, high = np.array([0.4, 0.0]), np.array([1.0, 0.6])
-    for norm in ("linf", "l2"):
-        draw = PointsSource(norm, (low, high), 500, torch.Generator().manual_seed(0))
-        points = draw(Ball.around(x, 0.3, norm, (low, high))).numpy()[0]
-        assert (points >= low - 1e-6).all() and (points <= high + 1e-6).all()
-        assert points.max() > 0.75 and points.min() < 0.25
-
-
 # ---- results --------------------
 
 
@@ -296,19 +258,32 @@ def test_jobs_batches_and_memory(blobs, name, tmp_path):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"Q": "normal"}, "Got Q='normal', but expected one of 'uniform', 'data', 'class-data'"),
-        ({"H": "none"}, "Got H='none', but expected one of 'identity'"),
-        ({"G": 1.0}, r"Got G=1\.0, but expected one of 'radii'"),
         (
-            {"G": lambda X, e: np.ones(5)},
-            r"Got G with values of shape \(5,\), but expected \(1,\)",
+            {"neighborhood": "normal"},
+            "Got neighborhood='normal', but expected one of 'uniform', 'da",
         ),
-        ({"G": lambda X, e: -np.ones(1)}, "but expected finite weights of at least 0"),
-        ({"H": lambda p: 1.0}, r"Got H with values of shape \(\)"),
-        ({"Q": lambda *args: np.zeros(3)}, r"Got Q with points of shape \(3,\), but expected"),
+        ({"transform": "none"}, "Got transform='none', but expected one of 'identity'"),
+        ({"weight": 1.0}, r"Got weight=1\.0, but expected one of 'radii'"),
+        (
+            {"weight": lambda X, e: np.ones(5)},
+            r"Got weight with values of shape \(5,\), but expected \(1,\)",
+        ),
+        ({"weight": lambda X, e: -np.ones(1)}, "but expected finite weights of at least 0"),
+        ({"transform": lambda p: 1.0}, r"Got transform with values of shape \(\)"),
+        (
+            {"neighborhood": lambda *args: np.zeros(3)},
+            r"Got neighborhood with points of shape \(3,\)",
+        ),
+        ({"transform": lambda p: p * np.nan}, "Got transform with values NaN or infinity"),
         ({"epsilons": 0}, "Got epsilons=0, but expected a positive number"),
         ({"epsilons": [0.2, 0.1]}, "but expected a positive number, or an array of rising"),
         ({"epsilons": "small"}, "Got epsilons='small'"),
+        ({"epsilons": True}, "Got epsilons=True, but expected a positive number"),
+        ({"epsilons": []}, r"Got epsilons=\[\], but expected a positive number"),
+        ({"epsilons": [0.1, np.nan]}, "but expected a positive number, or an array of rising"),
+        ({"epsilons": 1j}, "Got epsilons=1j, but expected a positive number"),
+        ({"epsilons": [[0.1], [0.2, 0.3]]}, "but expected a positive number, or an array of"),
+        ({"norm": None}, "Got norm=None, but expected one of 'linf', 'l2'"),
         ({"norm": "l1"}, "Got norm='l1', but expected one of"),
         ({"reference": "truth"}, "Got reference='truth'"),
         ({"n_samples": 0}, "Got n_samples=0"),
@@ -318,13 +293,50 @@ def test_jobs_batches_and_memory(blobs, name, tmp_path):
             {"reference": "label"},
             "expected the true labels: the scorer has reference='label'",
         ),
-        ({"Q": "class-data"}, "expected the true labels: the scorer has Q='class-data'"),
-        ({"bounds": (0.4, 1.0)}, "3 of 8 rows of X lie outside|rows of X lie outside"),
+        (
+            {"neighborhood": "class-data"},
+            "the true labels: the scorer has neighborhood='class-data'",
+        ),
+        ({"bounds": (0.4, 1.0)}, "2 of 8 rows of X lie outside"),
     ],
 )
 def test_bad_parameters(split, params, message):
     with pytest.raises(ValueError, match=message):
         RobustnessScore(random_state=0).set_params(**params)(*split)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"neighborhood": lambda *args: None}, "Got neighborhood with points of type object"),
+        ({"transform": lambda p: None}, "Got transform with values None, but expected real"),
+        ({"weight": lambda X, e: ["a"]}, r"Got weight with values \['a'\], but expected real"),
+    ],
+)
+def test_callables_that_return_no_numbers(split, params, message):
+    with pytest.raises(TypeError, match=message):
+        RobustnessScore(random_state=0).set_params(**params)(*split)
+
+
+def test_parameters_of_numpy_types_are_those_of_python(split):
+    model, X = split
+    plain = RobustnessScore(epsilons=0.25, n_samples=100, batch_size=120, random_state=0)
+    small = RobustnessScore(
+        epsilons=np.float32(0.25),
+        n_samples=np.int8(100),
+        batch_size=np.int8(120),
+        confidence=np.float64(0.95),
+        random_state=np.int64(0),
+    )
+    for name in ("uniform", lambda X, y, e, n, random: X[:, None] + random.uniform(-e, e, (n, 1))):
+        for scorer in (plain, small):
+            scorer.set_params(neighborhood=name)
+        assert plain.evaluate(model, X).curve == small.evaluate(model, X).curve
+
+
+def test_a_preset_has_the_radius_of_the_class():
+    assert RobustnessScore.preset("R3").epsilons == RobustnessScore().epsilons
+    assert RobustnessScore.preset("R1", 0.3, n_samples=5).n_samples == 5
 
 
 def test_bad_labels_and_presets(split):
