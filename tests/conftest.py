@@ -3,14 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from skrobust import RobustClassifier
 from skrobust.datasets import load_digits
 
-# The same examples in every run, so that a failure is that of a change;
-# TEST_FLAGS="--hypothesis-profile=default" looks at others.
-settings.register_profile("repeatable", derandomize=True)
+# The same examples in every run, so that a failure is that of a change, and not of a machine that
+# had other work; TEST_FLAGS="--hypothesis-profile=default" looks at others.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("repeatable")
 
 # The nets of the tests are small: a second thread costs more than it gives.

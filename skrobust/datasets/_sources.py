@@ -1,0 +1,123 @@
+"""The data sets: where each is found, and what must be found there."""
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["CIFAR10", "FASHION_MNIST", "GTSRB", "MNIST", "Source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one data set is found, and what must be found there.
+
+    Parameters
+    ----------
+    title : str
+    description : str
+    files : tuple of str
+        Names of npz files, the first that exists is read.
+    image_shape : tuple of int
+        Shape of one image in a file: (height, width) or (height, width, channels).
+    target_names : tuple of str
+    openml : str or None
+        Name at OpenML, version 1, where each row is one image, channels first.
+    n_train : int or None
+        How many of the rows at OpenML, from the first, are the training split.
+    class_ids : tuple of int or None
+        What the array ``class_ids`` must hold in files that have one.
+    """
+
+    title: str
+    description: str
+    files: tuple
+    image_shape: tuple
+    target_names: tuple
+    openml: str | None = None
+    n_train: int | None = None
+    class_ids: tuple | None = None
+
+    @property
+    def n_features(self):
+        return math.prod(self.image_shape)
+
+    @property
+    def input_shape(self):
+        """The shape (channels, height, width) of one row of the data."""
+        height, width, *channels = self.image_shape
+        return (*(channels or [1]), height, width)
+
+
+MNIST = Source(
+    title="MNIST",
+    description="Handwritten digits, 28 x 28 grayscale: 60000 to train on, 10000 to test on.",
+    files=("mnist.npz",),
+    image_shape=(28, 28),
+    target_names=tuple("0123456789"),
+    openml="mnist_784",
+    n_train=60_000,
+)
+
+FASHION_MNIST = Source(
+    title="Fashion-MNIST",
+    description="Pieces of clothing, 28 x 28 grayscale: 60000 to train on, 10000 to test on.",
+    files=("fashion_mnist.npz",),
+    image_shape=(28, 28),
+    target_names=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    openml="Fashion-MNIST",
+    n_train=60_000,
+)
+
+CIFAR10 = Source(
+    title="CIFAR-10",
+    description="Small photographs, 32 x 32 in colour: 50000 to train on, 10000 to test on.",
+    files=("cifar10.npz", "cifar10_subset.npz"),
+    image_shape=(32, 32, 3),
+    target_names=(
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ),
+    openml="CIFAR_10",
+    n_train=50_000,
+)
+
+GTSRB = Source(
+    title="GTSRB, ten classes",
+    description=(
+        "German traffic signs, 48 x 48 grayscale: the ten most frequent classes of the\n"
+        "German Traffic Sign Recognition Benchmark, renumbered from 0 to 9."
+    ),
+    files=("gtsrb10.npz",),
+    image_shape=(48, 48),
+    target_names=(
+        "Speed limit 30",
+        "Speed limit 50",
+        "Speed limit 70",
+        "Speed limit 80",
+        "No passing",
+        "No passing for trucks",
+        "Priority road",
+        "Yield",
+        "Road work",
+        "Keep right",
+    ),
+    class_ids=(1, 2, 4, 5, 9, 10, 12, 13, 25, 38),
+)
