@@ -7,6 +7,7 @@ names; of each class, its members. Compiled code rather than text, since that is
 may have been edited after it was imported, and a comment changes no result.
 """
 
+import copyreg
 import dis
 import functools
 import hashlib
@@ -128,7 +129,7 @@ class _Reader:
     """
 
     def __init__(self, skips=False):
-        self.skips, self.code = skips, set()
+        self.skips, self.code, self.class_depth = skips, set(), 0
         self._done, self._above = {}, []
 
     def digest(self, value):
@@ -183,16 +184,28 @@ def _parts(value, reader):
         if reader.skips and hasattr(value, "__dict__"):
             state = type(value), vars(value)
         else:
-            state = value.__reduce_ex__(4)
-            if isinstance(state, str):  # a global: pickle knows whether it is one
-                return "global", state, _joined(repr(pickle.dumps(value)))
-            # Iterators of items, as those of list and dict subclasses are.
-            state = [part if i < 3 or part is None else list(part) for i, part in enumerate(state)]
+            state = _reduced(value)
     except Exception as error:  # __reduce_ex__ is the user's, and may do anything
         if reader.skips:
             return ("passed over",)
         raise NoSourceError(_name(value)) from error
-    return "object", *reader.all(state)
+    if not isinstance(state, str):
+        return "object", *reader.all(state)
+    if hasattr(value, "__wrapped__"):
+        return "wrapper", *reader.all((type(value), value.__wrapped__))
+    if not _is_installed(pickle.whichmodule(value, state), reader):
+        raise NoSourceError(_name(value))
+    return "global", pickle.whichmodule(value, state), state
+
+
+def _reduced(value):
+    """Return what pickle makes of an object: the name of a global, or a tuple."""
+    reduce = copyreg.dispatch_table.get(type(value))
+    state = value.__reduce_ex__(4) if reduce is None else reduce(value)
+    if isinstance(state, str):
+        return state
+    # The last entries are iterators of items, where there are any.
+    return [part if i < 3 or part is None else list(part) for i, part in enumerate(state)]
 
 
 @_parts.register(list)
@@ -275,7 +288,8 @@ def _(value, reader):
         # Functions made by others hold what they were made from.
         cells = reader.cells(value) if "<locals>" in value.__qualname__ else ()
         return "installed", value.__module__, value.__qualname__, *cells
-    if not _has_source(value):
+    # The source of what is generated for a class, such as a dataclass, is that of the class.
+    if not (_has_source(value) or reader.class_depth):
         raise NoSourceError(_name(value))
     return _function_parts(value, reader)
 
@@ -305,42 +319,33 @@ def _(value, reader):
         return "installed", value.__module__, value.__qualname__
     if not _class_has_source(value):
         raise NoSourceError(_name(value))
-    members = {
-        name: member
-        for name, member in vars(value).items()
-        if name not in _NO_MEMBERS and not isinstance(member, _SLOTS)
-    }
-    pairs = [part for name, member in members.items() for part in (name, _inner(member))]
-    parts = "class", value.__qualname__, *reader.of_code((type(value), *value.__bases__, *pairs))
+    reader.class_depth += 1
+    try:
+        rest = (type(value), *value.__bases__, *_members(value))
+        parts = "class", value.__qualname__, *reader.of_code(rest)
+    finally:
+        reader.class_depth -= 1
     reader.code.add(_joined(*parts))
     return parts
 
 
-class _Member:
-    """A function of a class, whose source is a part of that of the class."""
-
-    def __init__(self, function):
-        self.function = function
-
-
-@_parts.register(_Member)
-def _(value, reader):
-    if _is_installed(value.function.__module__, reader):
-        return tuple(_parts(value.function, reader))
-    return _function_parts(value.function, reader)
+def _members(value):
+    """Return names and members of a class; functions in place of what holds them, in turn."""
+    parts = []
+    for name, member in vars(value).items():
+        if name not in _NO_MEMBERS and not isinstance(member, _SLOTS):
+            parts += [name, type(member), *_inner(member)]
+    return parts
 
 
 def _inner(member):
-    """Return the functions that a member of a class stands for, or the member."""
-    if isinstance(member, types.FunctionType):
-        return _Member(member)
     if isinstance(member, staticmethod | classmethod):
-        return type(member), _inner(member.__func__)
+        return [member.__func__]
     if isinstance(member, property):
-        return property, *(_inner(part) for part in (member.fget, member.fset, member.fdel))
+        return [member.fget, member.fset, member.fdel]
     if isinstance(member, functools.cached_property):
-        return functools.cached_property, _inner(member.func)
-    return member
+        return [member.func]
+    return [member]
 
 
 # ---- code: where it is from, and what it names ------------------------------------------------
