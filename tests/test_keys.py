@@ -16,7 +16,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from skrobust import _keys
-from skrobust._keys import NoSourceError, code_of, digest, versions
+from skrobust._code import NoSourceError
+from skrobust._keys import code_of, digest, versions
 from skrobust.attacks import PGD, Ensemble
 from skrobust.properties import ClassificationRobustness, LinearRobustness
 from tests._user_code import load
@@ -304,3 +305,51 @@ def test_two_processes_have_the_same_digests(tmp_path):
          module.even, module.squared, frozenset("xyz")]
     )  # fmt: skip
     assert outputs == {here + "\n"}
+
+
+def test_what_is_only_written_to_is_no_part_of_a_function(tmp_path):
+    source = """
+calls, seen, table = [], set(), {1: 2}
+
+def counts(x):
+    calls.append(x)
+    seen.add(x)
+    return x
+
+def reads(x):
+    calls.append(x)
+    return len(calls)
+
+def looks_up(x):
+    return table[x]
+
+def made():
+    own = []
+    def inner(x):
+        own.append(x)
+        return x
+    return inner
+
+inner = made()
+"""
+    module = load(tmp_path, source)
+    names = ("counts", "inner", "reads", "looks_up")
+    before = [digest(getattr(module, name)) for name in names]
+    module.counts(3)
+    module.inner(3)
+    module.table[1] = 5
+    after = [digest(getattr(module, name)) for name in names]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [
+        True, True, False, False
+    ]  # fmt: skip
+    del sys.modules["users_module"]
+
+
+def test_a_file_with_the_name_of_a_module_of_python_is_the_users(tmp_path, monkeypatch):
+    from skrobust import _code
+
+    _code._installed_version.cache_clear()
+    monkeypatch.setitem(sys.modules, "wave", None)  # so that it is put back
+    codes = [digest(load(tmp_path, f"def f(x):\n    return x + {i}", "wave").f) for i in range(2)]
+    assert codes[0] != codes[1]
+    _code._installed_version.cache_clear()

@@ -16,6 +16,7 @@ ORDER = [
     "_validation",
     "_parameters",
     "_version",
+    "_code",
     "_keys",
     "_evaluation",
     "logics",
