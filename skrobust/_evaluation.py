@@ -7,7 +7,8 @@ from joblib import Parallel, delayed
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_memory
 
-from skrobust._keys import NoSourceError, code_of, digest, versions
+from skrobust._code import NoSourceError
+from skrobust._keys import code_of, digest, versions
 from skrobust.exceptions import UncachedWarning
 
 __all__ = ["evaluate_in_chunks", "model_key"]

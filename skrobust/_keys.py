@@ -7,12 +7,10 @@ names; of each class, its members. Compiled code rather than text, since that is
 may have been edited after it was imported, and a comment changes no result.
 """
 
-import dis
+import copyreg
 import functools
 import hashlib
-import importlib
 import importlib.metadata
-import inspect
 import pickle
 import sys
 import types
@@ -20,9 +18,18 @@ import types
 import numpy as np
 import torch
 
+from skrobust._code import (
+    NoSourceError,
+    closure,
+    has_source,
+    members,
+    name_of,
+    named,
+    version_of,
+)
 from skrobust._version import __version__
 
-__all__ = ["NoSourceError", "code_of", "digest", "versions"]
+__all__ = ["code_of", "digest", "versions"]
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
 # Whose fixes change results: an upgrade of any of them computes everything anew.
@@ -30,19 +37,6 @@ _PACKAGES = (
     *("torch", "numpy", "scipy", "scikit-learn", "skorch"),
     *("highspy", "cvxpy", "maraboupy"),
 )
-# Of a class, what says nothing of what it does, or is derived from the rest.
-_NO_MEMBERS = {
-    *("__dict__", "__weakref__", "__module__", "__doc__", "__annotations__"),
-    "__abstractmethods__",
-    *("__firstlineno__", "__static_attributes__", "__dataclass_fields__", "__match_args__"),
-    *("__parameters__", "__orig_bases__", "__annotate__", "__annotate_func__", "_abc_impl"),
-    *("__annotations_cache__", "__qualname__", "__slots__"),
-}
-_SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
-
-
-class NoSourceError(Exception):
-    """What an object does cannot be told from its source; the message names it."""
 
 
 def versions():
@@ -98,7 +92,7 @@ def _whole(reader, value):
     try:
         return reader.digest(value)
     except RecursionError:
-        raise NoSourceError(f"{_name(value)}, which is nested too deeply,") from None
+        raise NoSourceError(f"{name_of(value)}, which is nested too deeply,") from None
 
 
 def _joined(*parts):
@@ -123,12 +117,14 @@ class _Reader:
     Attributes
     ----------
     code : set of str
-        Digests of all users' functions and classes that were met, and of the versions of the
+        Digests of all users' functions and classes that were met, and the versions of the
         packages of all others.
+    class_depth : int
+        Of how many classes what is taken apart is a part.
     """
 
     def __init__(self, skips=False):
-        self.skips, self.code = skips, set()
+        self.skips, self.code, self.class_depth = skips, set(), 0
         self._done, self._above = {}, []
 
     def digest(self, value):
@@ -159,19 +155,6 @@ class _Reader:
         finally:
             self.skips = skips
 
-    def cells(self, function):
-        """Return the digests of what a closure holds."""
-        cells = function.__closure__ or ()
-        return self.all([cell.cell_contents if _is_full(cell) else None for cell in cells])
-
-
-def _is_full(cell):
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
-
 
 # ---- how each kind of object is taken apart ----------------------------------------------------
 
@@ -183,16 +166,26 @@ def _parts(value, reader):
         if reader.skips and hasattr(value, "__dict__"):
             state = type(value), vars(value)
         else:
-            state = value.__reduce_ex__(4)
-            if isinstance(state, str):  # a global: pickle knows whether it is one
-                return "global", state, _joined(repr(pickle.dumps(value)))
-            # Iterators of items, as those of list and dict subclasses are.
-            state = [part if i < 3 or part is None else list(part) for i, part in enumerate(state)]
+            state = _reduced(value)
     except Exception as error:  # __reduce_ex__ is the user's, and may do anything
         if reader.skips:
             return ("passed over",)
-        raise NoSourceError(_name(value)) from error
-    return "object", *reader.all(state)
+        raise NoSourceError(name_of(value)) from error
+    if not isinstance(state, str):
+        return "object", *reader.all(state)
+    if hasattr(value, "__wrapped__"):
+        return "wrapper", *reader.all((type(value), value.__wrapped__))
+    return "global", state, _installed(value, pickle.whichmodule(value, state), reader)
+
+
+def _reduced(value):
+    """Return what pickle makes of an object: the name of a global, or a tuple."""
+    reduce = copyreg.dispatch_table.get(type(value))
+    state = value.__reduce_ex__(4) if reduce is None else reduce(value)
+    if isinstance(state, str):
+        return state
+    # The last entries are iterators of items, where there are any.
+    return [part if i < 3 or part is None else list(part) for i, part in enumerate(state)]
 
 
 @_parts.register(list)
@@ -249,9 +242,7 @@ def _(value, reader):
 
 @_parts.register(types.ModuleType)
 def _(value, reader):
-    if not _is_installed(value.__name__, reader):
-        raise NoSourceError(_name(value))
-    return "package", value.__name__
+    return "package", _installed(value, value.__name__, reader)
 
 
 @_parts.register(types.MethodType)
@@ -261,32 +252,24 @@ def _(value, reader):
 
 @_parts.register(types.BuiltinFunctionType)
 def _(value, reader):
-    owner, module = value.__self__, value.__module__ or ""
+    owner = value.__self__
     if owner is not None and not isinstance(owner, types.ModuleType):
         return "builtin", value.__qualname__, reader.digest(owner)
-    if not _is_installed(module, reader):
-        raise NoSourceError(_name(value))
-    return "builtin", module, value.__qualname__
+    return "builtin", value.__qualname__, _installed(value, value.__module__, reader)
 
 
 @_parts.register(types.FunctionType)
 def _(value, reader):
-    if _is_installed(value.__module__, reader):
+    if version_of(value.__module__):
         # Functions made by others hold what they were made from.
-        cells = reader.cells(value) if "<locals>" in value.__qualname__ else ()
-        return "installed", value.__module__, value.__qualname__, *cells
-    if not _has_source(value):
-        raise NoSourceError(_name(value))
-    return _function_parts(value, reader)
-
-
-def _function_parts(value, reader):
-    named = _named(value.__code__, value.__globals__, reader)
-    rest = (value.__defaults__, value.__kwdefaults__, vars(value), *named)
-    parts = "function", reader.digest(value.__code__), *reader.of_code(rest)
-    skips, reader.skips = reader.skips, False
-    parts += tuple(reader.cells(value))
-    reader.skips = skips
+        held = closure(value) if "<locals>" in value.__qualname__ else ()
+        package = _installed(value, value.__module__, reader)
+        return "installed", value.__qualname__, package, *reader.all(held)
+    # The source of what is generated for a class, such as a dataclass, is that of the class.
+    if not (has_source(value) or reader.class_depth):
+        raise NoSourceError(name_of(value))
+    rest = (value.__defaults__, value.__kwdefaults__, vars(value), closure(value), named(value))
+    parts = "function", *reader.of_code((value.__code__, *rest))
     reader.code.add(_joined(*parts))
     return parts
 
@@ -301,138 +284,24 @@ def _(value, reader):
 
 @_parts.register(type)
 def _(value, reader):
-    if _is_installed(value.__module__, reader):
-        return "installed", value.__module__, value.__qualname__
-    if not _class_has_source(value):
-        raise NoSourceError(_name(value))
-    members = {
-        name: member
-        for name, member in vars(value).items()
-        if name not in _NO_MEMBERS and not isinstance(member, _SLOTS)
-    }
-    pairs = [part for name, member in members.items() for part in (name, _inner(member))]
-    parts = "class", value.__qualname__, *reader.of_code((type(value), *value.__bases__, *pairs))
+    if version_of(value.__module__):
+        return "installed", value.__qualname__, _installed(value, value.__module__, reader)
+    if not has_source(value):
+        raise NoSourceError(name_of(value))
+    reader.class_depth += 1
+    try:
+        rest = (type(value), *value.__bases__, *members(value))
+        parts = "class", value.__qualname__, *reader.of_code(rest)
+    finally:
+        reader.class_depth -= 1
     reader.code.add(_joined(*parts))
     return parts
 
 
-class _Member:
-    """A function of a class, whose source is a part of that of the class."""
-
-    def __init__(self, function):
-        self.function = function
-
-
-@_parts.register(_Member)
-def _(value, reader):
-    if _is_installed(value.function.__module__, reader):
-        return tuple(_parts(value.function, reader))
-    return _function_parts(value.function, reader)
-
-
-def _inner(member):
-    """Return the functions that a member of a class stands for, or the member."""
-    if isinstance(member, types.FunctionType):
-        return _Member(member)
-    if isinstance(member, staticmethod | classmethod):
-        return type(member), _inner(member.__func__)
-    if isinstance(member, property):
-        return property, *(_inner(part) for part in (member.fget, member.fset, member.fdel))
-    if isinstance(member, functools.cached_property):
-        return functools.cached_property, _inner(member.func)
-    return member
-
-
-# ---- code: where it is from, and what it names ------------------------------------------------
-
-
-def _is_installed(module, reader):
-    """Return whether the version of a package stands for the code of a module in it."""
-    top = (module or "").partition(".")[0]
-    if top in sys.stdlib_module_names or top == "skrobust":
-        return True
-    version = _installed_version(top)
-    if version:
-        reader.code.add(_joined("version", top, version))
-    return bool(version)
-
-
-@functools.cache
-def _installed_version(top):
-    """Return the version of an installed package; "" if it is none, or edited in place."""
-    module = sys.modules.get(top)
-    paths = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
-    if not any("site-packages" in path or "dist-packages" in path for path in paths):
-        return ""
-    try:
-        return importlib.metadata.version(top)
-    except importlib.metadata.PackageNotFoundError:
-        return str(getattr(module, "__version__", ""))
-
-
-def _has_source(value):
-    try:
-        inspect.getsource(value)
-    except (OSError, TypeError):
-        return False
-    return True
-
-
-def _class_has_source(value):
-    # In a worker process, the file of a script is known to its functions alone.
-    inner = (part for part in vars(value).values() if isinstance(part, types.FunctionType))
-    return _has_source(value) or any(_has_source(part) for part in inner)
-
-
-def _named(code, names, reader):
-    """Return what code refers to by name: globals, and what it takes from users' modules."""
-    used = list(dict.fromkeys(_names(code)))
-    values = []
-    for name in used:
-        if name in names:
-            values += [name, *_of_modules(names[name], used, reader, set())]
-    for name in _imports(code):
-        try:
-            module = importlib.import_module(name)
-        except Exception as error:
-            raise NoSourceError(f"the import of {name!r} in {code.co_qualname}") from error
-        values += [name, *_of_modules(module, used, reader, set())]
-    return values
-
-
-def _of_modules(value, used, reader, seen):
-    """Return the value; in place of a users' module, what is named of it."""
-    if not isinstance(value, types.ModuleType) or _is_installed(value.__name__, reader):
-        return [value]
-    parts = [value.__name__]
-    for name in used:
-        if name in vars(value) and value.__name__ not in seen:
-            inner = _of_modules(vars(value)[name], used, reader, seen | {value.__name__})
-            parts += [name, *inner]
-    return parts
-
-
-def _names(code):
-    yield from code.co_names
-    for part in code.co_consts:
-        if isinstance(part, types.CodeType):
-            yield from _names(part)
-
-
-def _imports(code):
-    """Yield the names of the modules that code imports when it runs."""
-    for step in dis.get_instructions(code):
-        if step.opname == "IMPORT_NAME":
-            yield step.argval
-    for part in code.co_consts:
-        if isinstance(part, types.CodeType):
-            yield from _imports(part)
-
-
-def _name(value):
-    """Return a readable name of an object."""
-    named = value if hasattr(value, "__qualname__") else type(value)
-    name = f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
-    if isinstance(value, types.ModuleType):
-        return value.__name__
-    return name if named is value else f"an object of class {name}"
+def _installed(value, module, reader):
+    """Return the module, and the version that stands for its code."""
+    version = version_of(module)
+    if not version:
+        raise NoSourceError(name_of(value))
+    reader.code.add(f"{(module or '').partition('.')[0]} {version}")
+    return f"{module} {version}"

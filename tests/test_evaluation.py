@@ -1,9 +1,23 @@
 """The driver of per-sample evaluations."""
 
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
 
-from skrobust._evaluation import evaluate_in_chunks
+from skrobust import TorchClassifier, _keys
+from skrobust._evaluation import evaluate_in_chunks, model_key
+from skrobust.attacks import PGD
+from skrobust.exceptions import UncachedWarning
+from skrobust.networks import as_network
+from skrobust.properties import ClassificationRobustness, LinearRobustness
+from skrobust.scorers import ConstraintAccuracy, ConstraintSatisfaction, ConstraintSecurity
+from tests._user_code import load
 
 ROWS = np.arange(20.0).reshape(10, 2)
 LABELS = np.arange(10)
@@ -92,4 +106,219 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(tmp_path):
 def _stops_at_nan(model, rows, labels, seed):
     if np.isnan(rows).any():
         raise FloatingPointError
+    return counted(model, rows, labels, seed)
+
+
+@pytest.mark.parametrize("broken", [b"", b"no pickle"])
+def test_what_cannot_be_read_back_is_computed_again(tmp_path, caplog, broken):
+    file, memory = tmp_path / "calls", str(tmp_path / "memory")
+    first = evaluate(counted, file, memory=memory)
+    kept = [path for path in Path(memory).rglob("output.pkl")]
+    assert len(kept) == 3
+    kept[0].write_bytes(broken)
+    second = evaluate(counted, file, memory=memory)
+    assert "Exception while loading results" in caplog.text
+    assert file.read_text() == "xxxx"
+    np.testing.assert_array_equal(first["noise"], second["noise"])
+
+
+def test_with_a_memory_no_random_state_means_zero(tmp_path):
+    noise = [
+        evaluate(measure, 1, random_state=seed, memory=str(tmp_path))["noise"]
+        for seed in (None, 0)
+    ]
+    np.testing.assert_array_equal(*noise)
+    noise = [evaluate(measure, 1, random_state=None)["noise"] for _ in range(2)]
+    assert (noise[0] != noise[1]).any()
+
+
+# ---- what users wrote --------------------------------------------------------------------------
+
+SOURCE = """
+import torch
+from skrobust.properties import LinearRobustness, RobustnessProperty
+
+GAP = 0.1
+
+def gap():
+    return GAP
+
+def rows(z, labels):
+    n = len(z)
+    A = torch.zeros(n, 1, z.shape[1])
+    return A, torch.zeros(n, 1), torch.full((n, 1), 1.0 - gap())
+
+class Question(RobustnessProperty):
+    output = "logits"
+
+    def conclusion(self, reference_logits, labels):
+        rows = [[0.0, 0.0]], [1.0]
+        return LinearRobustness(rows).conclusion(reference_logits, labels)
+
+class Module(torch.nn.Module):
+    def forward(self, x):
+        return torch.cat([x[:, :1], 1 - x[:, :1]], dim=1)
+"""
+
+
+@pytest.fixture
+def user(tmp_path):
+    def edited(old="", new=""):
+        assert old in SOURCE
+        return load(tmp_path, SOURCE.replace(old, new, 1) if old else SOURCE)
+
+    yield edited
+    del sys.modules["users_module"]
+
+
+X = np.random.default_rng(0).random((12, 2))
+SCORERS = (ConstraintAccuracy, ConstraintSecurity, ConstraintSatisfaction)
+
+
+def by_rows(module):
+    return LinearRobustness(module.rows), constant_model()
+
+
+def by_property(module):
+    return module.Question(0.1), constant_model()
+
+
+def by_module(module):
+    property = ClassificationRobustness(0.0, reference="prediction")
+    return property.set_params(reference="label"), TorchClassifier(module.Module(), 2)
+
+
+def constant_model():
+    layer = torch.nn.Linear(2, 2)
+    layer.weight.data, layer.bias.data = torch.eye(2), torch.zeros(2)
+    return TorchClassifier(layer, 2)
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize(
+    ("question", "old", "new"),
+    [
+        (by_rows, "GAP = 0.1", "GAP = 50"),
+        (by_rows, "1.0 - gap()", "-1.0 - gap()"),
+        (by_property, "[1.0]", "[-1.0]"),
+        (by_module, "1 - x[:, :1]", "100 + x[:, :1]"),
+    ],
+)
+def test_an_edit_of_users_code_is_seen(tmp_path, user, scorer, question, old, new):
+    memory, y = str(tmp_path / "memory"), (X[:, 0] < 0.5).astype(int)
+
+    def score(module, memory):
+        property, model = question(module)
+        return scorer(property, memory=memory)(model, X, y)
+
+    before = score(user(), memory)
+    assert before == score(user(), memory) == score(user(), None)
+    after = score(user(old, new), memory)
+    assert after == score(user(old, new), None) != before
+    assert score(user(), memory) == before  # what was kept is still right for what it was of
+
+
+def test_unchanged_code_is_not_run_again(tmp_path, user):
+    calls = tmp_path / "calls"
+    calls.touch()
+    source = f"""    with open({str(calls)!r}, "a") as file:
+        file.write("x")
+    n = len(z)"""
+    counts = []
+    for _ in range(3):
+        property, model = by_rows(user("    n = len(z)", source))
+        ConstraintSecurity(property, memory=str(tmp_path / "memory"))(model, X)
+        counts.append(len(calls.read_text()))
+    assert 0 < counts[0] == counts[1] == counts[2]
+
+
+def test_another_version_computes_anew(tmp_path, monkeypatch):
+    file, memory = tmp_path / "calls", str(tmp_path / "memory")
+    for version in ("0.1.0", "0.2.0", "0.2.0"):
+        monkeypatch.setattr(_keys, "__version__", version)
+        evaluate(counted, file, memory=memory)
+    assert file.read_text() == "x" * 6
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_without_source_nothing_is_kept_and_a_warning_names_what_it_is(tmp_path, scorer):
+    namespace = {"torch": torch, "__name__": "console"}
+    exec(
+        "rows = lambda z, y: (torch.zeros(len(z), 1, 2), torch.zeros(len(z), 1), gap(len(z)))\n"
+        "def gap(n): return torch.full((n, 1), sign)\nsign = 1.0",
+        namespace,
+    )
+    memory = str(tmp_path)
+    question, scores = LinearRobustness(namespace["rows"]), []
+    for namespace["sign"] in (1.0, -1.0):
+        with pytest.warns(UncachedWarning, match=r"console\.<lambda> cannot.*nothing is kept"):
+            scores.append(scorer(question, memory=memory)(constant_model(), X))
+    assert scores == [1.0, 0.0]
+    assert not list(Path(memory).rglob("output.pkl"))
+
+
+def test_functions_without_a_name_are_kept_where_they_have_source(tmp_path):
+    question = LinearRobustness(
+        lambda z, y: (torch.zeros(len(z), 1, 2), torch.zeros(len(z), 1), torch.ones(len(z), 1))
+    )
+    scorer = ConstraintSecurity(question, memory=str(tmp_path), n_jobs=2, chunk_size=4)
+    assert scorer(constant_model(), X) == scorer(constant_model(), X) == 1.0
+    assert len(list(Path(tmp_path).rglob("output.pkl"))) == 3
+
+
+def test_a_module_without_source_is_not_kept(tmp_path):
+    namespace = {"torch": torch, "__name__": "console"}
+    exec("class Net(torch.nn.Linear):\n    def forward(self, x): return x", namespace)
+    scorer = ConstraintAccuracy(ClassificationRobustness(0.1), memory=str(tmp_path))
+    with pytest.warns(UncachedWarning, match=r"console\.Net"):
+        scorer(TorchClassifier(namespace["Net"](2, 2), 2), X, np.zeros(12, int))
+
+
+class Threshold(ClassifierMixin, BaseEstimator):
+    """A black box, which calls a function of the user."""
+
+    def __init__(self, rule):
+        self.rule = rule
+        self.classes_ = np.array([0, 1])
+
+    def predict(self, X):
+        return self.rule(X).astype(int)
+
+
+def test_the_code_of_a_black_box_is_a_part_of_the_key(tmp_path):
+    y = (X[:, 0] > 0.5).astype(int)
+    scores = []
+    for sign in (1, -1, 1):
+        source = f"def rule(X):\n    return {sign} * (X[:, 0] - 0.5) > 0"
+        model = Threshold(load(tmp_path, source, "users_rule").rule)
+        scorer = ConstraintAccuracy(
+            ClassificationRobustness(0.0), memory=str(tmp_path), random_state=0
+        )
+        scores.append(scorer(model, X, y))
+    assert scores == [1.0, 0.0, 1.0]
+    del sys.modules["users_rule"]
+
+
+def test_the_key_of_a_model_is_the_same_after_another_fit(digits, digits_model):
+    from sklearn.base import clone
+
+    X, _, y, _ = digits
+    again = clone(digits_model).fit(X, y)
+    keys = [
+        _keys.digest(model_key(as_network(model), X.astype(np.float32)))
+        for model in (digits_model, again)
+    ]
+    assert keys[0] == keys[1]
+
+
+def test_parameters_of_what_is_asked_are_a_part_of_the_key(tmp_path):
+    file, memory = tmp_path / "calls", str(tmp_path / "memory")
+    for n_steps in (1, 2, 1):
+        asked = partial(counted_with, attack=PGD(n_steps))
+        evaluate(asked, file, memory=memory)
+    assert len(file.read_text()) == 6
+    assert os.path.isdir(memory)
+
+
+def counted_with(model, rows, labels, seed, *, attack):
     return counted(model, rows, labels, seed)

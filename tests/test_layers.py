@@ -16,6 +16,8 @@ ORDER = [
     "exceptions",
     "_validation",
     "_parameters",
+    "_code",
+    "_keys",
     "_evaluation",
     "logics",
     "balls",
