@@ -86,11 +86,13 @@ def check_integer(name, value, *, low=0):
 
 
 def check_instance(name, value, kind, example):
-    """Return `value` if it is an instance of `kind`, else raise a TypeError."""
+    """Return `value` if it is an instance of `kind`, or of one in a tuple, else raise."""
     if not isinstance(value, kind):
-        noun = kind.__name__
-        article = "an" if noun[0] in "AEIOU" else "a"
-        raise TypeError(expected(name, value, f"{article} {noun}, such as {example}"))
+        nouns = [each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,))]
+        listed = " or ".join(
+            f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}" for noun in nouns
+        )
+        raise TypeError(expected(name, value, f"{listed}, such as {example}"))
     return value
 
 
