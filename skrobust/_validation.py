@@ -11,17 +11,31 @@ __all__ = [
     "check_columns",
     "check_device",
     "check_epsilon",
+    "check_finite_rows",
     "check_instance",
     "check_integer",
     "check_real",
     "check_within_bounds",
     "expected",
+    "shown",
 ]
+
+_LONGEST = 200  # characters of a value that an error shows
+_TOLERANCE = 1e-6  # of the width of the domain, by which rounding may take data out of it
 
 
 def expected(name, value, expectation):
     """Build the message that every refusal of an argument uses."""
-    return f"Got {name}={value!r}, but expected {expectation}."
+    return f"Got {name}={shown(value)}, but expected {expectation}."
+
+
+def shown(value):
+    """Return how an error shows a value: its repr, but of an array no more than the shape."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and len(shape) > 0:
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def check_choice(name, value, choices):
@@ -39,29 +53,46 @@ def check_real(name, value, *, low=-np.inf, high=np.inf, closed="both"):
     """
     left = "[" if closed in ("both", "left") and np.isfinite(low) else "("
     right = "]" if closed in ("both", "right") and np.isfinite(high) else ")"
-    is_number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-    if is_number and np.isfinite(value):
-        above = value >= low if left == "[" else value > low
-        below = value <= high if right == "]" else value < high
-        if above and below:
-            return float(value)
-    raise ValueError(expected(name, value, f"a finite number in {left}{low}, {high}{right}"))
+    expectation = f"a finite number in {left}{low}, {high}{right}"
+    if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
+        if not _fits_64_bits(value):
+            expectation += ", as a float, or an int of 64 bits"
+        elif np.isfinite(value):
+            above = value >= low if left == "[" else value > low
+            below = value <= high if right == "]" else value < high
+            if above and below:
+                return float(value)
+    raise ValueError(expected(name, value, expectation))
+
+
+def _fits_64_bits(value):
+    """Return whether a real number is of a type, and a size, that NumPy and torch compute with.
+
+    Fractions and longer integers are numbers too, but estimators store parameters as they are
+    given, and fail on these later.
+    """
+    if isinstance(value, Integral):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, float | np.floating)
 
 
 def check_integer(name, value, *, low=0):
     """Return `value` as an int if it is an integer of at least `low`, else raise."""
     is_integer = isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
-    if is_integer and value >= low:
+    if is_integer and low <= value < 2**63:
         return int(value)
-    raise ValueError(expected(name, value, f"an integer of at least {low}"))
+    limit = " and below 2**63" if is_integer and value >= low else ""
+    raise ValueError(expected(name, value, f"an integer of at least {low}{limit}"))
 
 
 def check_instance(name, value, kind, example):
-    """Return `value` if it is an instance of `kind`, else raise a TypeError."""
+    """Return `value` if it is an instance of `kind`, or of one in a tuple, else raise."""
     if not isinstance(value, kind):
-        noun = kind.__name__
-        article = "an" if noun[0] in "AEIOU" else "a"
-        raise TypeError(expected(name, value, f"{article} {noun}, such as {example}"))
+        nouns = [each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,))]
+        listed = " or ".join(
+            f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}" for noun in nouns
+        )
+        raise TypeError(expected(name, value, f"{listed}, such as {example}"))
     return value
 
 
@@ -70,18 +101,23 @@ def check_epsilon(epsilon, n_features=None):
     shape = "(n_features,)" if n_features is None else f"({n_features},)"
     expectation = f"a non-negative finite float or an array of such floats of shape {shape}"
     try:
-        array = np.asarray(epsilon, dtype=np.float64)
+        # A copy: arrays of pandas are read-only, of which torch warns.
+        array = np.array(epsilon, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(expected("epsilon", epsilon, expectation)) from None
     wrong_shape = array.ndim > 1 or array.size == 0
     if array.ndim == 1 and n_features is not None:
         wrong_shape = array.shape != (n_features,)
-    wrong_kind = isinstance(epsilon, bool | str)
+    # Bools, strings, fractions and decimals would become floats here, but not elsewhere.
+    wrong_kind = np.asarray(epsilon).dtype.kind not in "iuf" and array.size > 0
     if wrong_shape or wrong_kind or not (np.isfinite(array).all() and (array >= 0).all()):
-        shown = epsilon if array.ndim == 0 else f"array of shape {array.shape}"
-        if array.ndim > 0 and not wrong_shape:
-            shown = f"array with minimum {array.min()}"
-        raise ValueError(expected("epsilon", shown, expectation))
+        if array.ndim == 1 and not (wrong_shape or wrong_kind):
+            worst = array[~(np.isfinite(array) & (array >= 0))][0]
+            raise ValueError(
+                f"Got epsilon=array with the entry {worst}, but expected {expectation}."
+            )
+        found = epsilon if array.ndim == 0 else array
+        raise ValueError(expected("epsilon", found, expectation))
     return float(array) if array.ndim == 0 else array
 
 
@@ -92,15 +128,16 @@ def check_bounds(bounds, n_features=None):
     shape = "(n_features,)" if n_features is None else f"({n_features},)"
     expectation = f"None, or a pair (low, high) of floats or of arrays of shape {shape}"
     try:
-        low, high = (np.asarray(bound, dtype=np.float64) for bound in bounds)
+        low, high = (np.array(bound, dtype=np.float64) for bound in bounds)
     except (TypeError, ValueError):
         raise ValueError(expected("bounds", bounds, expectation)) from None
     sizes = {bound.size for bound in (low, high) if bound.ndim > 0}
     for bound in (low, high):
         fits = bound.ndim == 0 or (bound.ndim == 1 and n_features in (None, bound.size))
         if not fits or len(sizes) > 1 or np.isnan(bound).any():
-            shown = bounds if bound.ndim == 0 else f"arrays of shapes {low.shape}, {high.shape}"
-            raise ValueError(expected("bounds", shown, expectation))
+            arrays = f"arrays of shapes {low.shape} and {high.shape}"
+            found = shown(bounds) if bound.ndim == 0 else arrays
+            raise ValueError(f"Got bounds={found}, but expected {expectation}.")
     if not (low <= high).all():
         raise ValueError(expected("bounds", bounds, "low <= high in every feature"))
     return tuple(float(b) if b.ndim == 0 else b for b in (low, high))
@@ -116,8 +153,22 @@ def check_columns(estimator, X):
         )
 
 
+def check_finite_rows(X):
+    """Raise a ValueError that counts the rows of `X` with NaN or infinity, if there are any."""
+    n_bad = int((~np.isfinite(X)).any(axis=1).sum())
+    if n_bad:
+        raise ValueError(
+            f"Got X with NaN or infinity in {n_bad} of {len(X)} rows, once in {X.dtype}, but "
+            "expected finite values. Scale the data to numbers that this type holds."
+        )
+
+
 def check_within_bounds(X, bounds):
-    """Raise a ValueError that counts the rows of `X` outside `bounds`, if there are any."""
+    """Raise a ValueError that counts the rows of `X` outside `bounds`, if there are any.
+
+    Data that leave the domain by rounding, up to a millionth of its width, are inside: they were
+    computed as the ends of it, or stored in another precision.
+    """
     if bounds is None:
         return
     low, high = bounds
@@ -126,10 +177,15 @@ def check_within_bounds(X, bounds):
         low, high = (np.asarray(bound, dtype=X.dtype) for bound in bounds)
     if (X.min(axis=0) >= low).all() and (X.max(axis=0) <= high).all():
         return
-    excess = np.maximum(np.max(low - X, axis=1), np.max(X - high, axis=1))
-    shown = bounds if np.ndim(low) == 0 else "arrays"
+    excess = np.maximum(low - X.astype(np.float64), X - np.asarray(high, dtype=np.float64))
+    width = np.asarray(bounds[1], dtype=np.float64) - bounds[0]
+    tolerance = np.where(np.isfinite(width), _TOLERANCE * width, 0.0)
+    excess = np.where(excess > tolerance, excess, 0.0).max(axis=1)
+    if not excess.any():
+        return
+    found = shown(bounds) if np.ndim(low) == np.ndim(high) == 0 else "arrays"
     raise ValueError(
-        f"Got bounds={shown!r}, but {(excess > 0).sum()} of {len(X)} rows of X lie outside, "
+        f"Got bounds={found}, but {(excess > 0).sum()} of {len(X)} rows of X lie outside, "
         f"by up to {excess.max():.6g}. Give bounds that hold for the data in the input "
         "space of the estimator that is scored or fitted, or bounds=None."
     )

@@ -25,25 +25,29 @@ def _rounded_towards(value, center):
 
 
 def _outwards(lower, upper, dtype):
-    """Return ends that are one unit further, and what a coarser type makes of them if that is."""
+    """Return ends that are one unit further, and what a coarser type makes of them if that is.
+
+    Both stay finite in that type: no estimator that computes in it can be given more.
+    """
     infinity = torch.full_like(lower, torch.inf)
     lower, upper = torch.nextafter(lower, -infinity), torch.nextafter(upper, infinity)
+    limit = torch.finfo(dtype).max
     return (
-        torch.minimum(lower, lower.to(dtype).double()),
-        torch.maximum(upper, upper.to(dtype).double()),
+        torch.minimum(lower, lower.to(dtype).double()).clamp(-limit, limit),
+        torch.maximum(upper, upper.to(dtype).double()).clamp(-limit, limit),
     )
 
 
 def _upper(x, epsilon, high):
-    """Return at most x + epsilon and `high`, by rounding; but at least x.
+    """Return at most x + epsilon and `high`, by rounding; but at least x, and finite.
 
     The rounding of the sum is at most half an ulp, so to take off one ulp more is enough.
     """
-    upper = x + epsilon
+    upper = (x + epsilon).clamp(max=torch.finfo(x.dtype).max)
     upper = torch.add(upper, upper.abs(), alpha=-torch.finfo(x.dtype).eps)
     if high is not None:
         upper = torch.minimum(upper, high)
-    # A centre can leave the domain by the rounding of the data to float32, no more.
+    # A center may lie a little outside of the domain; see `Ball`.
     return torch.maximum(upper, x)
 
 
@@ -55,9 +59,19 @@ class Ball:
     L2 norm the set is the box cut with the ball; with one epsilon for each feature that ball
     is the ellipsoid of points with norm((x - center) / epsilon) <= 1.
 
+    The box always holds the center. Rounding may have taken a center out of the domain, by up to
+    a millionth of its width (`RobustnessProperty.check` refuses more). In a feature in which it
+    has, the domain is widened to the center and no further: there the coordinate of a point is in
+    the domain, or between its end and the center. In all other features points lie in the
+    domain. This holds for `around` and `outside` alike, so that a proof is about every point that
+    an attack may find.
+
+    Infinite ends are cut to the largest finite numbers of the dtype.
+
     Parameters
     ----------
     center : Tensor of shape (n, n_features)
+        Finite numbers.
     epsilon : Tensor of shape () or (n_features,)
     norm : {"linf", "l2"}
     lower, upper : Tensor of shape (n, n_features)
@@ -109,7 +123,7 @@ class Ball:
             if x.dtype != torch.float64:
                 low = torch.minimum(low, low.to(x.dtype).double())
                 high = torch.maximum(high, high.to(x.dtype).double())
-            # A center may lie outside of the domain by the rounding of the data to float32.
+            # A center may lie a little outside of the domain.
             lower = torch.minimum(torch.maximum(lower, low), center)
             upper = torch.maximum(torch.minimum(upper, high), center)
         return cls(center, epsilon, norm, lower, upper)
@@ -120,7 +134,7 @@ class Ball:
         )
 
     def distance(self, x):
-        """Return the plain distance from the centre: (n,) for `x` of shape (n, n_features).
+        """Return the plain distance from the center: (n,) for `x` of shape (n, n_features).
 
         For `x` of shape (n, r, n_features) it is (n, r).
         """
@@ -131,12 +145,12 @@ class Ball:
     def project(self, x):
         """Return the closest point of the box (for L2: of the ball, and then of the box)."""
         if self.norm == "l2":
-            # The centre lies in the box, so that clipping to it afterwards only comes closer.
+            # The center lies in the box, so that clipping to it afterwards only comes closer.
             exact = self.center.double()
             offset = x.double() - exact
             length = torch.linalg.vector_norm(self._scaled(offset), dim=-1, keepdim=True)
             # One part in a million inwards, for the rounding of the length. That of each
-            # coordinate goes towards the centre: in many dimensions it would add up.
+            # coordinate goes towards the center: in many dimensions it would add up.
             moved = exact + offset * torch.clamp((1 - 1e-6) / length, max=1.0)
             x = _rounded_towards(moved, self.center)
         return torch.clamp(x, self.lower, self.upper)
@@ -203,7 +217,8 @@ class Ball:
             noise = self.noise(n_samples, generator)
         n, n_features = self.center.shape
         shift = _random_int16((n, 1, n_features), generator, self.center.device)
-        step = (self.upper - self.lower) / (2 * _LATTICE)
+        # The difference itself could overflow.
+        step = self.upper / (2 * _LATTICE) - self.lower / (2 * _LATTICE)
         first = (self.lower / 2 + self.upper / 2) + step / 2
         samples = noise.shifted(shift, self.center.dtype)
         torch.addcmul(first.unsqueeze(1), samples, step.unsqueeze(1), out=samples)

@@ -40,11 +40,11 @@ __all__ = [
 
 
 class Formula(ABC):
-    """A claim about each of n samples."""
+    """A claim about each of n samples, or of samples in an array of any shape."""
 
     @abstractmethod
     def holds(self):
-        """Return a bool tensor of shape (n,): whether the claim is true."""
+        """Return a bool tensor of shape (n,), or (...): whether the claim is true."""
 
     def __and__(self, other):
         return And(self, other)
@@ -161,8 +161,20 @@ class Logic(BaseEstimator, ABC):
     """
 
     def loss(self, formula):
-        """Return the loss of each sample, of shape (n,): small where `formula` is true."""
-        return self._to_loss(self._truth(formula))
+        """Return the loss of each sample, of shape (n,): small where `formula` is true.
+
+        Atoms with values of shape (..., m) give losses of shape (...).
+
+        Raises
+        ------
+        ValueError
+            If a parameter of the logic is not valid.
+        """
+        return self.check()._to_loss(self._truth(formula))
+
+    def check(self):
+        """Validate the parameters; return self."""
+        return self
 
     def _truth(self, formula):
         if isinstance(formula, Atom):
@@ -173,26 +185,26 @@ class Logic(BaseEstimator, ABC):
         if isinstance(formula, Implies):
             return self._implication(left, right)
         combine = self._conjunction if isinstance(formula, And) else self._disjunction
-        return combine(torch.stack([self._truth(left), self._truth(right)], dim=1))
+        return combine(torch.stack([self._truth(left), self._truth(right)], dim=-1))
 
     def _implication(self, left, right):
         return self._truth(Or(Not(left), right))
 
     @abstractmethod
     def _atoms(self, values, strict):
-        """Truth of each row, shape (n, m)."""
+        """Truth of each row, shape (..., m)."""
 
     @abstractmethod
     def _conjunction(self, truths):
-        """Reduce truths of shape (n, m) to (n,) by "and"."""
+        """Reduce truths of shape (..., m) to (...) by "and"."""
 
     @abstractmethod
     def _disjunction(self, truths):
-        """Reduce truths of shape (n, m) to (n,) by "or"."""
+        """Reduce truths of shape (..., m) to (...) by "or"."""
 
     @abstractmethod
     def _negation(self, operand):
-        """Truth of "not `operand`", shape (n,)."""
+        """Truth of "not `operand`", shape (...)."""
 
     @abstractmethod
     def _to_loss(self, truth):
@@ -237,18 +249,18 @@ class DL2(Logic):
     def __init__(self, tie_penalty=1e-3):
         self.tie_penalty = tie_penalty
 
-    def loss(self, formula):
+    def check(self):
         check_real("tie_penalty", self.tie_penalty, low=0, closed="neither")
-        return super().loss(formula)
+        return self
 
     def _atoms(self, values, strict):
-        return torch.relu(-values) + self.tie_penalty * (strict & (values == 0))
+        return torch.relu(-values) + float(self.tie_penalty) * (strict & (values == 0))
 
     def _conjunction(self, truths):
-        return truths.sum(dim=1)
+        return truths.sum(dim=-1)
 
     def _disjunction(self, truths):
-        return truths.prod(dim=1)
+        return truths.prod(dim=-1)
 
     def _negation(self, operand):
         if not isinstance(operand, Atom):
@@ -286,24 +298,29 @@ class STL(Logic):
     def __init__(self, sharpness=1.0):
         self.sharpness = sharpness
 
-    def loss(self, formula):
+    def check(self):
         check_real("sharpness", self.sharpness, low=0, closed="neither")
-        return super().loss(formula)
+        return self
 
     def _atoms(self, values, strict):
         return values
 
     def _conjunction(self, truths):
-        lowest = truths.min(dim=1, keepdim=True).values
+        # Infinite rows (a probability of 0) have no differences; a quarter of the range has.
+        limit = torch.finfo(truths.dtype).max / 4
+        truths = truths.clamp(-limit, limit)
+        lowest = truths.min(dim=-1, keepdim=True).values
         negative = lowest < 0
         tie = lowest.abs() < torch.finfo(lowest.dtype).eps ** 2  # its inverse square overflows
         safe = torch.where(tie, 1.0, lowest)
         relative = (truths - lowest) / safe
         # Below zero: weighted sum of lowest * exp(relative); above: weighted mean.
-        weight = torch.softmax(self.sharpness * torch.where(negative, relative, -relative), dim=1)
+        weight = torch.softmax(
+            float(self.sharpness) * torch.where(negative, relative, -relative), dim=-1
+        )
         below = lowest * torch.exp(relative.clamp(max=0.0))
-        robustness = (weight * torch.where(negative, below, truths)).sum(dim=1)
-        return torch.where(tie.squeeze(1), lowest.squeeze(1), robustness)
+        robustness = (weight * torch.where(negative, below, truths)).sum(dim=-1)
+        return torch.where(tie.squeeze(-1), lowest.squeeze(-1), robustness)
 
     def _disjunction(self, truths):
         return -self._conjunction(-truths)
@@ -326,12 +343,12 @@ class _FuzzyLogic(Logic):
     def __init__(self, scale=1.0):
         self.scale = scale
 
-    def loss(self, formula):
+    def check(self):
         check_real("scale", self.scale, low=0, closed="neither")
-        return super().loss(formula)
+        return self
 
     def _atoms(self, values, strict):
-        return 1 / (1 + torch.relu(-values) / self.scale)
+        return 1 / (1 + torch.relu(-values) / float(self.scale))
 
     def _disjunction(self, truths):
         return 1 - self._conjunction(1 - truths)
@@ -363,7 +380,7 @@ class Goedel(_FuzzyLogic):
     """
 
     def _conjunction(self, truths):
-        return truths.min(dim=1).values
+        return truths.min(dim=-1).values
 
     def _implication(self, left, right):
         a, b = self._truth(left), self._truth(right)
@@ -392,7 +409,7 @@ class Lukasiewicz(_FuzzyLogic):
     """
 
     def _conjunction(self, truths):
-        return torch.relu(1 - (1 - truths).sum(dim=1))
+        return torch.relu(1 - (1 - truths).sum(dim=-1))
 
     def _implication(self, left, right):
         return torch.clamp(1 - self._truth(left) + self._truth(right), max=1.0)
@@ -418,7 +435,7 @@ class Reichenbach(_FuzzyLogic):
     """
 
     def _conjunction(self, truths):
-        return truths.prod(dim=1)
+        return truths.prod(dim=-1)
 
     def _implication(self, left, right):
         a = self._truth(left)
@@ -450,12 +467,12 @@ class Yager(_FuzzyLogic):
         super().__init__(scale)
         self.p = p
 
-    def loss(self, formula):
+    def check(self):
         check_real("p", self.p, low=1, closed="left")
-        return super().loss(formula)
+        return super().check()
 
     def _conjunction(self, truths):
-        return torch.relu(1 - torch.linalg.vector_norm(1 - truths, ord=self.p, dim=1))
+        return torch.relu(1 - torch.linalg.vector_norm(1 - truths, ord=float(self.p), dim=-1))
 
     def _implication(self, left, right):
         a, b = self._truth(left), self._truth(right)

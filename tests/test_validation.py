@@ -139,7 +139,7 @@ def test_choice_refused(value):
 
 def test_instance_refused():
     assert check_instance("count", 3, int, "3") == 3
-    with pytest.raises(TypeError, match=r"Got count='three', but expected a int, such as 3"):
+    with pytest.raises(TypeError, match=r"Got count='three', but expected an int, such as 3"):
         check_instance("count", "three", int, "3")
 
 

@@ -6,18 +6,27 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
 
-from skrobust._validation import check_bounds, check_choice, check_epsilon, check_within_bounds
+from skrobust._validation import (
+    check_bounds,
+    check_choice,
+    check_epsilon,
+    check_finite_rows,
+    check_within_bounds,
+)
 from skrobust.balls import Ball
+from skrobust.properties._conclusion import Conclusion
 
 __all__ = ["RobustnessProperty"]
 
 BALL_PARAMETERS = ("epsilon", "norm", "bounds")
+_TRIED_CLASSES = (10, 2)  # where the true number is not known yet
 
 
 class RobustnessProperty(BaseEstimator, ABC):
     """Base class: a ball, and a conclusion about the outputs in it.
 
-    Subclasses define `conclusion`. The constructor stores; `check` validates.
+    Subclasses define `conclusion`; that is all that scorers, regimes and verifiers need. The
+    constructor stores; `check` validates.
 
     Parameters
     ----------
@@ -56,20 +65,57 @@ class RobustnessProperty(BaseEstimator, ABC):
 
     @property
     def needed_outputs(self):
-        """What must be known of a classifier: of "labels", "probabilities" and "logits"."""
-        return {self.output}
+        """What must be known of a classifier: of "labels", "probabilities" and "logits".
 
-    def check(self, X=None):
+        It is what the `trial` conclusion reads. Where there is none, both probabilities and
+        logits are asked for; a subclass that needs less defines `needed_outputs`.
+        """
+        conclusion = self.trial()
+        return Conclusion.needed_outputs if conclusion is None else conclusion.needed_outputs
+
+    def trial(self, n_classes=None):
+        """Return the conclusion around one point whose outputs are all 0, and its label 0.
+
+        It tells what kind of rows there are, before there is any point.
+
+        Parameters
+        ----------
+        n_classes : int, default=None
+            If it is not known, 10 and 2 are tried.
+
+        Returns
+        -------
+        Conclusion or None
+            None where `n_classes` is None and the rows fit none of the numbers tried.
+        """
+        if n_classes is None:
+            return next(filter(None, map(self._try_classes, _TRIED_CLASSES)), None)
+        logits = torch.zeros(1, n_classes, dtype=torch.float64)
+        labels = torch.zeros(1, dtype=torch.long)
+        return self.conclusion(logits, self.reference_labels(logits, labels))
+
+    def _try_classes(self, n_classes):
+        try:
+            return self.trial(n_classes)
+        except Exception:  # whatever users' code raises for a number of classes it is not for
+            return None
+
+    def check(self, X=None, n_classes=None):
         """Validate the parameters, and the rows of `X` against `bounds`; return self.
 
         Parameters
         ----------
         X : ndarray of shape (n_samples, n_features), default=None
+            Reference points. Rounding may take them out of `bounds` by up to a millionth of
+            the width of the domain; see `~skrobust.balls.Ball` for what the ball is then.
+        n_classes : int, default=None
+            Number of outputs, if known: then rows of one's own are tried on as many.
 
         Raises
         ------
         ValueError
-            If a parameter is not valid, or if rows of `X` lie outside `bounds`.
+            If a parameter is not valid, if rows of `X` lie outside `bounds` or are not finite,
+            or if the property is about another number of classes.
         """
         n_features = None if X is None else X.shape[1]
         check_epsilon(self.epsilon, n_features)
@@ -77,7 +123,10 @@ class RobustnessProperty(BaseEstimator, ABC):
         check_choice("reference", self.reference, ("label", "prediction"))
         bounds = check_bounds(self.bounds, n_features)
         if X is not None:
+            check_finite_rows(X)
             check_within_bounds(X, bounds)
+        if n_classes is not None:
+            self.trial(n_classes)
         return self
 
     def ball(self, x):
@@ -128,7 +177,7 @@ class RobustnessProperty(BaseEstimator, ABC):
         return conclusion.holds(logits, distance).numpy()
 
     def loss(self, logits, *, reference_logits=None, distance=None, labels=None, logic=None):
-        """Return the loss of each point by a logic (default: DL2); see `margin`."""
+        """Return the loss of each point by a logic (default: DL2), of shape (n,); see `margin`."""
         conclusion, logits, distance = self._at(logits, reference_logits, distance, labels)
         return conclusion.loss(logits, distance, logic).numpy()
 
@@ -139,7 +188,7 @@ class RobustnessProperty(BaseEstimator, ABC):
             reference_logits = logits
         reference_logits = torch.as_tensor(np.asarray(reference_logits, dtype=np.float64))
         if distance is None:
-            distance = np.zeros(len(logits))
+            distance = np.zeros(logits.shape[:-1])
         if labels is not None:
             labels = torch.as_tensor(np.asarray(labels))
         labels = self.reference_labels(reference_logits, labels)
@@ -159,17 +208,18 @@ class RobustnessProperty(BaseEstimator, ABC):
         if type(self) is not type(other):
             return NotImplemented
         mine, theirs = self.get_params(deep=False), other.get_params(deep=False)
-        return mine.keys() == theirs.keys() and all(_same(mine[k], theirs[k]) for k in mine)
+        return mine.keys() == theirs.keys() and all(same_value(mine[k], theirs[k]) for k in mine)
 
     # Mutable, as every scikit-learn object with set_params: no hash.
     __hash__ = None
 
 
-def _same(first, second):
+def same_value(first, second):
+    """Return whether two values of a parameter are equal; arrays and lists are alike."""
     if isinstance(first, RobustnessProperty) or isinstance(second, RobustnessProperty):
         return first == second
     if isinstance(first, tuple | list) and isinstance(second, tuple | list):
-        return len(first) == len(second) and all(map(_same, first, second))
+        return len(first) == len(second) and all(map(same_value, first, second))
     try:
         return bool(np.array_equal(first, second))
     except (TypeError, ValueError):

@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from skrobust._validation import check_real
-from skrobust.properties._base import BALL_PARAMETERS, RobustnessProperty
-from skrobust.properties._conclusion import ConfidenceRow, LinearRows
-from skrobust.properties._rows import LinearRobustness
+from skrobust.properties._base import RobustnessProperty
+from skrobust.properties._conclusion import Conclusion, LinearRows
 
 __all__ = ["ClassificationRobustness", "StrongClassificationRobustness"]
 
@@ -63,7 +63,8 @@ class StrongClassificationRobustness(RobustnessProperty):
     r"""SCR: the reference label keeps at least the probability eta in the ball.
 
     The one row :math:`\log \mathrm{softmax}(z)_y - \log \eta \ge 0` is concave in the logits.
-    Linear rows enclose it: see `sufficient` and `necessary`.
+    Linear rows enclose it: :math:`z_y - z_j \ge \log((K - 1) \eta / (1 - \eta))` for all other
+    classes j imply it, and it implies those with :math:`\log(\eta / (1 - \eta))`.
 
     Parameters
     ----------
@@ -91,33 +92,85 @@ class StrongClassificationRobustness(RobustnessProperty):
 
     needed_outputs = frozenset({"probabilities"})
 
-    def check(self, X=None):
+    def check(self, X=None, n_classes=None):
         check_real("eta", self.eta, low=0, high=1, closed="neither")
-        return super().check(X)
+        return super().check(X, n_classes)
 
     def conclusion(self, reference_logits, labels):
-        return ConfidenceRow(labels, self.eta)
+        return ConfidenceRow(
+            labels, float(self.eta), reference_logits.shape[1], reference_logits.dtype
+        )
 
-    def sufficient(self, n_classes):
-        """Return the linear property z_y - z_j >= log((K - 1) eta / (1 - eta)), implying SCR."""
-        return self._gap(math.log((n_classes - 1) * self.eta / (1 - self.eta)))
+
+@dataclass(frozen=True, eq=False)
+class ConfidenceRow(Conclusion):
+    r"""The one row log softmax(z)_label - log(eta), which is concave in z.
+
+    With the gaps g_j = z_label - z_j it is -log(1 + sum_j exp(-g_j)) - log(eta), of K - 1 gaps.
+    Where all gaps are at least log((K - 1) eta / (1 - eta)), the sum is at most (1 - eta) / eta
+    and the row at least 0. Where the row is at least 0, each exp(-g_j) is at most
+    (1 - eta) / eta.
+
+    Parameters
+    ----------
+    labels : Tensor of shape (n,)
+        Class indices.
+    eta : float
+        Least probability of the label.
+    n_classes : int
+    dtype : torch.dtype
+        Of the linear rows.
+    """
+
+    labels: torch.Tensor
+    eta: float
+    n_classes: int
+    dtype: torch.dtype
+
+    uses_distance = False
+    strict = False
+    needed_outputs = frozenset({"probabilities"})
+
+    def values(self, logits, distance=None):
+        log_probabilities = torch.log_softmax(logits, dim=-1)
+        labels = self.labels.view(-1, *[1] * (logits.ndim - 1)).expand(*logits.shape[:-1], 1)
+        return log_probabilities.gather(-1, labels) - math.log(self.eta)
+
+    def __getitem__(self, index):
+        return ConfidenceRow(self.labels[index], self.eta, self.n_classes, self.dtype)
+
+    def sufficient(self):
+        return self._sufficient
+
+    @cached_property
+    def _sufficient(self):  # asked at each step of branch and bound, for its constants
+        return self._gap_rows((self.n_classes - 1) * self.eta / (1 - self.eta), outwards=1)
 
     def necessary(self):
-        """Return the linear property z_y - z_j >= log(eta / (1 - eta)), which SCR implies."""
-        return self._gap(math.log(self.eta / (1 - self.eta)))
+        return self._gap_rows(self.eta / (1 - self.eta), outwards=-1)
 
-    def _gap(self, gap):
-        ball = {name: getattr(self, name) for name in BALL_PARAMETERS}
-        return LinearRobustness(_GapRows(gap), reference=self.reference, **ball)
+    def _gap_rows(self, odds, outwards):
+        """Return rows z_label - z_j - log(odds), the threshold moved by what rounding can do."""
+        A = difference_rows(
+            self.labels, self.n_classes, self.labels.new_empty(0, dtype=self.dtype)
+        )
+        threshold = math.log(odds)
+        threshold += outwards * 8 * torch.finfo(self.dtype).eps * (1 + abs(threshold))
+        b = torch.full_like(A[:, :, 0], -threshold)
+        return LinearRows(A, torch.zeros_like(b), b, strict=False, uses_distance=False)
 
+    def gaps(self, lower):
+        return lower - self.sufficient().b
 
-@dataclass(frozen=True)
-class _GapRows:
-    """Rows z_label - z_j - gap."""
+    def lower_margin(self, lower):
+        gaps, log_eta = self.gaps(lower), math.log(self.eta)
+        zero = torch.zeros_like(gaps[:, :1])
+        row = -torch.logsumexp(torch.cat([zero, -gaps], dim=1), dim=1) - log_eta
+        # The rounding of the sum, the exponentials and the logarithms: some units in the last
+        # place of numbers no larger than these.
+        unit = 48 * torch.finfo(gaps.dtype).eps
+        return row - unit * (gaps.shape[1] + 10 + row.abs() + abs(log_eta))
 
-    gap: float
-
-    def __call__(self, reference_logits, labels):
-        A = difference_rows(labels, reference_logits.shape[1], reference_logits)
-        b = torch.full(A.shape[:2], -self.gap, dtype=A.dtype, device=A.device)
-        return A, torch.zeros_like(b), b
+    def proved(self, lower):
+        # The bound of the row itself is the better one but for its rounding.
+        return super().proved(lower) | (self.lower_margin(lower) >= 0)

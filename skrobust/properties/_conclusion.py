@@ -1,6 +1,5 @@
 """Conclusions: what a property says about the outputs, as rows around reference points."""
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -15,13 +14,28 @@ __all__ = ["Conclusion", "LinearRows"]
 class Conclusion(ABC):
     """What a property says about the outputs at points near n reference points.
 
+    A conclusion is the conjunction of its own rows. Sampling, attacks and losses read them by
+    `values`. Verifiers need linear rows: those of `sufficient` imply the conclusion, and those of
+    `necessary` are implied by it. `proved` and `lower_margin` say what lower bounds of the
+    sufficient rows, over a ball, tell of the conclusion there.
+
+    A subclass defines `values`, `strict`, `uses_distance` and `__getitem__`. One that also
+    defines `sufficient` can be verified.
+
     Attributes
     ----------
     strict : bool, or bool Tensor of shape (m,)
-        Whether rows must be above 0, rather than at least 0.
+        Whether own rows must be above 0, rather than at least 0.
     uses_distance : bool
         Whether any row depends on the distance of the point from its reference.
+    is_linear : bool
+        Whether the own rows are linear, so that they are their own enclosure.
+    needed_outputs : frozenset of {"labels", "probabilities", "logits"}
+        What the rows read of a classifier.
     """
+
+    is_linear = False
+    needed_outputs = frozenset({"probabilities", "logits"})
 
     @abstractmethod
     def values(self, logits, distance=None):
@@ -33,7 +47,7 @@ class Conclusion(ABC):
             Or (n, r, n_classes) for r points near each reference; then all results of this
             class have a second axis of length r as well.
         distance : Tensor of shape (n,), default=None
-            Needed where `uses_distance`.
+            Needed where `uses_distance`. Of shape (n, r) for r points.
         """
 
     @abstractmethod
@@ -56,22 +70,84 @@ class Conclusion(ABC):
         """Return the loss of each point by `logic` (default: DL2), of shape (n,)."""
         return (DL2() if logic is None else logic).loss(self.formula(logits, distance))
 
-    def linear_rows(self):
-        """Return the rows as `LinearRows`, for methods that need them linear."""
-        raise UnsupportedPropertyError(f"{type(self).__name__} has no linear rows.")
+    # -- the linear enclosure --
+
+    def sufficient(self):
+        """Return `LinearRows` that imply the conclusion.
+
+        Raises
+        ------
+        UnsupportedPropertyError
+            If there are none.
+        """
+        raise UnsupportedPropertyError(
+            f"Got a {type(self).__name__}, which gives no linear rows that imply it, but "
+            "verifiers need such rows. Use an attack, or define its method sufficient()."
+        )
+
+    def necessary(self):
+        """Return `LinearRows` that the conclusion implies; by default there are no such rows."""
+        return self.sufficient().without_rows()
+
+    def proved(self, lower):
+        """Return whether lower bounds of the sufficient rows prove the conclusion, (n,).
+
+        Parameters
+        ----------
+        lower : Tensor of shape (n, m)
+            NaN proves nothing.
+        """
+        return self.sufficient().proved_rows(lower).all(dim=1)
+
+    def lower_margin(self, lower):
+        """Return a lower bound of the smallest own row, from bounds of the sufficient rows.
+
+        By default it is 0 where these prove the conclusion, and minus infinity elsewhere: how far
+        own rows fall short does not follow from rows that only imply them.
+
+        Parameters
+        ----------
+        lower : Tensor of shape (n, m)
+
+        Returns
+        -------
+        Tensor of shape (n,)
+        """
+        lowest = lower.amin(dim=1)
+        # With a gradient, for verifiers that choose the bounds by one.
+        return torch.where(self.proved(lower), 0.0 * lowest, lowest - torch.inf)
+
+    def gaps(self, lower):
+        """Return what a loss over bounds of the sufficient rows follows, of the same shape.
+
+        These are the bounds themselves, without a threshold that the own rows do not have.
+        """
+        return lower
+
+    def parts(self):
+        """Return conclusions that together say the same: one of all linear rows comes first."""
+        return [self]
 
 
 @dataclass(frozen=True, eq=False)
 class LinearRows(Conclusion):
-    """Rows A z + c d + b, where z are the logits or the probabilities.
+    """Rows A z + c d + b, where z are the logits or the probabilities, and d the distance.
 
     Parameters
     ----------
     A : Tensor of shape (n, m, n_classes)
+        Coefficients of m rows around each of n reference points.
     c, b : Tensor of shape (n, m)
+        Coefficient of the distance, and the constant.
     strict : bool, or bool Tensor of shape (m,)
-    output : {"logits", "probabilities"}
-    uses_distance : bool
+        Which rows must be above 0, rather than at least 0.
+    output : {"logits", "probabilities"}, default="logits"
+        Which outputs z are.
+    uses_distance : bool, default=True
+        Whether any c is other than 0.
+    anchored : bool, or bool Tensor of shape (m,), default=False
+        Which rows are 0 at the reference point by their definition, as those of Lipschitz
+        robustness are, whatever rounding makes of them there.
     """
 
     A: torch.Tensor
@@ -80,9 +156,38 @@ class LinearRows(Conclusion):
     strict: bool | torch.Tensor
     output: str = "logits"
     uses_distance: bool = True
+    anchored: bool | torch.Tensor = False
+
+    is_linear = True
+
+    @classmethod
+    def join(cls, parts):
+        """Return the rows of several `LinearRows` about the same points as one.
+
+        Raises
+        ------
+        UnsupportedPropertyError
+            If they are about different outputs.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        outputs = sorted({part.output for part in parts})
+        if len(outputs) > 1:
+            raise UnsupportedPropertyError(
+                "The parts of the conjunction speak about different outputs "
+                f"({' and '.join(outputs)}), so they have no rows in common."
+            )
+        A, c, b = (torch.cat([getattr(part, k) for part in parts], dim=1) for k in "Acb")
+        strict, anchored = (_joined_flags(parts, name) for name in ("strict", "anchored"))
+        uses_distance = any(part.uses_distance for part in parts)
+        return cls(A, c, b, strict, outputs[0], uses_distance, anchored)
+
+    @property
+    def needed_outputs(self):
+        return frozenset({self.output})
 
     def values(self, logits, distance=None):
-        outputs = _outputs(logits, self.output)
+        outputs = outputs_of(logits, self.output)
         if logits.ndim == 3:
             values = outputs @ self.A.transpose(1, 2)
             b, c = self.b.unsqueeze(1), self.c.unsqueeze(1)
@@ -93,81 +198,39 @@ class LinearRows(Conclusion):
 
     def __getitem__(self, index):
         rows = (self.A[index], self.c[index], self.b[index])
-        return LinearRows(*rows, self.strict, self.output, self.uses_distance)
+        return LinearRows(*rows, self.strict, self.output, self.uses_distance, self.anchored)
 
-    def linear_rows(self):
+    def sufficient(self):
         return self
 
+    def necessary(self):
+        return self
 
-@dataclass(frozen=True, eq=False)
-class ConfidenceRow(Conclusion):
-    """The one row log softmax(z)_label - log(eta), which is concave in z."""
+    def lower_margin(self, lower):
+        return lower.amin(dim=1)
 
-    labels: torch.Tensor
-    eta: float
+    def proved_rows(self, lower):
+        """Return which rows lower bounds of shape (n, m) prove; NaN proves nothing."""
+        return torch.where(self.flags("strict"), lower > 0, lower >= 0)
 
-    uses_distance = False
-    strict = False
+    def flags(self, name):
+        """Return `strict` or `anchored` of each row, as a bool tensor of shape (m,)."""
+        return torch.as_tensor(getattr(self, name), device=self.b.device).expand(self.b.shape[1])
 
-    def values(self, logits, distance=None):
-        log_probabilities = torch.log_softmax(logits, dim=-1)
-        labels = self.labels.view(-1, *[1] * (logits.ndim - 1)).expand(*logits.shape[:-1], 1)
-        return log_probabilities.gather(-1, labels) - math.log(self.eta)
-
-    def __getitem__(self, index):
-        return ConfidenceRow(self.labels[index], self.eta)
-
-    def linear_rows(self):
-        raise UnsupportedPropertyError(
-            "The row of StrongClassificationRobustness is concave, not linear. Use its methods "
-            "sufficient() and necessary(), which are linear and enclose it."
-        )
+    def without_rows(self):
+        """Return no rows, about the same points."""
+        A, c, b = self.A[:, :0], self.c[:, :0], self.b[:, :0]
+        return LinearRows(A, c, b, False, self.output, uses_distance=False)
 
 
-@dataclass(frozen=True, eq=False)
-class BothConclusions(Conclusion):
-    """The rows of two conclusions."""
-
-    left: Conclusion
-    right: Conclusion
-    strict: bool | torch.Tensor
-
-    @classmethod
-    def of(cls, left, right, reference_logits):
-        """Join two conclusions about the same reference points."""
-        if left.strict is right.strict:
-            return cls(left, right, left.strict)
-        distance = reference_logits.new_zeros(1)
-        parts = [
-            torch.as_tensor(part.strict, device=reference_logits.device).expand(
-                part[:1].values(reference_logits[:1], distance).shape[1]
-            )
-            for part in (left, right)
-        ]
-        return cls(left, right, torch.cat(parts))
-
-    @property
-    def uses_distance(self):
-        return self.left.uses_distance or self.right.uses_distance
-
-    def values(self, logits, distance=None):
-        parts = [part.values(logits, distance) for part in (self.left, self.right)]
-        return torch.cat(parts, dim=-1)
-
-    def __getitem__(self, index):
-        return BothConclusions(self.left[index], self.right[index], self.strict)
-
-    def linear_rows(self):
-        left, right = self.left.linear_rows(), self.right.linear_rows()
-        if left.output != right.output:
-            raise UnsupportedPropertyError(
-                "The two parts of the conjunction speak about different outputs "
-                f"({left.output} and {right.output}), so they have no rows in common."
-            )
-        pairs = ((left.A, right.A), (left.c, right.c), (left.b, right.b))
-        joined = (torch.cat(pair, dim=1) for pair in pairs)
-        return LinearRows(*joined, self.strict, left.output, self.uses_distance)
+def _joined_flags(parts, name):
+    """Return one flag where all parts agree, else one for each row."""
+    flags = [getattr(part, name) for part in parts]
+    if all(flag is flags[0] for flag in flags):
+        return flags[0]
+    return torch.cat([part.flags(name) for part in parts])
 
 
-def _outputs(logits, output):
+def outputs_of(logits, output):
+    """Return the logits, or the probabilities of which they are the logits."""
     return torch.softmax(logits, dim=-1) if output == "probabilities" else logits

@@ -4,7 +4,7 @@ import torch
 
 from skrobust._validation import check_choice, check_real
 from skrobust.properties._base import RobustnessProperty
-from skrobust.properties._conclusion import LinearRows, _outputs
+from skrobust.properties._conclusion import LinearRows, outputs_of
 
 __all__ = ["LipschitzRobustness", "StandardRobustness"]
 
@@ -25,14 +25,20 @@ class _OutputRobustness(RobustnessProperty):
     def needs_labels(self):
         return False
 
-    def check(self, X=None):
+    @property
+    def needed_outputs(self):
+        return frozenset({self.output})
+
+    def check(self, X=None, n_classes=None):
         check_choice("output", self.output, ("logits", "probabilities"))
-        return super().check(X)
+        return super().check(X, n_classes)
 
     def _rows(self, reference_logits, slope, constant):
-        reference = _outputs(reference_logits, self.output)
+        reference = outputs_of(reference_logits, self.output)
         A, c, b = _two_sided_rows(reference, slope, constant)
-        return LinearRows(A, c, b, False, self.output, uses_distance=slope != 0)
+        # With a slope, both sides of a row are 0 at the reference point.
+        has_slope = slope != 0
+        return LinearRows(A, c, b, False, self.output, has_slope, anchored=has_slope)
 
 
 class StandardRobustness(_OutputRobustness):
@@ -74,12 +80,12 @@ class StandardRobustness(_OutputRobustness):
         self.delta = delta
         self.output = output
 
-    def check(self, X=None):
+    def check(self, X=None, n_classes=None):
         check_real("delta", self.delta, low=0)
-        return super().check(X)
+        return super().check(X, n_classes)
 
     def conclusion(self, reference_logits, labels):
-        return self._rows(reference_logits, slope=0.0, constant=self.delta)
+        return self._rows(reference_logits, slope=0.0, constant=float(self.delta))
 
 
 class LipschitzRobustness(_OutputRobustness):
@@ -122,9 +128,9 @@ class LipschitzRobustness(_OutputRobustness):
         self.lipschitz = lipschitz
         self.output = output
 
-    def check(self, X=None):
+    def check(self, X=None, n_classes=None):
         check_real("lipschitz", self.lipschitz, low=0, closed="neither")
-        return super().check(X)
+        return super().check(X, n_classes)
 
     def conclusion(self, reference_logits, labels):
-        return self._rows(reference_logits, slope=self.lipschitz, constant=0.0)
+        return self._rows(reference_logits, slope=float(self.lipschitz), constant=0.0)

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from skrobust._validation import check_choice, expected
+from skrobust._validation import check_choice, expected, shown
 from skrobust.properties._base import RobustnessProperty
-from skrobust.properties._conclusion import LinearRows, _outputs
+from skrobust.properties._conclusion import LinearRows, outputs_of
 
 __all__ = ["LinearRobustness"]
 
@@ -17,9 +17,9 @@ class LinearRobustness(RobustnessProperty):
     ----------
     rows : tuple (A, b) or (A, c, b) of array-likes, or callable
         Arrays of shapes (m, n_classes), (m,) and (m,), the same for every point; or a
-        callable ``rows(reference_logits, labels)`` that returns tensors A, c, b of shapes
-        (n, m, n_classes), (n, m), (n, m). The reference logits are those of n points, labels
-        their class indices.
+        callable ``rows(reference_outputs, labels)`` that returns tensors (A, b) or (A, c, b) of
+        shapes (n, m, n_classes), (n, m), (n, m). The reference outputs are those (`output`) of
+        n points, labels their class indices.
     epsilon : float or array-like of shape (n_features,), default=0.1
         Radius in units of the input; 0 marks a feature that cannot change.
     norm : {"linf", "l2"}, default="linf"
@@ -63,41 +63,76 @@ class LinearRobustness(RobustnessProperty):
     def needs_labels(self):
         return callable(self.rows) and super().needs_labels
 
-    def check(self, X=None):
+    def check(self, X=None, n_classes=None):
         check_choice("output", self.output, ("logits", "probabilities"))
+        if not isinstance(self.strict, bool | np.bool_):
+            raise ValueError(expected("strict", self.strict, "True or False"))
         if not callable(self.rows):
-            self._constant_rows()
-        return super().check(X)
+            _constant_rows(self.rows)
+        return super().check(X, n_classes)
+
+    @property
+    def needed_outputs(self):
+        return frozenset({self.output})
 
     def conclusion(self, reference_logits, labels):
         n, n_classes = reference_logits.shape
         if callable(self.rows):
-            rows = self.rows(_outputs(reference_logits, self.output), labels)
+            outputs = outputs_of(reference_logits, self.output)
+            rows = _returned_rows(self.rows(outputs, labels), reference_logits)
         else:
-            rows = (torch.as_tensor(row).expand(n, *row.shape) for row in self._constant_rows())
-        A, c, b = (torch.as_tensor(row).to(reference_logits) for row in rows)
+            rows = [
+                torch.as_tensor(row).to(reference_logits).expand(n, *row.shape)
+                for row in _constant_rows(self.rows)
+            ]
+        A, c, b = rows
         m = A.shape[1] if A.ndim == 3 else None
-        if A.shape != (n, m, n_classes) or c.shape != (n, m) or b.shape != (n, m):
+        if m == 0 or A.shape != (n, m, n_classes) or c.shape != (n, m) or b.shape != (n, m):
             shapes = ", ".join(str(tuple(row.shape)) for row in (A, c, b))
             raise ValueError(
                 f"Got rows A, c, b of shapes {shapes}, but expected ({n}, m, {n_classes}), "
-                f"({n}, m), ({n}, m) for {n} points and {n_classes} classes."
+                f"({n}, m), ({n}, m) for {n} points and {n_classes} classes, with m at least 1."
             )
         uses_distance = bool((c != 0).any())
         return LinearRows(A, c, b, bool(self.strict), self.output, uses_distance)
 
-    def _constant_rows(self):
-        expectation = (
-            "a callable, or arrays (A, b) or (A, c, b) of shapes (m, n_classes), (m,), (m,)"
-        )
-        try:
-            rows = [np.asarray(row, dtype=np.float64) for row in self.rows]
-        except (TypeError, ValueError):
-            raise ValueError(expected("rows", self.rows, expectation)) from None
-        if len(rows) == 2:
-            rows.insert(1, np.zeros_like(rows[1]))
-        fits = len(rows) == 3 and rows[0].ndim == 2
-        fits = fits and rows[1].shape == rows[2].shape == rows[0].shape[:1]
-        if not fits or not all(np.isfinite(row).all() for row in rows):
-            raise ValueError(expected("rows", self.rows, expectation + ", all finite"))
-        return rows
+
+def _returned_rows(rows, reference_logits):
+    """Return what a callable gave as tensors A, c, b, or raise."""
+    expectation = "a callable that returns finite tensors (A, b) or (A, c, b)"
+    try:
+        tensors = [torch.as_tensor(row).to(reference_logits) for row in rows]
+    except (TypeError, ValueError, RuntimeError):
+        tensors = []
+    if len(tensors) not in (2, 3):
+        kind = f"{type(rows).__name__} of {len(rows)}" if hasattr(rows, "__len__") else shown(rows)
+        raise ValueError(f"Got rows that return {kind}, but expected {expectation}.")
+    if len(tensors) == 2:
+        tensors.insert(1, torch.zeros_like(tensors[1]))
+    # Where the network itself has diverged, the loss will say so.
+    if torch.isfinite(reference_logits).all() and not all(map(_is_finite, tensors)):
+        raise ValueError(f"Got rows that return NaN or infinity, but expected {expectation}.")
+    return tensors
+
+
+def _is_finite(tensor):
+    return bool(torch.isfinite(tensor).all())
+
+
+def _constant_rows(rows):
+    """Return the parameter `rows` as float64 arrays A, c, b, or raise."""
+    expectation = (
+        "a callable, or arrays (A, b) or (A, c, b) of shapes (m, n_classes), (m,), (m,), with m "
+        "at least 1"
+    )
+    try:
+        arrays = [np.array(row, dtype=np.float64) for row in rows]
+    except (TypeError, ValueError):
+        raise ValueError(expected("rows", rows, expectation)) from None
+    if len(arrays) == 2:
+        arrays.insert(1, np.zeros_like(arrays[1]))
+    fits = len(arrays) == 3 and arrays[0].ndim == 2 and arrays[0].size > 0
+    fits = fits and arrays[1].shape == arrays[2].shape == arrays[0].shape[:1]
+    if not fits or not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(expected("rows", rows, expectation + ", all finite"))
+    return arrays

@@ -8,7 +8,6 @@ from torch.overrides import TorchFunctionMode
 from skrobust._validation import check_choice, check_integer, check_real
 from skrobust.bounds import relu_lines
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.properties import ClassificationRobustness, StrongClassificationRobustness
 from skrobust.training._base import PropertyRegime
 
 __all__ = ["CertifiedTraining"]
@@ -68,13 +67,10 @@ class CertifiedTraining(PropertyRegime):
             raise UnsupportedPropertyError(
                 f"Got norm={trained_for.norm!r}, but CertifiedTraining expects norm='linf'."
             )
-        label = torch.zeros(1, dtype=torch.long)
-        rows = _rows(trained_for, torch.zeros(1, 2), label)
-        if rows.uses_distance or rows.output != "logits":
-            raise UnsupportedPropertyError(
-                f"Got {trained_for!r}, but CertifiedTraining expects rows of the logits that do "
-                "not depend on the distance, such as those of ClassificationRobustness."
-            )
+        # Rows that no trial fits are looked at when the number of classes is known, in `loss`.
+        trial = trained_for.trial()
+        if trial is not None:
+            _rows(trial, trained_for)
 
     def loss(self, step):
         property = self._property(step.property)
@@ -85,22 +81,27 @@ class CertifiedTraining(PropertyRegime):
         with intervals:
             logits = step.module(step.x)
         labels = property.reference_labels(logits.detach(), step.labels)
-        rows = _rows(property, logits, labels)
+        conclusion = property.conclusion(logits, labels)
+        rows = _rows(conclusion, property)
         lower = intervals.lower(logits, rows.A)
         if self.method == "crown-ibp" and ramp < 1:
             by_lines = _lower_by_lines(step.module, step.x, ball, rows.A, intervals)
             lower = ramp * lower + (1 - ramp) * by_lines
-        lower = lower + rows.b
-        worst = torch.logsumexp(functional.pad(-lower, (1, 0)), dim=1).mean()
+        gaps = conclusion.gaps(lower + rows.b)
+        worst = torch.logsumexp(functional.pad(-gaps, (1, 0)), dim=1).mean()
         clean = step.criterion(logits, step.labels)
         return weight * clean + (1 - weight) * worst, logits
 
 
-def _rows(property, logits, labels):
-    """Return linear rows; for strong classification the gaps that its own row is made of."""
-    if isinstance(property, StrongClassificationRobustness):
-        property = ClassificationRobustness()
-    return property.conclusion(logits, labels).linear_rows()
+def _rows(conclusion, property):
+    """Return the linear rows whose bounds are trained, or refuse."""
+    rows = conclusion.sufficient()
+    if rows.uses_distance or rows.output != "logits":
+        raise UnsupportedPropertyError(
+            f"Got {property!r}, but CertifiedTraining expects rows of the logits that do "
+            "not depend on the distance, such as those of ClassificationRobustness."
+        )
+    return rows
 
 
 # ---- intervals with gradients ------------------------------------------------------------

@@ -223,8 +223,21 @@ class _Search:
         return self._try(points)
 
     def _piece(self, query):
-        """Decide all rows over one ball."""
+        """Decide all rows over one ball: the linear ones together, and each concave one."""
         root = relax(self.state.graph, query.ball, n_steps=_ROOT_STEPS, watch=self.watch)
+        status, lower = "proved", torch.inf
+        parts = query.parts()
+        while parts and status not in ("end", "limit"):
+            self.lower = -np.inf
+            found = self._part(parts.pop(0), root)
+            status = found if found != "proved" else status
+            lower = min(lower, self.lower)
+        # A part that was not looked at has no bound.
+        self.lower = -np.inf if parts else lower
+        return status
+
+    def _part(self, query, root):
+        """Decide rows that are linear, or one that is concave, over the ball of the root."""
         with torch.no_grad():
             lower = bound_rows(self.state.graph, query, "crown", watch=self.watch)
             lower = lower.nan_to_num(-torch.inf, torch.inf, -torch.inf)
@@ -233,9 +246,7 @@ class _Search:
             return "proved"
         undecided = sum(int(lines.open.sum()) for lines in root.lines.values())
         by_units = all(isinstance(self.state.graph.nodes[i], Relu) for i in root.lines)
-        linear = query.log_eta is None
-        is_box = _is_box(query.ball)
-        if not (linear and is_box):
+        if not (query.is_linear and _is_box(query.ball)):
             return self._by_branching(query, root, lower, self.watch)
         if not by_units:
             return self._by_programs(query, root, lower)
@@ -316,10 +327,10 @@ class _Search:
             visit=self._visit,
             leaf=lambda domains, k: self._leaf(query, root, problem, domains[k : k + 1]),
         )
-        if status == "stuck" and query.log_eta is None and query.ball.norm == "linf":
+        if status == "stuck" and query.is_linear and query.ball.norm == "linf":
             # All units are decided there: what is left is a matter of tolerances, or of time.
             status = "spurious" if watch.left else "limit"
-        if query.log_eta is None:
+        if query.is_linear:
             lower[0, open_rows] = torch.maximum(lower[0, open_rows], bounds.clamp(max=0))
             self.lower = lower.amin().item()
         else:
@@ -329,7 +340,7 @@ class _Search:
     def _problem(self, query, root, lower):
         rows, shift = query.rows, query.rows.b - reference_error(self.state.graph, query)
         nearest = query.nearest if query.uses_distance else None
-        if query.log_eta is not None:
+        if not query.is_linear:
             # All gaps together, since the row is a function of all.
             def joint(lower, problem):
                 return query.margin(lower)
@@ -363,7 +374,7 @@ class _Search:
                 program.restrict(j, units, signs.flatten().numpy()[units])
         which = domain.problem.item()
         rows, shifts = problem.rows[which].numpy(), problem.shift[which].tolist()
-        if query.log_eta is not None:
+        if not query.is_linear:
             return self._concave_leaf(query, program, rows, shifts)
         slope = 0.0 if problem.slope is None else problem.slope[which, 0].item()
         found = program.minimise(rows[0], slope, shifts[0], time_limit=self.watch.left)

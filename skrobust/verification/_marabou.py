@@ -234,7 +234,7 @@ class _Search:
         chosen = (~query.proved(lower)[0]).nonzero().squeeze(1)
         chosen = chosen[lower[0, chosen].argsort()]
         status = self._ask_rows(program, query.rows, chosen, shift, lower, MARGIN)
-        if status in ("proved", "found", "limit") or query.log_eta is None:
+        if status in ("proved", "found", "limit") or query.is_linear:
             return status
         # The row of strong classification lies between these and those that it implies.
         status = "open" if status == "spurious" else status

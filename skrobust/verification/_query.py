@@ -18,12 +18,7 @@ import torch
 from skrobust.attacks import Target
 from skrobust.balls import Ball
 from skrobust.exceptions import UnsupportedPropertyError
-from skrobust.properties import (
-    Conjunction,
-    LinearRows,
-    LipschitzRobustness,
-    StrongClassificationRobustness,
-)
+from skrobust.properties import Conclusion
 
 __all__ = ["Query", "check_rows_of_logits", "make_query"]
 
@@ -39,44 +34,39 @@ class Query:
     ball : Ball
         In float64, rounded outwards: it holds every point that `target.ball` holds. For L2 it
         is the box cut with the ball (or ellipsoid); norm((x - center) / epsilon) <= 1.
-    rows : LinearRows
-        In float64, about the logits. Where all of them hold, the property holds.
-    necessary : LinearRows
-        Where one of them fails, the property fails. The same object as `rows` but for strong
-        classification, whose concave row lies between the two.
-    log_eta : float or None
-        For strong classification: the concave row is -log(1 + sum_j exp(-g_j)) - log_eta, where
-        the g_j = z_label - z_j are the values of `rows` without their constant b.
+    conclusion : Conclusion
+        In float64, about the logits.
     nearest : Tensor of shape (n,)
         Only points at this distance or more are asked for; see `beyond`.
-    anchored : bool Tensor of shape (m,)
-        Which rows are 0 at the reference point by their definition, whatever rounding makes of
-        it there: those of Lipschitz robustness.
     """
 
     target: Target
     ball: Ball
-    rows: LinearRows
-    necessary: LinearRows
-    log_eta: float | None
+    conclusion: Conclusion
     nearest: torch.Tensor
-    anchored: torch.Tensor
 
     def __len__(self):
         return len(self.ball.center)
 
     def __getitem__(self, index):
-        rows = self.rows[index]
-        same = self.necessary is self.rows
         return Query(
-            self.target[index],
-            self.ball[index],
-            rows,
-            rows if same else self.necessary[index],
-            self.log_eta,
-            self.nearest[index],
-            self.anchored,
+            self.target[index], self.ball[index], self.conclusion[index], self.nearest[index]
         )
+
+    @cached_property
+    def rows(self):
+        """`LinearRows`: where all of them hold, the property holds."""
+        return self.conclusion.sufficient()
+
+    @cached_property
+    def necessary(self):
+        """`LinearRows`: where one of them fails, the property fails."""
+        return self.conclusion.necessary()
+
+    @property
+    def is_linear(self):
+        """Whether the property has no other rows than `rows`, such as a concave one."""
+        return self.conclusion.is_linear
 
     @property
     def uses_distance(self):
@@ -86,13 +76,24 @@ class Query:
         d >= `nearest`: a larger d only raises the row. No solver with a tolerance can prove
         such a row while `nearest` is 0, since it is 0 at the reference point itself.
         """
-        return self.rows.uses_distance
+        return self.conclusion.uses_distance
 
     @cached_property
     def strict(self):
-        """Which rows must be above 0, rather than at least 0: bool Tensor of shape (m,)."""
-        strict = torch.as_tensor(self.rows.strict, device=self.rows.b.device)
-        return strict.expand(self.rows.b.shape[1])
+        """Which of `rows` must be above 0, rather than at least 0: bool Tensor of shape (m,)."""
+        return self.rows.flags("strict")
+
+    @cached_property
+    def anchored(self):
+        """Which of `rows` are 0 at the reference point by definition: bool Tensor, (m,)."""
+        return self.rows.flags("anchored")
+
+    def parts(self):
+        """Return queries that together ask the same: of all linear rows, and of each other one.
+
+        All have the whole property as their target: what breaks one part of it breaks it.
+        """
+        return [replace(self, conclusion=part) for part in self.conclusion.parts()]
 
     def beyond(self, radius):
         """Return the query without the points nearer than `radius`, a tensor of shape (n,).
@@ -117,26 +118,18 @@ class Query:
 
         NaN proves nothing.
         """
-        return torch.where(self.strict, lower > 0, lower >= 0)
+        return self.rows.proved_rows(lower)
 
     def holds(self, lower):
         """Return whether lower bounds of `rows`, of shape (n, m), prove the property, (n,)."""
-        return self.proved(lower).all(dim=1) | (self.margin(lower) >= 0) & ~self.strict.any()
+        return self.conclusion.proved(lower)
 
     def margin(self, lower):
         """Return the lower bound of the property's smallest own row, of shape (n,).
 
         Its own row is the concave one for strong classification.
         """
-        if self.log_eta is None:
-            return lower.amin(dim=1)
-        gaps = lower - self.rows.b  # back to z_label - z_j
-        zero = torch.zeros_like(gaps[:, :1])
-        row = -torch.logsumexp(torch.cat([zero, -gaps], dim=1), dim=1) - self.log_eta
-        # The rounding of the sum, the exponentials and the logarithms: some units in the last
-        # place of numbers no larger than these.
-        slack = 1e-14 * (gaps.shape[1] + 10 + row.abs() + abs(self.log_eta))
-        return row - slack
+        return self.conclusion.lower_margin(lower)
 
     def values(self, logits, points):
         """Return `rows` at points, of shapes (n, n_classes), (n, n_features), as (n, m)."""
@@ -172,40 +165,20 @@ def make_query(encoding, x, labels=None):
     differs = own.argmax(dim=1) != reference.argmax(dim=1)
     reference = torch.where(differs[:, None], own, reference)
     labels = property.reference_labels(reference, labels)
-    log_eta = None
-    if isinstance(property, StrongClassificationRobustness):
-        n_classes = reference.shape[1]
-        log_eta = float(torch.tensor(property.eta, dtype=torch.float64).log())
-        rows = _logit_rows(property.sufficient(n_classes), reference, labels)
-        necessary = _logit_rows(property.necessary(), reference, labels)
-    else:
-        rows = necessary = _logit_rows(property, reference, labels)
+    conclusion = _about_logits(property.conclusion(reference, labels))
     nearest = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    anchored = torch.tensor(_anchored(property, reference, labels), device=x.device)
-    ball = property.outer_ball(x)
-    return Query(target, ball, rows, necessary, log_eta, nearest, anchored)
+    return Query(target, property.outer_ball(x), conclusion, nearest)
 
 
-def _anchored(property, reference, labels):
-    """Return, for each row, whether it is one of Lipschitz robustness, as a list."""
-    if isinstance(property, Conjunction):
-        parts = (property.left, property.right)
-        return [flag for part in parts for flag in _anchored(part, reference, labels)]
-    if isinstance(property, StrongClassificationRobustness):
-        return [False] * (reference.shape[1] - 1)
-    labels = property.reference_labels(reference[:1], None if labels is None else labels[:1])
-    rows = property.conclusion(reference[:1], labels).linear_rows()
-    return [isinstance(property, LipschitzRobustness)] * rows.b.shape[1]
-
-
-def _logit_rows(property, reference, labels):
-    rows = property.conclusion(reference, labels).linear_rows()
-    if rows.output != "logits":
+def _about_logits(conclusion):
+    """Return the conclusion, or refuse one without rows that are linear in the logits."""
+    output = conclusion.sufficient().output
+    if output != "logits":
         raise UnsupportedPropertyError(
-            f"Got a property of the {rows.output}, but verifiers need rows that are linear in "
+            f"Got a property of the {output}, but verifiers need rows that are linear in "
             "the logits. Use output='logits', or an attack."
         )
-    return rows
+    return conclusion
 
 
 def check_rows_of_logits(property, n_classes):
@@ -215,7 +188,4 @@ def check_rows_of_logits(property, n_classes):
     ------
     UnsupportedPropertyError
     """
-    if not isinstance(property, StrongClassificationRobustness):
-        logits = torch.zeros(1, n_classes, dtype=torch.float64)
-        labels = torch.zeros(1, dtype=torch.long)
-        _logit_rows(property, logits, property.reference_labels(logits, labels))
+    _about_logits(property.trial(n_classes))

@@ -9,7 +9,7 @@ from skrobust._validation import check_instance
 from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.graphs import OnnxWriter, read_graph
 from skrobust.networks import import_onnx
-from skrobust.properties import RobustnessProperty, StrongClassificationRobustness
+from skrobust.properties import RobustnessProperty
 from skrobust.verification._base import Encoding
 from skrobust.verification._query import make_query
 
@@ -97,7 +97,7 @@ def _vnnlib(query, property):
     A, b = query.rows.A[0].cpu().numpy(), query.rows.b[0].cpu().numpy()
     lower, upper = (v[0].cpu().numpy() for v in (query.ball.lower, query.ball.upper))
     lines = [f"; {' '.join(repr(property).split())}", "; Satisfiable where the property fails."]
-    if isinstance(property, StrongClassificationRobustness):
+    if not query.is_linear:
         lines.append("; These linear rows imply the property; they may fail where it holds.")
     if not query.strict.all():
         lines.append("; Rows may be zero in the property; here they are not: <= stands for <.")

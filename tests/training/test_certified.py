@@ -190,7 +190,7 @@ def by_lines(module, x, property=None):
     intervals = _Intervals(x, ball.lower, ball.upper)
     with intervals:
         logits = module(x)
-    rows = property.conclusion(logits, logits.argmax(dim=1)).linear_rows()
+    rows = property.conclusion(logits, logits.argmax(dim=1)).sufficient()
     lower = _lower_by_lines(module, x, ball, rows.A, intervals)
     graph = read_graph(module, x.shape[1])
     known = crown(relax(graph, property.outer_ball(x), refine=False), rows.A)
@@ -235,7 +235,7 @@ def test_the_share_of_lines_falls_while_the_radius_grows():
         intervals = _Intervals(x, ball.lower, ball.upper)
         with intervals:
             logits = module(x)
-        A = CR(radius).conclusion(logits, labels).linear_rows().A
+        A = CR(radius).conclusion(logits, labels).sufficient().A
         lower = (1 - share) * intervals.lower(logits, A)
         lower = lower + share * _lower_by_lines(module, x, ball, A, intervals)
         worst = torch.log1p(torch.exp(-lower).sum(dim=1)).mean()

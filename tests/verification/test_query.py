@@ -64,7 +64,7 @@ def test_conjunctions_know_which_rows_are_strict_and_anchored():
 
 def test_strong_classification_is_enclosed():
     asked = query(StrongClassificationRobustness(0.1, 0.6))
-    assert asked.log_eta == pytest.approx(math.log(0.6))
+    assert not asked.is_linear
     assert asked.rows.b[0, 0].item() == pytest.approx(-math.log(2 * 0.6 / 0.4))
     assert asked.necessary.b[0, 0].item() == pytest.approx(-math.log(0.6 / 0.4))
     # Gaps g: the row is -log(1 + sum exp(-g)) - log 0.6.
