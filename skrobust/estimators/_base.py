@@ -33,8 +33,6 @@ class LogitsClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[logits.argmax(axis=1)]
 
 
-def n_features_of(module):
-    """Return how many features a module takes, where its first layer tells."""
-    while isinstance(module, torch.nn.Sequential) and len(module):
-        module = module[0]
-    return module.in_features if isinstance(module, torch.nn.Linear) else None
+def plain_array(values):
+    """Return a tensor, also one with a gradient or on another device, as an array."""
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values

@@ -4,11 +4,21 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_array
 
-from skrobust._validation import check_bounds, check_instance, check_within_bounds
-from skrobust.estimators._base import LogitsClassifier, n_features_of
-from skrobust.networks import Network, as_network, load_onnx
+from skrobust._validation import (
+    check_bounds,
+    check_instance,
+    check_integer,
+    check_within_bounds,
+    expected,
+)
+from skrobust.estimators._base import LogitsClassifier, plain_array
+from skrobust.estimators._modules import n_features_of, outputs_of, uncompiled
+from skrobust.exceptions import UnsupportedModelError
+from skrobust.networks import Network, as_network, dtype_and_device, load_onnx
 
 __all__ = ["TorchClassifier"]
+
+_MOST_CLASSES = 2**20  # a mistake in the number is found before memory runs out
 
 
 class TorchClassifier(LogitsClassifier):
@@ -17,7 +27,8 @@ class TorchClassifier(LogitsClassifier):
     Parameters
     ----------
     module : torch.nn.Module
-        From inputs to logits. It is put in evaluation mode.
+        From inputs to logits, in float32 or float64. It is put in evaluation mode. Of a module
+        that was compiled, the original is used.
     classes : array-like of shape (n_classes,) or int
         Label of each output; a number n means 0, ..., n - 1.
     bounds : pair of floats or of array-likes, or None, default=None
@@ -78,9 +89,16 @@ class TorchClassifier(LogitsClassifier):
     @property
     def classes_(self):
         """Labels, of shape (n_classes,)."""
-        if isinstance(self.classes, int | np.integer):
-            return np.arange(self.classes)
-        return np.asarray(self.classes)
+        if np.ndim(self.classes) == 0:
+            n_classes = check_integer("classes", self.classes, low=1)
+            if n_classes > _MOST_CLASSES:
+                expectation = f"the number of outputs of the module, at most {_MOST_CLASSES}"
+                raise ValueError(expected("classes", self.classes, expectation))
+            return np.arange(n_classes)
+        classes = np.asarray(self.classes)
+        if classes.ndim != 1 or len(np.unique(classes)) < len(classes):
+            raise ValueError(expected("classes", self.classes, "a number, or distinct labels"))
+        return classes
 
     def fit(self, X, y):
         """Do nothing: the module is given. Returns self."""
@@ -88,20 +106,41 @@ class TorchClassifier(LogitsClassifier):
 
     def _network(self, input_shape=None):
         check_instance("module", self.module, torch.nn.Module, "torch.nn.Linear(784, 10)")
+        module = uncompiled(self.module)
+        dtype, _ = dtype_and_device(module)
+        if dtype not in (torch.float32, torch.float64):
+            raise UnsupportedModelError(
+                f"Got a module in {dtype}, but expected torch.float32 or torch.float64, which "
+                "NumPy knows. Use module.float()."
+            )
         shape = self.input_shape if self.input_shape is not None else input_shape
         if shape is None or len(shape) == 1:
-            return Network(self.module, self.classes_, n_features_of(self.module))
-        shaped = torch.nn.Sequential(torch.nn.Unflatten(1, tuple(shape)), self.module)
+            return Network(module, self.classes_, n_features_of(module))
+        shaped = torch.nn.Sequential(torch.nn.Unflatten(1, tuple(shape)), module)
         return Network(shaped, self.classes_, int(np.prod(shape)))
 
     def _logits(self, X):
-        X = check_array(X, dtype=[np.float64, np.float32], allow_nd=True)
+        X = check_array(plain_array(X), dtype=[np.float64, np.float32], allow_nd=True)
         network = self._network(X.shape[1:])
         check_within_bounds(X.reshape(len(X), -1), check_bounds(self.bounds))
-        rows = network.rows(X)
-        with torch.no_grad():
-            logits = torch.cat([network(part) for part in rows.split(1024)])
-        return network.check_logits(logits, len(X)).cpu().numpy()
+        rows = network.rows(np.ascontiguousarray(X))
+        n_infinite = int((~torch.isfinite(rows)).any(dim=1).sum())
+        if n_infinite:
+            raise ValueError(
+                f"Got X with values in {n_infinite} rows that are infinite in {network.dtype}, "
+                "the type of the module, but expected smaller values."
+            )
+        n_classes = len(network.classes)
+        parts = [
+            outputs_of(network.module, part, n_classes, X.shape[1:]) for part in rows.split(1024)
+        ]
+        logits = torch.cat(parts)
+        n_bad = int(logits.isnan().any(dim=1).sum())
+        if n_bad:
+            raise ValueError(
+                f"Got a module whose outputs are NaN in {n_bad} rows of X, but expected logits."
+            )
+        return logits.cpu().numpy()
 
 
 @as_network.register(TorchClassifier)

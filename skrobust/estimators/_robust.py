@@ -1,27 +1,27 @@
 """A classifier that is trained under a robustness property."""
 
-import copy
-
 import numpy as np
 import torch
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skrobust._validation import check_device, check_instance, check_integer, check_real, expected
-from skrobust.estimators._base import LogitsClassifier
-from skrobust.estimators._skorch import (
-    EpochBridge,
-    RegimeNet,
-    SeededTorch,
-    iterate_batches,
-    perceptron,
+from skrobust._validation import expected
+from skrobust.estimators._base import LogitsClassifier, plain_array
+from skrobust.estimators._modules import check_float32, copied, made, outputs_of, perceptron
+from skrobust.estimators._parameters import (
+    check_data,
+    check_parameters,
+    hidden_sizes,
+    row_shape,
+    weight_tensor,
 )
+from skrobust.estimators._random import Generators, OwnDraws
+from skrobust.estimators._skorch import EpochBridge, RegimeNet
+from skrobust.estimators._weights import checked_sample_weight, joint_weight
 from skrobust.exceptions import DivergedTrainingError
 from skrobust.networks import Network, as_network
-from skrobust.properties import RobustnessProperty
-from skrobust.training import StandardTraining, TrainingRegime
+from skrobust.training import StandardTraining, TrainingFit
 
 __all__ = ["RobustClassifier"]
 
@@ -37,8 +37,9 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
     Parameters
     ----------
     module : None, torch.nn.Module, or callable that returns one, default=None
-        Network from inputs to logits. None builds a ReLU perceptron from the data's shape. A
-        module's own weights are the starting point of `fit`, which works on a copy of it.
+        Network from inputs to logits, in float32. None builds a ReLU perceptron from the data's
+        shape. A module's own weights are the starting point of `fit`, which works on a copy of
+        it; of one that was compiled, on a copy of the original.
     hidden_layer_sizes : int or sequence of int, default=(100,)
         Hidden units of the perceptron, for ``module=None``.
     property : RobustnessProperty or None, default=None
@@ -56,12 +57,16 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
     lr : float, default=0.005
         Learning rate.
     optimizer : type, default=torch.optim.Adam
-        Optimiser class.
+        Optimizer class.
     criterion : type, default=torch.nn.CrossEntropyLoss
         Loss of the task, a class whose instances take logits and class indices.
-    module_params, optimizer_params : dict or None, default=None
-        Arguments for `module` (where it is a callable) and `optimizer`. In `set_params`, and
-        so in a search, write ``module__width=64`` or ``optimizer__weight_decay=1e-4``.
+    class_weight : None, "balanced" or dict, default=None
+        Weight of each label, as in scikit-learn; "balanced" is the inverse of its frequency.
+        It multiplies the sample weights.
+    module_params, optimizer_params, criterion_params : dict or None, default=None
+        Arguments for `module` (where it is a callable), `optimizer` and `criterion`. In
+        `set_params`, and so in a search, write ``module__width=64``,
+        ``optimizer__weight_decay=1e-4`` or ``criterion__label_smoothing=0.1``.
     callbacks : list or None, default=None
         Further skorch callbacks.
     train_split : callable or None, default=None
@@ -69,7 +74,7 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
     device : str, default="cpu"
         Torch device.
     random_state : int, RandomState instance or None, default=None
-        Makes `fit` repeatable. The global state of torch is left as it was.
+        Makes `fit` repeatable, in threads as well; see Notes.
     verbose : int, default=0
         Whether skorch prints each epoch.
 
@@ -83,6 +88,21 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         The trained net; its module takes rows and returns logits.
     history_ : skorch.history.History
         What each epoch and batch recorded.
+
+    Notes
+    -----
+    All random numbers of a fit come from generators of its own, which follow from
+    `random_state`: initial weights, the order of the batches, what attacks and regimes draw,
+    and dropout. So fits in threads are those that one gets one after the other, and torch's
+    global generator is left alone. Out of reach are modules that draw from Python's or NumPy's
+    global state, that seed torch themselves, or that begin to draw in the middle of an epoch.
+    Operations of torch that take no generator at all (attention fused with dropout on a GPU)
+    are run with the global one seeded for the moment: one at a time, but nothing else should
+    draw from it at that moment.
+
+    Weights of samples and classes are scaled to a mean of 1 over the data, and multiply the
+    loss of each sample in a batch. So the gradient of a step is, on average, that of the
+    weighted mean over the data. A sample of weight 0 is left out.
 
     Examples
     --------
@@ -115,8 +135,10 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         lr=0.005,
         optimizer=torch.optim.Adam,
         criterion=torch.nn.CrossEntropyLoss,
+        class_weight=None,
         module_params=None,
         optimizer_params=None,
+        criterion_params=None,
         callbacks=None,
         train_split=None,
         device="cpu",
@@ -134,8 +156,10 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         self.lr = lr
         self.optimizer = optimizer
         self.criterion = criterion
+        self.class_weight = class_weight
         self.module_params = module_params
         self.optimizer_params = optimizer_params
+        self.criterion_params = criterion_params
         self.callbacks = callbacks
         self.train_split = train_split
         self.device = device
@@ -143,8 +167,8 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         self.verbose = verbose
 
     def set_params(self, **params):
-        """Set parameters, also ``module__...`` and ``optimizer__...``; return self."""
-        for part in ("module", "optimizer"):
+        """Set parameters, also ``module__...``, ``optimizer__...``, ``criterion__...``."""
+        for part in ("module", "optimizer", "criterion"):
             start = f"{part}__"
             given = {name: params.pop(name) for name in list(params) if name.startswith(start)}
             if given:
@@ -154,7 +178,7 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         return super().set_params(**params)
 
     @with_callbacks
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         """Train from the start.
 
         An interrupt by the keyboard ends training, as in skorch: what was learned is kept.
@@ -163,6 +187,8 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the loss of each sample, of at least 0; all equal if None.
 
         Returns
         -------
@@ -172,19 +198,25 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         ------
         ValueError
             If a parameter, the property or the data is not valid; the message names it.
+        UnsupportedModelError
+            If the module is of a kind that cannot be trained.
         DivergedTrainingError
             If the loss becomes NaN or infinite.
         """
-        X, y = self._validated(X, y, reset=True)
-        self._start(X, np.unique(y))
-        return self._train(X, y, self.max_epochs)
+        X, y, sample_weight = self._validated(X, y, sample_weight, reset=True)
+        classes = np.unique(y)
+        self._check_regime(X, classes)
+        self._start(X, classes)
+        return self._train(X, y, sample_weight, int(self.max_epochs))
 
     @with_callbacks
-    def partial_fit(self, X, y, classes=None):
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one pass over the data, from where the last call stopped.
 
-        `training` and `property` may have been changed since, as for fine-tuning; parameters
-        of the net and its optimiser take effect in the first call.
+        `training`, `property` and `class_weight` may have been changed since, as for
+        fine-tuning; parameters of the net and its optimizer take effect in the first call. A
+        regime with a state starts and finishes in each call, and is shown the state that the
+        last call ended with.
 
         Parameters
         ----------
@@ -192,27 +224,34 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         y : array-like of shape (n_samples,)
         classes : array-like of shape (n_classes,), default=None
             All classes, in the first call; those of `y` if None.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the loss of each sample, of at least 0; all equal if None.
 
         Returns
         -------
         self
         """
+        if isinstance(self.class_weight, str):
+            expectation = "None or a dict: the frequencies of one call are not those of all"
+            raise ValueError(expected("class_weight", self.class_weight, expectation))
         first = not hasattr(self, "net_")
-        X, y = self._validated(X, y, reset=first)
+        X, y, sample_weight = self._validated(X, y, sample_weight, reset=first)
         if first:
             classes = np.unique(y if classes is None else classes)
             unseen = np.setdiff1d(y, classes)
             if len(unseen):
                 expectation = f"all labels in y, also {unseen.tolist()}"
                 raise ValueError(expected("classes", classes.tolist(), expectation))
+            self._check_regime(X, classes)
             self._start(X, classes)
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             known = f"{self.classes_.tolist()}, as in the first call"
             raise ValueError(expected("classes", classes, known))
         else:
-            # What trains may change between calls; the net and its optimiser stay.
+            self._check_regime(X, self.classes_)
+            # What trains may change between calls; the net and its optimizer stay.
             self.net_.regime, self.net_.property = self._regime(), self.property
-        return self._train(X, y, 1)
+        return self._train(X, y, sample_weight, 1)
 
     @property
     def history_(self):
@@ -231,82 +270,81 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         self.net_.load_params(**files)
         return self
 
-    def _validated(self, X, y, reset):
+    def _validated(self, X, y, sample_weight, reset):
+        X, y = plain_array(X), plain_array(y)
         X, y = validate_data(self, X, y, dtype=np.float32, reset=reset)
-        check_classification_targets(y)
-        check_integer("max_epochs", self.max_epochs, low=1)
-        check_integer("batch_size", self.batch_size, low=1)
-        check_real("lr", self.lr, low=0, closed="neither")
-        check_device(self.device)
-        if self.clamp is not None and not _is_range(self.clamp):
-            expectation = "None, or a pair (low, high) of finite floats with low < high"
-            raise ValueError(expected("clamp", self.clamp, expectation))
-        self._check_callables()
-        if self.property is not None:
-            example = "ClassificationRobustness(epsilon=0.1)"
-            check_instance("property", self.property, RobustnessProperty, example).check(X)
-        check_instance("training", self._regime(), TrainingRegime, "AdversarialTraining()")
-        self._regime().check(self.property, X)
-        return X, y
+        check_parameters(self)
+        sample_weight = checked_sample_weight(sample_weight, X)
+        if sample_weight is not None:
+            # Left out altogether: equal to a fit without them, whatever the batches are.
+            kept = sample_weight > 0
+            X, y, sample_weight = X[kept], y[kept], sample_weight[kept]
+        check_data(X, y, self.property, self._regime())
+        return X, y, sample_weight
 
-    def _check_callables(self):
-        takes_none = self.module is None or isinstance(self.module, torch.nn.Module)
-        if self.module_params and takes_none:
-            expectation = "None, unless module is a callable that takes them"
-            raise ValueError(expected("module_params", self.module_params, expectation))
-        if self.input_shape is not None and self.module is None:
-            expectation = "None, since the perceptron of module=None takes rows"
-            raise ValueError(expected("input_shape", self.input_shape, expectation))
-        for name in ("module", "optimizer", "criterion", "train_split"):
-            value = getattr(self, name)
-            optional = name in ("module", "train_split")
-            if not (callable(value) or (optional and value is None)):
-                expectation = "None or a callable" if optional else "a class"
-                raise TypeError(expected(name, value, expectation))
+    def _check_regime(self, X, classes):
+        if len(classes) < 2:
+            raise ValueError(
+                f"Got y with the one class {classes.tolist()}, but expected at least two classes."
+            )
+        self._regime().check(self.property, X, len(classes))
 
     def _regime(self):
         return StandardTraining() if self.training is None else self.training
 
     def _start(self, X, classes):
         """Build the net, with weights drawn by `random_state`."""
-        if len(classes) < 2:
-            raise ValueError(
-                f"Got y with the one class {classes.tolist()}, but expected at least two classes."
-            )
         self.classes_ = classes
         self._rng = check_random_state(self.random_state)
-        optimizer = {f"optimizer__{k}": v for k, v in (self.optimizer_params or {}).items()}
-        with self._seeded():
-            module = self._module(X.shape[1], len(classes))
-            self._check_outputs(module, X, len(classes))
+        with OwnDraws(Generators(self._seed())):
+            module = self._module(X.shape[1], len(classes)).to(self.device)
+            check_float32(module)
+            rows = torch.tensor(X[:2], device=self.device)
+            outputs_of(module, rows, len(classes), self.input_shape)
             self.net_ = RegimeNet(
                 module,
                 regime=self._regime(),
                 property=self.property,
                 criterion=self.criterion,
                 optimizer=self.optimizer,
-                lr=self.lr,
-                batch_size=self.batch_size,
-                iterator_train=iterate_batches,
-                iterator_train__shuffle=True,
-                iterator_valid=iterate_batches,
+                lr=float(self.lr),
+                batch_size=int(self.batch_size),
                 train_split=self.train_split,
                 callbacks=self.callbacks,
                 classes=np.arange(len(classes)),
                 device=self.device,
                 verbose=self.verbose,
-                **optimizer,
+                **self._arguments("optimizer"),
+                **self._arguments("criterion"),
             ).initialize()
 
-    def _train(self, X, y, epochs):
-        labels = self._network().encode(y).cpu().numpy()
+    def _arguments(self, part):
+        """Return the arguments of the optimizer or the criterion, in skorch's words."""
+        given = getattr(self, f"{part}_params") or {}
+        return {f"{part}__{name}": weight_tensor(name, value) for name, value in given.items()}
+
+    def _train(self, X, y, sample_weight, n_epochs):
+        labels = self._network().encode(y).cpu()
+        weight = joint_weight(y, sample_weight, self.class_weight, self.classes_)
+        fit = TrainingFit(
+            self.net_.module_,
+            torch.from_numpy(np.require(X, requirements=["C", "W"])),
+            labels,
+            self.classes_,
+            self.property,
+            None if weight is None else torch.as_tensor(weight, dtype=torch.float32),
+            self.net_.optimizer_,
+            int(self.max_epochs),
+            n_epochs,
+            len(self.net_.history),
+            self.net_.batch_size,
+        )
         task = {"estimator": self, "X": X, "y": y}
-        context = self._init_callback_context(max_subtasks=epochs)
+        context = self._init_callback_context(max_subtasks=n_epochs)
         context.call_on_fit_task_begin(**task)
         self.net_.callbacks_.append(("scikit-learn", EpochBridge(self, context, X, y)))
         try:
-            with self._seeded():
-                self.net_.partial_fit(X, labels, epochs=epochs)
+            self.net_.train(fit, self._seed())
         finally:
             self.net_.callbacks_.pop()  # it holds the data
         self._check_finite(X)
@@ -325,73 +363,30 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
                 f"batch {batch}. Try a smaller lr, or scaled inputs."
             )
 
-    def _seeded(self):
-        return SeededTorch(self._rng.randint(2**31 - 1), self.device)
+    def _seed(self):
+        return self._rng.randint(2**31 - 1)
 
     def _module(self, n_features, n_classes):
         if self.module is None:
-            module = perceptron(n_features, self._hidden_layer_sizes(), n_classes)
+            module = perceptron(n_features, hidden_sizes(self.hidden_layer_sizes), n_classes)
         elif isinstance(self.module, torch.nn.Module):
-            module = copy.deepcopy(self.module)
+            module = copied(self.module)
         else:
-            module = self.module(**(self.module_params or {}))
+            module = made(self.module, self.module_params or {})
         layers = [module]
         if self.input_shape is not None:
-            layers.insert(0, torch.nn.Unflatten(1, self._input_shape(n_features)))
+            layers.insert(0, torch.nn.Unflatten(1, row_shape(self.input_shape, n_features)))
         if self.clamp is not None:
-            layers.append(torch.nn.Hardtanh(*self.clamp))
+            layers.append(torch.nn.Hardtanh(*map(float, self.clamp)))
         return torch.nn.Sequential(*layers)
-
-    def _hidden_layer_sizes(self):
-        sizes = self.hidden_layer_sizes
-        for size in np.atleast_1d(sizes):
-            if not (isinstance(size, np.integer) and size > 0):
-                expectation = "a positive integer or a sequence of positive integers"
-                raise ValueError(expected("hidden_layer_sizes", sizes, expectation))
-        return [int(size) for size in np.atleast_1d(sizes)]
-
-    def _input_shape(self, n_features):
-        shape = tuple(np.atleast_1d(self.input_shape).tolist())
-        if np.prod(shape) != n_features:
-            expectation = f"a shape of {n_features} entries, the number of features of X"
-            raise ValueError(expected("input_shape", self.input_shape, expectation))
-        return shape
-
-    def _check_outputs(self, module, X, n_classes):
-        """Refuse a module that does not return one logit for each class, before training."""
-        module.eval()
-        try:
-            with torch.no_grad():
-                rows = torch.tensor(X[:2], device=self.device)
-                shape = tuple(module.to(self.device)(rows).shape)
-        except RuntimeError as error:
-            raise ValueError(
-                f"Got a module that cannot take rows of {X.shape[1]} features (with "
-                f"input_shape={self.input_shape!r}): {error}"
-            ) from error
-        if shape != (len(X[:2]), n_classes):
-            raise ValueError(
-                f"Got a module with outputs of shape {shape} for {len(X[:2])} rows, but expected "
-                f"({len(X[:2])}, {n_classes}): one logit for each class in y."
-            )
 
     def _network(self):
         return Network(self.net_.module_, self.classes_, self.n_features_in_)
 
     def _logits(self, X):
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
-        # A DataLoader draws from torch's global generator, even where it does not shuffle.
-        with torch.random.fork_rng(devices=[]):
-            return self.net_.forward(X, device="cpu").numpy()
-
-
-def _is_range(pair):
-    try:
-        low, high = pair
-        return bool(np.isscalar(low) and np.isscalar(high) and -np.inf < low < high < np.inf)
-    except (TypeError, ValueError):
-        return False
+        X = validate_data(self, plain_array(X), dtype=np.float32, reset=False)
+        return self.net_.forward(X, device="cpu").numpy()
 
 
 @as_network.register(RobustClassifier)

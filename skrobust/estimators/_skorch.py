@@ -1,6 +1,7 @@
-"""The skorch net inside, its batches and its callbacks."""
+"""The skorch net inside, and its callbacks."""
 
-from itertools import pairwise
+import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -8,72 +9,184 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from skorch.dataset import unpack_data
 from skorch.utils import to_tensor
-from torch.utils.data import DataLoader, Sampler
 
+from skrobust._validation import expected
+from skrobust.estimators._batches import InOrder, Samples, Shuffled
+from skrobust.estimators._random import Generators, OwnDraws, Watch
 from skrobust.exceptions import DivergedTrainingError
-from skrobust.training import TrainingStep
+from skrobust.training import TrainingFit, TrainingStep
 
 __all__ = []
 
 
+@dataclass(eq=False)
+class Call:
+    """What one call of `fit` or `partial_fit` works with; nothing of it outlives the call."""
+
+    fit: TrainingFit
+    shuffler: torch.Generator
+    draws: OwnDraws
+    watch: Watch
+    state: object = None
+
+    @classmethod
+    def seeded(cls, fit, seed):
+        """Give a fit sources of random numbers of its own, that all follow from one seed."""
+        # Four streams: how a regime draws changes neither the order of the batches nor dropout.
+        own, order, draws, numpy = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
+        generators = Generators(draws)
+        fit = replace(
+            fit,
+            generator=torch.Generator(fit.device).manual_seed(own),
+            random_state=np.random.RandomState(numpy),
+        )
+        shuffler = torch.Generator().manual_seed(order)
+        return cls(fit, shuffler, OwnDraws(generators), Watch(generators))
+
+
 class RegimeNet(NeuralNetClassifier):
     """A skorch classifier whose training step is a regime's."""
+
+    call = None  # while it trains
+    kept = (None, None)  # the regime of the last call, and the state that it ended with
 
     def __init__(self, *args, regime, property, **kwargs):
         super().__init__(*args, **kwargs)
         self.regime = regime
         self.property = property
 
+    def train(self, fit, seed):
+        """Train for `fit.n_epochs` epochs on the data of a `TrainingFit`."""
+        self.call = Call.seeded(replace(fit, previous=self._kept_state()), seed)
+        try:
+            self.partial_fit(self.call.fit.X, self.call.fit.y, epochs=fit.n_epochs)
+            with self.call.draws:
+                self.regime.finish(self.call.state)
+            self.kept = (self.regime, self.call.state)
+        finally:
+            self.call = None
+
+    def _kept_state(self):
+        regime, state = self.kept
+        return state if regime is self.regime else None
+
+    def __getstate__(self):
+        # Neither data nor what a regime made of them: also where skorch's Checkpoint pickles.
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in ("call", "kept")}
+
+    # ---- data -----------------------------------------------------------------
+
+    def get_split_datasets(self, X, y=None, **split_params):
+        call = self.call
+        whole = Samples(X, y, call.fit.sample_weight)
+        train, valid = whole, None
+        if self.train_split:
+            train, valid = self.train_split(whole, y, **split_params)
+        train = Samples.of(train)
+        # Only now: what a regime adds to the data must not meet those that validate.
+        call.fit = replace(call.fit, X=train.X, y=train.y, sample_weight=train.sample_weight)
+        with call.draws:
+            call.state = self.regime.start(call.fit)
+        return train, valid
+
+    def get_iterator(self, dataset, training=False):
+        if training and self.call is not None:
+            return Shuffled(self.call.fit, self.call.shuffler)
+        return InOrder(dataset, self.batch_size)
+
+    # ---- steps ----------------------------------------------------------------
+
     def train_step_single(self, batch, **fit_params):
         self._set_training(True)
-        x, labels = (to_tensor(part, device=self.device) for part in unpack_data(batch))
-        epoch = len(self.history) - 1
-        step = TrainingStep(self.module_, self.criterion_, x, labels, self.property, epoch)
-        loss, logits = self.regime.loss(step)
-        if not torch.isfinite(loss):
-            n_batches = len(self.history[-1]["batches"])
-            raise DivergedTrainingError(
-                f"The training loss became {loss.item()} in epoch {epoch + 1}, batch {n_batches}. "
-                "Try a smaller lr, scaled inputs, or a smaller weight of the property's loss."
+        step = self._step(batch)
+        watch = self.call.watch
+        with watch.step(is_first=step.batch == 0):
+            loss, logits = self._checked(self.regime.loss(self.call.state, step), step)
+            n_draws = watch.draws.count
+            loss.backward()
+        if watch.draws.count > n_draws:
+            raise ValueError(
+                "Got a module that draws random numbers while gradients are computed, as "
+                "torch.utils.checkpoint does around dropout: they would not be those of the "
+                "forward pass, and the gradients wrong. Leave out the one or the other."
             )
-        loss.backward()
         return {"loss": loss, "y_pred": logits.detach()}
 
+    def _step(self, batch):
+        fit = self.call.fit
+        x, labels = (to_tensor(part, device=self.device) for part in unpack_data(batch))
+        weight = batch.sample_weight
+        return TrainingStep(
+            self.module_,
+            self.criterion_ if weight is None else each(self.criterion_),
+            x,
+            labels,
+            self.property,
+            epoch=len(self.history) - 1,
+            batch=len(self.history[-1]["batches"]) - 1,
+            n_steps=fit.n_steps,
+            max_epochs=fit.max_epochs,
+            index=batch.index,
+            sample_weight=None if weight is None else weight.to(self.device),
+            generator=fit.generator,
+        )
 
-class Batches(Sampler):
-    """Indices of one batch after the other, as arrays: torch's own sampler counts in Python."""
+    def _checked(self, returned, step):
+        """Return the loss and the logits of a regime, if they are that; else raise."""
+        regime = type(self.regime).__name__
+        if not (isinstance(returned, tuple | list) and len(returned) == 2):
+            expectation = "a pair: the loss, a scalar tensor, and the logits at the batch"
+            raise TypeError(expected(f"{regime}.loss(...)", returned, expectation))
+        loss, logits = returned
+        if not isinstance(loss, torch.Tensor) or loss.ndim or not loss.is_floating_point():
+            expectation = "a tensor of shape (), such as step.mean(losses), for the loss"
+            raise TypeError(expected(f"{regime}.loss(...)[0]", _shown(loss), expectation))
+        if not torch.isfinite(loss):
+            raise DivergedTrainingError(
+                f"The training loss became {loss.item()} in epoch {step.epoch + 1}, batch "
+                f"{step.batch + 1}. Try a smaller lr, scaled inputs, or a smaller weight of the "
+                "property's loss."
+            )
+        if not loss.requires_grad:
+            expectation = "a loss with a gradient in the weights of the module"
+            raise ValueError(expected(f"{regime}.loss(...)[0]", _shown(loss), expectation))
+        shape = len(step.x), len(self.classes)
+        if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != shape:
+            expectation = f"the logits at the batch, a tensor of shape {shape}"
+            raise TypeError(expected(f"{regime}.loss(...)[1]", _shown(logits), expectation))
+        return loss, logits
 
-    def __init__(self, n_samples, batch_size, shuffle):
-        self.n_samples = n_samples
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-
-    def __iter__(self):
-        index = torch.randperm(self.n_samples) if self.shuffle else torch.arange(self.n_samples)
-        parts = [part.numpy() for part in index.split(self.batch_size)]
-        if self.shuffle and len(parts) > 1 and len(parts[-1]) == 1:
-            # Batch norm cannot be trained on a batch of one.
-            parts[-2:] = [np.concatenate(parts[-2:])]
-        return iter(parts)
-
-    def __len__(self):
-        n_batches = -(-self.n_samples // self.batch_size)
-        lone = self.shuffle and n_batches > 1 and self.n_samples % self.batch_size == 1
-        return n_batches - lone
+    def validation_step(self, batch, **fit_params):
+        weight = getattr(batch, "sample_weight", None)
+        if weight is None:
+            return super().validation_step(batch, **fit_params)
+        self._set_training(False)
+        x, labels = (to_tensor(part, device=self.device) for part in unpack_data(batch))
+        with torch.no_grad():
+            logits = self.infer(x)
+            losses = each(self.criterion_)(logits, labels)
+        return {"loss": (weight.to(self.device) * losses).mean(), "y_pred": logits}
 
 
-def iterate_batches(dataset, *, batch_size, shuffle=False, **kwargs):
-    """Return a DataLoader that asks the data set for whole batches, not for single samples."""
-    batches = Batches(len(dataset), batch_size, shuffle)
-    return DataLoader(dataset, sampler=batches, batch_size=None, **kwargs)
+def each(criterion):
+    """Return a criterion that gives the loss of each sample, as weights need it."""
+    if not hasattr(criterion, "reduction"):
+        expectation = (
+            "a criterion with an attribute `reduction`, as those of torch.nn have, where samples "
+            "or classes have weights"
+        )
+        raise ValueError(expected("criterion", criterion, expectation))
+    criterion = copy.copy(criterion)
+    criterion.reduction = "none"
+    return criterion
 
 
-def perceptron(n_inputs, hidden_layer_sizes, n_outputs):
-    sizes = [n_inputs, *hidden_layer_sizes]
-    layers = []
-    for before, after in pairwise(sizes):
-        layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], n_outputs))
+def _shown(value):
+    """Return what an error shows of a value: of a tensor, its shape."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return f"tensor of shape {tuple(value.shape)}"
 
 
 class EpochBridge(Callback):
@@ -103,20 +216,3 @@ class EpochBridge(Callback):
     def on_epoch_end(self, net, **kwargs):
         if self.context is not None and self.epoch.call_on_fit_task_end(**self.task):
             raise KeyboardInterrupt  # skorch's way to end training early
-
-
-class SeededTorch:
-    """Seed torch for a while, and put its state back afterwards."""
-
-    def __init__(self, seed, device):
-        self.seed = seed
-        self.fork = torch.random.fork_rng(
-            devices=[torch.device(device)] if torch.device(device).type == "cuda" else []
-        )
-
-    def __enter__(self):
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error):
-        return self.fork.__exit__(*error)

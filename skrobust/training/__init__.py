@@ -1,10 +1,11 @@
-"""Training regimes: what loss a classifier minimises on a batch."""
+"""Training regimes: what loss a classifier minimizes on a batch."""
 
 from skrobust.training._adversarial import AdversarialTraining
 from skrobust.training._augmentation import DataAugmentation
-from skrobust.training._base import TrainingRegime, TrainingStep
+from skrobust.training._base import PropertyRegime, TrainingRegime
 from skrobust.training._certified import CertifiedTraining
 from skrobust.training._constraint import ConstraintTraining
+from skrobust.training._hook import TrainingFit, TrainingStep
 from skrobust.training._standard import StandardTraining
 
 __all__ = [
@@ -12,7 +13,9 @@ __all__ = [
     "CertifiedTraining",
     "ConstraintTraining",
     "DataAugmentation",
+    "PropertyRegime",
     "StandardTraining",
+    "TrainingFit",
     "TrainingRegime",
     "TrainingStep",
 ]

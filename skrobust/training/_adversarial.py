@@ -11,7 +11,7 @@ __all__ = ["AdversarialTraining"]
 
 
 class AdversarialTraining(DefaultParts, PropertyRegime):
-    """Minimise the loss of the task at the points that an attack finds.
+    """Minimize the loss of the task at the points that an attack finds.
 
     Parameters
     ----------
@@ -33,21 +33,22 @@ class AdversarialTraining(DefaultParts, PropertyRegime):
         self.clean_weight = clean_weight
         self.property = property
 
-    def check(self, property, X):
+    def check(self, property, X, n_classes=2):
         check_real("clean_weight", self.clean_weight, low=0, high=1)
-        super().check(property, X)
+        super().check(property, X, n_classes)
 
     def _default_parts(self):
         return {"attack": PGD(10, objective="cross-entropy")}
 
-    def _attacks(self):
+    def attacks(self):
         return (self._part("attack"),)
 
-    def loss(self, step):
-        x = step.attack(self._part("attack"), self._property(step.property))
+    def loss(self, state, step):
+        x = step.attack(self._part("attack"), self.trained_property(step.property))
         if self.clean_weight == 0:
-            return step.task_loss(x, step.labels)
+            logits = step.module(x)
+            return step.task_loss(logits), logits
         # One pass over both, so that batch statistics are shared.
         clean, attacked = step.module(torch.cat([step.x, x])).chunk(2)
-        losses = step.criterion(clean, step.labels), step.criterion(attacked, step.labels)
+        losses = step.task_loss(clean), step.task_loss(attacked)
         return self.clean_weight * losses[0] + (1 - self.clean_weight) * losses[1], clean

@@ -35,21 +35,24 @@ class DataAugmentation(PropertyRegime):
         self.sampling = sampling
         self.property = property
 
-    def check(self, property, X):
+    def check(self, property, X, n_classes=2):
         check_integer("n_extra", self.n_extra, low=1)
         check_choice("sampling", self.sampling, ("uniform", "fgsm"))
-        super().check(property, X)
+        super().check(property, X, n_classes)
 
-    def loss(self, step):
-        property = self._property(step.property)
+    def loss(self, state, step):
+        property = self.trained_property(step.property)
         if self.sampling == "uniform":
-            extra = property.ball(step.x).sample(self.n_extra).flatten(0, 1)
+            extra = property.ball(step.x).sample(self.n_extra, step.generator).flatten(0, 1)
         else:
             extra = self._fgsm_samples(step, property)
-        x = torch.cat([step.x, extra])
-        labels = torch.cat([step.labels, step.labels.repeat_interleave(self.n_extra)])
-        loss, logits = step.task_loss(x, labels)
-        return loss, logits[: len(step.x)]
+        logits = step.module(torch.cat([step.x, extra]))
+        labels = self._with_extra(step.labels)
+        weight = None if step.sample_weight is None else self._with_extra(step.sample_weight)
+        return step.task_loss(logits, labels, weight), logits[: len(step.x)]
+
+    def _with_extra(self, values):
+        return torch.cat([values, values.repeat_interleave(self.n_extra)])
 
     def _fgsm_samples(self, step, property):
         # The box is convex, so the points between the input and the FGSM point lie in it.

@@ -1,60 +1,58 @@
-"""The hook between a training regime and the training loop."""
+"""The base classes of training regimes."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
-import torch
 from sklearn.base import BaseEstimator
 
 from skrobust._validation import check_instance
-from skrobust.attacks import Attack, Target
-from skrobust.networks import evaluation_mode
+from skrobust.attacks import Attack
 from skrobust.properties import RobustnessProperty
 
-__all__ = ["PropertyRegime", "TrainingRegime", "TrainingStep"]
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingStep:
-    """What a regime is given at each step of the optimiser.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        From rows to logits, in training mode.
-    criterion : callable
-        ``criterion(logits, labels)``: the loss of the task, a scalar.
-    x : Tensor of shape (n, n_features)
-    labels : Tensor of shape (n,)
-        Class indices.
-    property : RobustnessProperty or None
-        What the classifier is trained for, unless the regime has its own.
-    epoch : int
-        Number of epochs completed before this one.
-    """
-
-    module: torch.nn.Module
-    criterion: object
-    x: torch.Tensor
-    labels: torch.Tensor
-    property: RobustnessProperty | None
-    epoch: int
-
-    def task_loss(self, x, labels):
-        """Return the loss of the task at the rows `x`, and the logits there."""
-        logits = self.module(x)
-        return self.criterion(logits, labels), logits
-
-    def attack(self, attack, property):
-        """Return the points that `attack` reaches in evaluation mode, one for each row."""
-        with evaluation_mode(self.module):
-            return attack.points(Target(self.module, property, self.x, self.labels)).detach()
+__all__ = ["PropertyRegime", "TrainingRegime"]
 
 
 class TrainingRegime(BaseEstimator, ABC):
-    """Base class: a regime turns each batch into a loss."""
+    """Base class of training regimes: what loss a classifier minimizes on each batch.
 
-    def check(self, property, X):
+    A regime without a memory writes `loss` alone. One that needs more than the batch (a second
+    network with its own optimizer, samples that are added before training, averages of the
+    weights) makes it in `start`, reads and changes it in `loss`, and has a last word in
+    `finish`. Parameters are those of the constructor, which only stores them, as always in
+    scikit-learn; what `start` returns belongs to one fit, so that one regime can serve several
+    fits at the same time.
+
+    Notes
+    -----
+    Take random numbers from the `generator` of the fit or the step: then fits repeat, in
+    threads, processes and on a cluster. A draw from torch's global generator, as by dropout,
+    is given numbers of the fit's own (`RobustClassifier` says what is out of reach).
+
+    In `partial_fit` each call starts and finishes. `start` is given the state that the call
+    before ended with, as `TrainingFit.previous`, and may go on with it. A pickle or a copy of
+    the classifier holds no state.
+
+    Examples
+    --------
+    Label smoothing in one's own words:
+
+    >>> import torch
+    >>> from skrobust import RobustClassifier
+    >>> from skrobust.training import TrainingRegime
+    >>> class Smoothed(TrainingRegime):
+    ...     def __init__(self, share=0.1):
+    ...         self.share = share
+    ...
+    ...     def loss(self, state, step):
+    ...         uniform = -torch.log_softmax(step.logits, dim=1).mean(dim=1)
+    ...         task = step.task_loss(step.logits)
+    ...         return (1 - self.share) * task + self.share * step.mean(uniform), step.logits
+    >>> X, y = [[0.0], [0.1], [0.9], [1.0]], [0, 0, 1, 1]
+    >>> model = RobustClassifier(training=Smoothed(0.2), max_epochs=100, random_state=0)
+    >>> model.fit(X, y).predict(X)
+    array([0, 0, 1, 1])
+    """
+
+    def check(self, property, X, n_classes=2):
         """Validate the parameters, before training.
 
         Parameters
@@ -62,18 +60,80 @@ class TrainingRegime(BaseEstimator, ABC):
         property : RobustnessProperty or None
             The classifier's own property.
         X : ndarray of shape (n_samples, n_features)
+            The data.
+        n_classes : int, default=2
+            Number of classes.
         """
 
+    def start(self, fit):
+        """Make what `loss` needs beside the batch; return it, the state.
+
+        Parameters
+        ----------
+        fit : TrainingFit
+            The module, the data and the settings of this call; ``fit.append`` adds samples.
+
+        Returns
+        -------
+        object
+            Anything; handed to `loss` and `finish`. None by default.
+        """
+        return None
+
     @abstractmethod
-    def loss(self, step):
-        """Return the loss of a `TrainingStep`, and logits of shape (n, n_classes) to report."""
+    def loss(self, state, step):
+        """Return the loss to minimize at this step, and the outputs at the batch.
+
+        Parameters
+        ----------
+        state : object
+            What `start` returned.
+        step : TrainingStep
+            The batch and the module, in training mode.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+            Its gradient updates the weights of the module.
+        logits : Tensor of shape (n, n_classes)
+            Outputs at the batch, ``step.logits`` for example, for skorch's callbacks.
+        """
+
+    def finish(self, state):
+        """Do what is left after the last step: put averaged weights into the module, say.
+
+        Not called where training ended in an error.
+
+        Parameters
+        ----------
+        state : object
+            What `start` returned.
+        """
 
 
 class PropertyRegime(TrainingRegime):
-    """Base class of regimes that train for a property: their own, or the classifier's."""
+    """Base class of regimes that train for a property: their own, or the classifier's.
 
-    def check(self, property, X):
-        trained_for = self._property(property)
+    A subclass has the constructor parameter `property`, where None stands for the property of
+    the classifier, and calls `trained_property`. It lists the attacks that it uses, to have
+    them validated, in `attacks`.
+
+    Examples
+    --------
+    >>> from skrobust.attacks import FGSM
+    >>> from skrobust.training import PropertyRegime
+    >>> class OneStep(PropertyRegime):
+    ...     def __init__(self, *, property=None):
+    ...         self.property = property
+    ...
+    ...     def loss(self, state, step):
+    ...         x = step.attack(FGSM("cross-entropy"), self.trained_property(step.property))
+    ...         logits = step.module(x)
+    ...         return step.task_loss(logits), logits
+    """
+
+    def check(self, property, X, n_classes=2):
+        trained_for = self.trained_property(property)
         if trained_for is None:
             raise ValueError(
                 f"Got property=None, but expected a robustness property: {type(self).__name__} "
@@ -82,12 +142,28 @@ class PropertyRegime(TrainingRegime):
             )
         example = "ClassificationRobustness(epsilon=0.1)"
         check_instance("property", trained_for, RobustnessProperty, example).check(X)
-        for attack in self._attacks():
+        for attack in self.attacks():
             check_instance("attack", attack, Attack, "PGD(n_steps=10)").check()
 
-    def _property(self, property):
+    def trained_property(self, property):
+        """Return the regime's own property, or the classifier's where it has none.
+
+        Parameters
+        ----------
+        property : RobustnessProperty or None
+            The classifier's property, as in ``step.property``.
+
+        Returns
+        -------
+        RobustnessProperty or None
+        """
         return property if self.property is None else self.property
 
-    def _attacks(self):
-        """Return the attacks that the regime uses, to be validated."""
+    def attacks(self):
+        """Return the attacks that the regime uses, to be validated before training.
+
+        Returns
+        -------
+        sequence of Attack
+        """
         return ()

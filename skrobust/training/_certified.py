@@ -57,24 +57,22 @@ class CertifiedTraining(PropertyRegime):
         self.clean_weight = clean_weight
         self.property = property
 
-    def check(self, property, X):
+    def check(self, property, X, n_classes=2):
         check_choice("method", self.method, ("ibp", "crown-ibp"))
         check_integer("ramp_epochs", self.ramp_epochs)
         check_real("clean_weight", self.clean_weight, low=0, high=1)
-        super().check(property, X)
-        trained_for = self._property(property)
+        super().check(property, X, n_classes)
+        trained_for = self.trained_property(property)
         if trained_for.norm != "linf":
             raise UnsupportedPropertyError(
                 f"Got norm={trained_for.norm!r}, but CertifiedTraining expects norm='linf'."
             )
-        # Rows that no trial fits are looked at when the number of classes is known, in `loss`.
-        trial = trained_for.trial()
-        if trial is not None:
-            _rows(trial, trained_for)
+        # Rows that do not fit the number of classes are seen before training.
+        _rows(trained_for.trial(n_classes), trained_for)
 
-    def loss(self, step):
-        property = self._property(step.property)
-        ramp = min(1.0, (step.epoch + 1) / self.ramp_epochs) if self.ramp_epochs else 1.0
+    def loss(self, state, step):
+        property = self.trained_property(step.property)
+        ramp = step.ramp(self.ramp_epochs)
         weight = 1 - ramp * (1 - self.clean_weight)
         ball = property.with_epsilon(np.asarray(property.epsilon) * ramp).ball(step.x)
         intervals = _Intervals(step.x, ball.lower, ball.upper)
@@ -88,8 +86,8 @@ class CertifiedTraining(PropertyRegime):
             by_lines = _lower_by_lines(step.module, step.x, ball, rows.A, intervals)
             lower = ramp * lower + (1 - ramp) * by_lines
         gaps = conclusion.gaps(lower + rows.b)
-        worst = torch.logsumexp(functional.pad(-gaps, (1, 0)), dim=1).mean()
-        clean = step.criterion(logits, step.labels)
+        worst = step.mean(torch.logsumexp(functional.pad(-gaps, (1, 0)), dim=1))
+        clean = step.task_loss(logits)
         return weight * clean + (1 - weight) * worst, logits
 
 

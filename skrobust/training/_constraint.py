@@ -12,7 +12,7 @@ __all__ = ["ConstraintTraining"]
 
 
 class ConstraintTraining(DefaultParts, PropertyRegime):
-    r"""Minimise :math:`\alpha` x task loss + :math:`\beta` x loss of the property.
+    r"""Minimize :math:`\alpha` x task loss + :math:`\beta` x loss of the property.
 
     The property's loss is taken, by a differentiable logic, at the point of each ball that an
     attack finds. The reference outputs take part in the gradient.
@@ -27,8 +27,8 @@ class ConstraintTraining(DefaultParts, PropertyRegime):
         How the property becomes a loss, from `skrobust.logics`. None is DL2.
     attack : Attack or None, default=None
         Any attack of `skrobust.attacks`. None is PGD of 10 steps on the property's margin.
-    warmup_epochs : int, default=0
-        Epochs over which `beta` rises from zero, in equal steps.
+    ramp_epochs : int, default=0
+        Epochs over which `beta` rises to its value, in equal steps, as in `CertifiedTraining`.
     balance : {"fixed", "gradient-norm"}, default="fixed"
         With "gradient-norm", the loss of the property is scaled at each step so that its
         gradient is `beta` / `alpha` times as long as that of the task's loss (at most 1,000
@@ -49,7 +49,7 @@ class ConstraintTraining(DefaultParts, PropertyRegime):
         *,
         logic=None,
         attack=None,
-        warmup_epochs=0,
+        ramp_epochs=0,
         balance="fixed",
         property=None,
     ):
@@ -57,37 +57,37 @@ class ConstraintTraining(DefaultParts, PropertyRegime):
         self.beta = beta
         self.logic = logic
         self.attack = attack
-        self.warmup_epochs = warmup_epochs
+        self.ramp_epochs = ramp_epochs
         self.balance = balance
         self.property = property
 
-    def check(self, property, X):
+    def check(self, property, X, n_classes=2):
         check_real("alpha", self.alpha, low=0)
         check_real("beta", self.beta, low=0)
-        check_integer("warmup_epochs", self.warmup_epochs)
+        check_integer("ramp_epochs", self.ramp_epochs)
         check_choice("balance", self.balance, ("fixed", "gradient-norm"))
         check_instance("logic", self._part("logic"), Logic, "DL2()")
         if self.balance == "gradient-norm":
             check_real("alpha", self.alpha, low=0, closed="neither")
-        super().check(property, X)
+        super().check(property, X, n_classes)
 
     def _default_parts(self):
         return {"attack": PGD(10), "logic": DL2()}
 
-    def _attacks(self):
+    def attacks(self):
         return (self._part("attack"),)
 
-    def loss(self, step):
-        property = self._property(step.property)
+    def loss(self, state, step):
+        property = self.trained_property(step.property)
         x = step.attack(self._part("attack"), property)
         # One pass over both, so that batch statistics are shared.
         clean, attacked = step.module(torch.cat([step.x, x])).chunk(2)
         labels = property.reference_labels(clean.detach(), step.labels)
         conclusion = property.conclusion(clean, labels)
         distance = property.ball(step.x).distance(x) if conclusion.uses_distance else None
-        task = step.criterion(clean, step.labels)
-        constraint = conclusion.loss(attacked, distance, self._part("logic")).mean()
-        beta = self.beta * min((step.epoch + 1) / (self.warmup_epochs + 1), 1.0)
+        task = step.task_loss(clean)
+        constraint = step.mean(conclusion.loss(attacked, distance, self._part("logic")))
+        beta = self.beta * step.ramp(self.ramp_epochs)
         if self.balance == "gradient-norm":
             beta = beta * self._balance(step.module, task, constraint)
         return self.alpha * task + beta * constraint, clean

@@ -6,7 +6,7 @@ __all__ = ["StandardTraining"]
 
 
 class StandardTraining(TrainingRegime):
-    """Minimise the loss of the task alone (cross-entropy, unless you choose another).
+    """Minimize the loss of the task alone (cross-entropy, unless you choose another).
 
     Examples
     --------
@@ -15,5 +15,5 @@ class StandardTraining(TrainingRegime):
     StandardTraining()
     """
 
-    def loss(self, step):
-        return step.task_loss(step.x, step.labels)
+    def loss(self, state, step):
+        return step.task_loss(step.logits), step.logits

@@ -48,11 +48,11 @@ def test_loss_of_a_linear_network_by_hand():
     gap = 2 * asked.x[:, 0] - asked.x[:, 1] - 0.3
     gap = torch.where(asked.labels == 0, gap, -gap)
     regime = worst_case()
-    loss, logits = regime.loss(asked)
+    loss, logits = regime.loss(None, asked)
     expected = torch.log1p(torch.exp(-(gap - 0.3))).mean()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(logits, module(asked.x))
-    half = CertifiedTraining(ramp_epochs=0, clean_weight=0.5).loss(asked)[0]
+    half = CertifiedTraining(ramp_epochs=0, clean_weight=0.5).loss(None, asked)[0]
     torch.testing.assert_close(half, (expected + torch.log1p(torch.exp(-gap)).mean()) / 2)
 
 
@@ -61,10 +61,12 @@ def test_radius_and_weight_grow_over_the_epochs():
     regime = CertifiedTraining(ramp_epochs=4, clean_weight=0.2)
     for epoch, ramp in ((0, 0.25), (3, 1.0), (9, 1.0)):
         asked = step(module, CR(0.1), epoch)
-        full = worst_case().loss(step(module, CR(0.1 * ramp), 0))[0]
+        full = worst_case().loss(None, step(module, CR(0.1 * ramp), 0))[0]
         clean = nn.functional.cross_entropy(module(asked.x), asked.labels)
         weight = 1 - 0.8 * ramp
-        torch.testing.assert_close(regime.loss(asked)[0], weight * clean + (1 - weight) * full)
+        torch.testing.assert_close(
+            regime.loss(None, asked)[0], weight * clean + (1 - weight) * full
+        )
 
 
 class Parts(nn.Module):
@@ -88,14 +90,14 @@ def test_intervals_are_those_of_the_verifier():
     module(torch.rand(20, 16))
     module.eval().requires_grad_(False)
     asked = step(module, CR(0.05), n_features=16)
-    loss, _ = worst_case().loss(asked)
+    loss, _ = worst_case().loss(None, asked)
     network = Network(module, np.arange(2), 16)
     verifier = Bounds("ibp")
     found = verifier.verify(network, CR(0.05), asked.x, asked.labels)
     known = np.isfinite(found.lower)
     assert known.any()
     # One row a sample, with two classes: the loss is that of its bound, where that is known.
-    one = [worst_case().loss(part(asked, k))[0].item() for k in range(6)]
+    one = [worst_case().loss(None, part(asked, k))[0].item() for k in range(6)]
     np.testing.assert_allclose(
         np.array(one)[known], np.log1p(np.exp(-found.lower[known])), rtol=1e-4
     )
@@ -112,7 +114,7 @@ def part(asked, k):
 def test_batch_norm_takes_the_statistics_of_the_batch():
     module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).train()
     asked = step(module, CR(0.0))
-    loss, logits = worst_case().loss(asked)
+    loss, logits = worst_case().loss(None, asked)
     torch.testing.assert_close(loss, nn.functional.cross_entropy(logits, asked.labels))
     assert module[1].num_batches_tracked == 1
 
@@ -124,7 +126,7 @@ def test_batch_norm_takes_the_statistics_of_the_batch():
 )
 def test_gradients_reach_all_weights(property):
     module = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
-    worst_case().loss(step(module, property))[0].backward()
+    worst_case().loss(None, step(module, property))[0].backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in module.parameters())
     assert module[0].weight.grad.abs().sum() > 0
 
@@ -160,7 +162,7 @@ def test_what_has_no_interval_is_refused(digits):
         regime.check(StandardRobustness(0.1, 0.5, output="probabilities"), X)
     softmax = nn.Sequential(nn.Linear(2, 2), nn.Softmax(dim=1))
     with pytest.raises(UnsupportedModelError, match="'softmax'"):
-        regime.loss(step(softmax, CR(0.1)))
+        regime.loss(None, step(softmax, CR(0.1)))
 
 
 def test_bad_input_is_refused(digits):
@@ -228,7 +230,9 @@ def test_the_share_of_lines_falls_while_the_radius_grows():
     module = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
     for epoch, share in ((0, 0.5), (1, 0.0), (5, 0.0)):
         asked = step(module, CR(0.1), epoch)
-        found = CertifiedTraining("crown-ibp", ramp_epochs=2, clean_weight=0.0).loss(asked)[0]
+        found = CertifiedTraining("crown-ibp", ramp_epochs=2, clean_weight=0.0).loss(None, asked)[
+            0
+        ]
         radius, weight = (0.05, 0.5) if epoch == 0 else (0.1, 1.0)
         x, labels = asked.x, asked.labels
         ball = CR(radius).ball(x)
@@ -259,7 +263,7 @@ def test_other_nonlinear_layers_have_no_lines(digits):
     regime = CertifiedTraining("crown-ibp")
     module = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
     with pytest.raises(UnsupportedModelError, match=r"'tanh'.*method='ibp'"):
-        regime.loss(step(module, CR(0.1)))
-    CertifiedTraining().loss(step(module, CR(0.1)))
+        regime.loss(None, step(module, CR(0.1)))
+    CertifiedTraining().loss(None, step(module, CR(0.1)))
     with pytest.raises(ValueError, match="Got method='crown'"):
         CertifiedTraining("crown").check(CR(0.1), digits[0])

@@ -27,7 +27,7 @@ def fitted(digits, **params):
         (CR, ConstraintTraining(beta=2.0, attack=PGD(5)), 0.1),
         (SR, ConstraintTraining(beta=1.0, attack=PGD(5)), 0.2),
         (SR, ConstraintTraining(beta=0.5, attack=FGSM(), balance="gradient-norm"), 0.05),
-        (LipschitzRobustness(0.15, 30.0), ConstraintTraining(attack=PGD(5), warmup_epochs=2), 0.2),
+        (LipschitzRobustness(0.15, 30.0), ConstraintTraining(attack=PGD(5), ramp_epochs=2), 0.2),
     ],
     ids=lambda p: type(p).__name__ if not isinstance(p, float) else "",
 )

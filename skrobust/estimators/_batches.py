@@ -1,0 +1,81 @@
+"""Samples with their weights, and the batches that they come in."""
+
+import numpy as np
+import torch
+from skorch.dataset import Dataset
+from skorch.utils import data_from_dataset
+from torch.utils.data import Subset
+
+__all__ = []
+
+
+class Batch(tuple):
+    """The pair (x, labels) that skorch unpacks, with what else is known of its rows."""
+
+    index = None
+    sample_weight = None
+
+
+class Samples(Dataset):
+    """Rows, labels and weights, as tensors on the CPU."""
+
+    def __init__(self, X, y, sample_weight=None):
+        super().__init__(X, y)
+        self.sample_weight = sample_weight
+
+    @classmethod
+    def of(cls, dataset):
+        """Read what skorch's split of a data set returned."""
+        if isinstance(dataset, Samples):
+            return dataset
+        if isinstance(dataset, Subset):
+            whole, index = cls.of(dataset.dataset), torch.as_tensor(np.asarray(dataset.indices))
+            weight = whole.sample_weight
+            return cls(whole.X[index], whole.y[index], None if weight is None else weight[index])
+        X, y = data_from_dataset(dataset)
+        return cls(torch.as_tensor(X), torch.as_tensor(y))
+
+    def __getitem__(self, index):
+        batch = Batch((self.X[index], self.y[index]))
+        if self.sample_weight is not None:
+            batch.sample_weight = self.sample_weight[index]
+        return batch
+
+
+class InOrder:
+    """Batches for prediction and validation. A DataLoader would draw from torch's global state."""
+
+    def __init__(self, dataset, batch_size):
+        self.dataset = dataset
+        self.batch_size = batch_size
+
+    def __iter__(self):
+        n = len(self.dataset)
+        for start in range(0, n, self.batch_size):
+            yield self.dataset[np.arange(start, min(start + self.batch_size, n))]
+
+    def __len__(self):
+        return -(-len(self.dataset) // self.batch_size)
+
+
+class Shuffled:
+    """The batches of one epoch after the other of a `TrainingFit`, each in its own order."""
+
+    def __init__(self, fit, generator):
+        self.fit = fit
+        self.generator = generator
+
+    def __iter__(self):
+        fit = self.fit
+        samples = Samples(fit.X, fit.y, fit.sample_weight)
+        index = torch.randperm(len(samples), generator=self.generator)
+        parts = list(index.split(fit.batch_size))
+        if len(parts) > len(self):
+            parts[-2:] = [torch.cat(parts[-2:])]
+        for part in parts:
+            batch = samples[part]
+            batch.index = part
+            yield batch
+
+    def __len__(self):
+        return self.fit.n_steps

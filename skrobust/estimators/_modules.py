@@ -1,0 +1,103 @@
+"""Modules to train: made, copied, and looked at before they are trusted."""
+
+import copy
+from itertools import pairwise
+
+import torch
+
+from skrobust._validation import expected
+from skrobust.exceptions import UnsupportedModelError
+
+__all__ = []
+
+
+def perceptron(n_inputs, hidden_layer_sizes, n_outputs):
+    """Return a ReLU network."""
+    sizes = [n_inputs, *hidden_layer_sizes]
+    layers = []
+    for before, after in pairwise(sizes):
+        layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], n_outputs))
+
+
+def n_features_of(module):
+    """Return how many features a module takes, where its first layer tells."""
+    while isinstance(module, torch.nn.Sequential) and len(module):
+        module = module[0]
+    return module.in_features if isinstance(module, torch.nn.Linear) else None
+
+
+def uncompiled(module):
+    """Return the module that `torch.compile` was given, or the module itself."""
+    return getattr(module, "_orig_mod", module)
+
+
+def copied(module):
+    """Return a copy of a module that can be trained, read and pickled."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UnsupportedModelError(
+            f"Got module={type(module).__name__}, but expected a module that is not scripted: "
+            "what torch.jit.script returns cannot be copied. Give the module that it was made of."
+        )
+    module = copy.deepcopy(uncompiled(module))
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            setattr(parent, name, uncompiled(child))
+    return module
+
+
+def made(factory, arguments):
+    """Return the module that a class or function makes; raise where it is none."""
+    module = factory(**arguments)
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(expected("module", factory, "a callable that returns a torch.nn.Module"))
+    return copied(module)
+
+
+def check_float32(module):
+    """Raise an UnsupportedModelError if a module computes in another type than the data."""
+    tensors = (*module.parameters(), *module.buffers())
+    others = {t.dtype for t in tensors if t.is_floating_point()} - {torch.float32}
+    if others:
+        shown = ", ".join(sorted(map(str, others)))
+        raise UnsupportedModelError(
+            f"Got a module with parameters of {shown}, but expected torch.float32, in which the "
+            "data are. Use module.float()."
+        )
+
+
+def outputs_of(module, rows, n_classes, input_shape=None):
+    """Return the logits of a module at a few rows, in evaluation mode, once they are checked.
+
+    Raises
+    ------
+    ValueError
+        If the module does not take the rows, or returns not one logit for each class.
+    UnsupportedModelError
+        If it returns something else than a tensor.
+    """
+    try:
+        with torch.no_grad():
+            logits = module.eval()(rows)
+    except Exception as error:  # whatever a user's code raises
+        raise ValueError(
+            f"Got a module that cannot take rows of {rows.shape[1]} features (with "
+            f"input_shape={input_shape!r}): {error}"
+        ) from error
+    return checked_logits(logits, len(rows), n_classes)
+
+
+def checked_logits(logits, n_rows, n_classes):
+    """Return what a module returned, if it is one logit for each row and class; else raise."""
+    if not isinstance(logits, torch.Tensor):
+        raise UnsupportedModelError(
+            f"Got a module that returns a {type(logits).__name__}, but expected a tensor of "
+            "logits. Wrap a module that returns more than that, as recurrent layers do, in one "
+            "that returns the logits alone."
+        )
+    if tuple(logits.shape) != (n_rows, n_classes):
+        raise ValueError(
+            f"Got a module with outputs of shape {tuple(logits.shape)} for {n_rows} rows, but "
+            f"expected ({n_rows}, {n_classes}): one logit for each class."
+        )
+    return logits

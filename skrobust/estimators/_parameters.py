@@ -1,0 +1,89 @@
+"""Checks of the parameters of RobustClassifier, and what they stand for."""
+
+import numpy as np
+import torch
+from sklearn.utils.multiclass import check_classification_targets
+
+from skrobust._validation import check_device, check_instance, check_integer, check_real, expected
+from skrobust.estimators._weights import check_class_weight
+from skrobust.properties import RobustnessProperty
+from skrobust.training import TrainingRegime
+
+__all__ = []
+
+
+def check_parameters(model):
+    """Raise a ValueError or TypeError that names the first parameter that is not valid."""
+    check_integer("max_epochs", model.max_epochs, low=1)
+    check_integer("batch_size", model.batch_size, low=1)
+    check_real("lr", model.lr, low=0, closed="neither")
+    check_device(model.device)
+    check_class_weight(model.class_weight)
+    if model.clamp is not None and not _is_range(model.clamp):
+        expectation = "None, or a pair (low, high) of finite floats with low < high"
+        raise ValueError(expected("clamp", model.clamp, expectation))
+    _check_module(model)
+    for name in ("module", "optimizer", "criterion", "train_split"):
+        _check_callable(name, getattr(model, name), optional=name in ("module", "train_split"))
+    for name in ("module_params", "optimizer_params", "criterion_params"):
+        value = getattr(model, name)
+        if not (value is None or isinstance(value, dict)):
+            raise TypeError(expected(name, value, "None or a dict"))
+
+
+def _check_module(model):
+    takes_none = model.module is None or isinstance(model.module, torch.nn.Module)
+    if model.module_params and takes_none:
+        expectation = "None, unless module is a callable that takes them"
+        raise ValueError(expected("module_params", model.module_params, expectation))
+    if model.input_shape is not None and model.module is None:
+        expectation = "None, since the perceptron of module=None takes rows"
+        raise ValueError(expected("input_shape", model.input_shape, expectation))
+
+
+def _check_callable(name, value, optional):
+    if not (callable(value) or (optional and value is None)):
+        expectation = "None or a callable" if optional else "a class"
+        raise TypeError(expected(name, value, expectation))
+
+
+def check_data(X, y, property, regime):
+    """Raise if the labels are no classes, or the data not those of the property."""
+    check_classification_targets(y)
+    if property is not None:
+        example = "ClassificationRobustness(epsilon=0.1)"
+        check_instance("property", property, RobustnessProperty, example).check(X)
+    check_instance("training", regime, TrainingRegime, "AdversarialTraining()")
+
+
+def _is_range(pair):
+    try:
+        low, high = pair
+        return bool(np.isscalar(low) and np.isscalar(high) and -np.inf < low < high < np.inf)
+    except (TypeError, ValueError):
+        return False
+
+
+def hidden_sizes(sizes):
+    """Return the sizes of the hidden layers as a list of ints."""
+    for size in np.atleast_1d(sizes):
+        if not (isinstance(size, np.integer) and size > 0):
+            expectation = "a positive integer or a sequence of positive integers"
+            raise ValueError(expected("hidden_layer_sizes", sizes, expectation))
+    return [int(size) for size in np.atleast_1d(sizes)]
+
+
+def row_shape(input_shape, n_features):
+    """Return the shape of one sample as a tuple of ints, if it holds a row."""
+    shape = tuple(np.atleast_1d(input_shape).tolist())
+    if np.prod(shape) != n_features:
+        expectation = f"a shape of {n_features} entries, the number of features of X"
+        raise ValueError(expected("input_shape", input_shape, expectation))
+    return shape
+
+
+def weight_tensor(name, value):
+    """Return the argument `weight` of torch's losses as a tensor, which an array may stand for."""
+    if name in ("weight", "pos_weight") and isinstance(value, np.ndarray | list | tuple):
+        return torch.as_tensor(np.asarray(value, dtype=np.float32))
+    return value
