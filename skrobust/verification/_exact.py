@@ -12,7 +12,7 @@ from skrobust.attacks import PGD, Attack
 from skrobust.bounds import check_finite, farthest, relax
 from skrobust.graphs import Relu
 from skrobust.verification._base import Encoding, Stopwatch, Verifier, attacked, confirm
-from skrobust.verification._bounds import Bounds, bound_rows, proved_radius, reference_error
+from skrobust.verification._bounds import Bounds, bound_query, proved_radius, reference_error
 from skrobust.verification._branch import Problem, branch
 from skrobust.verification._milp import Program, affine_maps
 from skrobust.verification._query import make_query
@@ -226,7 +226,7 @@ class _Search:
         """Decide all rows over one ball."""
         root = relax(self.state.graph, query.ball, n_steps=_ROOT_STEPS, watch=self.watch)
         with torch.no_grad():
-            lower = bound_rows(self.state.graph, query, "crown", watch=self.watch)
+            lower = bound_query(self.state.graph, query, "crown", watch=self.watch)
             lower = lower.nan_to_num(-torch.inf, torch.inf, -torch.inf)
         if query.holds(lower).item():
             self.lower = query.margin(lower).item()
