@@ -1,24 +1,44 @@
-"""Bounds of rows of a graph over balls: mathematics without verdicts."""
+"""Bounds of rows of a graph over balls: mathematics without verdicts.
 
-from skrobust.bounds._backward import Climb, backward, crown, initial_slopes, optimised
+What is computed is differentiable by the weights of the graph. `bound_rows` is the door; the
+functions that ask what a kind of node does are `image`, `lines_of`, `worth_tightening`,
+`chords_of`, `rounding_terms` and `rounding_weight`, with which new kinds are registered.
+"""
+
+from skrobust.bounds._backward import backward, crown, initial_slopes, optimised
+from skrobust.bounds._climb import Climb
 from skrobust.bounds._input import farthest, minimum
-from skrobust.bounds._intervals import Relaxation, Units, interval_rows, relax, tighten
-from skrobust.bounds._lines import Lines, PoolLines, lines_of, relu_lines
-from skrobust.bounds._rounding import NUMBERS_AT_ONCE, check_finite, points_at_once
-from skrobust.bounds._slopes import SlopeUnits, slope_relaxation, unit_ball
+from skrobust.bounds._intervals import interval_rows, relax
+from skrobust.bounds._lines import Lines, PoolLines, lines_of
+from skrobust.bounds._relaxation import Relaxation
+from skrobust.bounds._rounding import (
+    NUMBERS_AT_ONCE,
+    check_finite,
+    points_at_once,
+    rounding_terms,
+    rounding_weight,
+)
+from skrobust.bounds._rows import METHODS, bound_rows, row_bounds
+from skrobust.bounds._slopes import Chords, chords_of, slope_relaxation
+from skrobust.bounds._tightening import tighten
+from skrobust.bounds._units import Units, image, worth_tightening
 
 __all__ = [
+    "METHODS",
     "NUMBERS_AT_ONCE",
+    "Chords",
     "Climb",
     "Lines",
     "PoolLines",
     "Relaxation",
-    "SlopeUnits",
     "Units",
     "backward",
+    "bound_rows",
     "check_finite",
+    "chords_of",
     "crown",
     "farthest",
+    "image",
     "initial_slopes",
     "interval_rows",
     "lines_of",
@@ -26,8 +46,10 @@ __all__ = [
     "optimised",
     "points_at_once",
     "relax",
-    "relu_lines",
+    "rounding_terms",
+    "rounding_weight",
+    "row_bounds",
     "slope_relaxation",
     "tighten",
-    "unit_ball",
+    "worth_tightening",
 ]

@@ -9,12 +9,13 @@ functions", NeurIPS 2018. Xu et al., "Fast and complete", ICLR 2021. Wang et al.
 
 import torch
 
+from skrobust.bounds._climb import Climb
 from skrobust.bounds._input import minimum
 from skrobust.bounds._lines import Lines
-from skrobust.bounds._rounding import UNIT, _dot, _gamma
-from skrobust.graphs import Average
+from skrobust.bounds._rounding import UNIT, dot, gamma
+from skrobust.graphs import pull_back
 
-__all__ = ["Climb", "backward", "crown", "initial_slopes", "optimised"]
+__all__ = ["adjoint", "backward", "crown", "initial_slopes", "optimised"]
 
 
 def backward(relaxation, start, rows, sample=None, alphas=None, betas=None, trace=None):
@@ -43,40 +44,44 @@ def backward(relaxation, start, rows, sample=None, alphas=None, betas=None, trac
     constant, error : Tensor of shape (P, m)
         The rows lie below the given ones if constant - error is added.
     """
-    graph = relaxation.graph
-    count, m = rows.shape[:2]
-    constant, error = rows.new_zeros(count, m), rows.new_zeros(count, m)
-    alphas, betas = alphas or {}, betas or {}
-    pending = {start: rows}
-    for i in range(start, 0, -1):
-        here = pending.pop(i, None)
-        if here is None:
-            continue
-        node = graph.nodes[i]
+    graph, last = relaxation.graph, {start: rows}
+    constant, error = rows.new_zeros(rows.shape[:2]), rows.new_zeros(rows.shape[:2])
+    alphas, betas, pulled = alphas or {}, betas or {}, None
+
+    def visit(i, node, here):
+        nonlocal constant, error, pulled
+        if i == 0:
+            pulled = here.flatten(2)
+            return ()
         if i in betas:
             here = here + betas[i]
         if trace is not None:
             trace[i] = here
-        # The rounding is no matter of gradients.
-        with torch.no_grad():
-            weight = _at(relaxation.weights[i], sample) * _gamma(graph, i)
-            error = error + _dot(here.abs(), weight)
-        if node.is_affine:
-            if not relaxation.homogeneous:
-                constant = constant + here.flatten(2) @ graph.constants[i].flatten()
-            parts = _adjoint(node, here.flatten(0, 1))
-            parts = [None if p is None else p.unflatten(0, (count, m)) for p in parts]
-        else:
-            lines = _at(relaxation.lines[i], sample)
-            part, shift = lines.pull(here, alphas.get(i))
-            constant, parts = constant + shift, [part]
-        for j, part in zip(node.inputs, parts, strict=True):
-            if part is not None:
-                pending[j] = pending[j] + part if j in pending else part
-    pulled = pending[0].flatten(2) if 0 in pending else rows.new_zeros(count, m, graph.n_features)
+        if relaxation.rounding:
+            # The rounding is no matter of gradients.
+            with torch.no_grad():
+                weight = _at(relaxation.weights[i], sample) * gamma(graph, i)
+                error = error + dot(here.abs(), weight)
+        if not node.is_affine:
+            part, shift = _at(relaxation.lines[i], sample).pull(here, alphas.get(i))
+            constant = constant + shift
+            return (part,)
+        if not relaxation.homogeneous:
+            constant = constant + here.flatten(2) @ graph.constants[i].flatten()
+        return adjoint(node, here)
+
+    pull_back(graph, start, last.get, visit)
+    if pulled is None:
+        pulled = rows.new_zeros(*rows.shape[:2], graph.n_features)
     if trace is not None:
         trace[0] = pulled
     return pulled, constant, error
+
+
+def adjoint(node, rows):
+    """Return rows of an affine node, of shape (P, m, *shape), as rows of each input."""
+    parts = node.adjoint(rows.flatten(0, 1))
+    return [None if part is None else part.unflatten(0, rows.shape[:2]) for part in parts]
 
 
 def _at(values, sample):
@@ -84,36 +89,46 @@ def _at(values, sample):
     return values if sample is None or len(values) == 1 else values[sample]
 
 
-def _adjoint(node, rows):
-    if isinstance(node, Average) and rows.requires_grad:
-        at = rows.new_zeros(len(rows), *node.input_shape).requires_grad_()
-        return torch.autograd.grad(node.apply(at), at, rows, create_graph=True)
-    return node.adjoint(rows)
-
-
 def crown(relaxation, rows, start=None, *, sample=None, shift=None, slope=None, nearest=None,
           alphas=None, betas=None, trace=None):  # fmt: skip
-    """Return proved lower bounds, of shape (P, m), of rows of a node; see `backward`.
+    """Return lower bounds of rows of a node over balls, by lines.
+
+    They are proved where the relaxation is made with `rounding`, and have gradients by what it
+    was made from.
 
     Parameters
     ----------
+    relaxation : Relaxation
+    rows : Tensor of shape (P, m, *shape)
+        Of the output of the node.
+    start : int, default=None
+        Position of the node; the last one if None.
+    sample : int Tensor of shape (P,), default=None
+        The ball of each; the balls in order if None.
     shift : Tensor of shape (P, m), default=None
         Added to the rows.
     slope : Tensor of shape (P, m), default=None
         Added to the rows, times the distance from the center.
     nearest : Tensor of shape (P,), default=None
         Least distance; see `minimum`.
+    alphas, betas : dict, default=None
+        See `backward`.
     trace : dict, default=None
         Where the rows of all nodes are kept, those of the input too.
+
+    Returns
+    -------
+    Tensor of shape (P, m)
     """
     start = len(relaxation.graph.nodes) - 1 if start is None else start
     pulled, constant, error = backward(relaxation, start, rows, sample, alphas, betas, trace)
     ball = relaxation.ball
     ball = ball if sample is None or len(relaxation) == 1 else ball[sample]
-    lower = minimum(ball, pulled, slope, nearest)
+    lower = minimum(ball, pulled, slope, nearest, rounding=relaxation.rounding)
     if shift is not None:
-        with torch.no_grad():
-            error = error + 4 * UNIT * len(relaxation.graph.nodes) * shift.abs()
+        if relaxation.rounding:
+            with torch.no_grad():
+                error = error + 4 * UNIT * len(relaxation.graph.nodes) * shift.abs()
         constant = constant + shift
     return lower + constant - error
 
@@ -124,6 +139,8 @@ def optimised(relaxation, rows, start=None, *, sample=None, shift=None, slope=No
 
     Parameters
     ----------
+    relaxation, rows, start, sample, shift, slope, nearest
+        See `crown`.
     n_steps : int
         Steps of Adam, projected to the allowed slopes. Every step gives a proved bound, of
         which the best is kept; rows leave as soon as they are at or above 0.
@@ -131,6 +148,10 @@ def optimised(relaxation, rows, start=None, *, sample=None, shift=None, slope=No
         Length of the first step, relative to the range of a slope.
     watch : Stopwatch, default=None
         The steps end when its time is up.
+
+    Returns
+    -------
+    Tensor of shape (P, m)
     """
     alphas = initial_slopes(relaxation, rows.shape[:2], sample)
     options = {"sample": sample, "shift": shift, "slope": slope, "nearest": nearest}
@@ -150,47 +171,21 @@ def optimised(relaxation, rows, start=None, *, sample=None, shift=None, slope=No
     return best
 
 
-class Climb:
-    """Adam (Kingma and Ba, ICLR 2015), upwards, inside a box, with a rate that decays.
-
-    That of torch takes longer than the bounds of a small network, and a second to import.
+def initial_slopes(relaxation, counts, sample=None):
+    """Return the free slopes that the lines now have.
 
     Parameters
     ----------
-    groups : list of (collection of Tensor, float, float)
-        Leaves, changed in place; the length of their first step; and their upper limit, where
-        the lower one is 0.
-    decay : float
-        Ratio of the length of each step to that of the one before.
+    relaxation : Relaxation
+    counts : pair of int
+        P and m.
+    sample : int Tensor of shape (P,), default=None
+        The ball of each; the balls in order if None.
+
+    Returns
+    -------
+    dict of int to Tensor of shape (P, m, *shape)
     """
-
-    def __init__(self, groups, decay):
-        self.parts = [
-            (leaf.requires_grad_(), torch.zeros_like(leaf), torch.zeros_like(leaf), rate, high)
-            for leaves, rate, high in groups
-            for leaf in leaves
-        ]
-        self.decay, self.n_steps = decay, 0
-
-    def step(self, value):
-        """Move to where `value`, which was computed from the leaves, is larger."""
-        leaves = [part[0] for part in self.parts]
-        gradients = torch.autograd.grad(value, leaves, allow_unused=True)
-        size = self.decay**self.n_steps
-        self.n_steps += 1
-        size *= (1 - 0.999**self.n_steps) ** 0.5 / (1 - 0.9**self.n_steps)
-        with torch.no_grad():
-            for part, gradient in zip(self.parts, gradients, strict=True):
-                if gradient is None:
-                    continue
-                leaf, mean, square, rate, high = part
-                mean.lerp_(gradient, 0.1)
-                square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-                leaf.addcdiv_(mean, square.sqrt().add_(1e-12), value=rate * size).clamp_(0, high)
-
-
-def initial_slopes(relaxation, counts, sample=None):
-    """Return the free slopes that the lines now have, each of shape (P, m, *shape)."""
     alphas = {}
     for i, lines in relaxation.lines.items():
         if isinstance(lines, Lines) and lines.base is not None and lines.open.any():

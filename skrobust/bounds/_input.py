@@ -2,13 +2,23 @@
 
 import torch
 
-from skrobust.bounds._rounding import UNIT, _dot
+from skrobust.bounds._rounding import UNIT, dot
 
 __all__ = ["farthest", "minimum"]
 
 
 def farthest(ball):
-    """Return the largest distance from the center in each ball, rounded up, of shape (B,)."""
+    """Return the largest distance from the center in each ball, rounded up.
+
+    Parameters
+    ----------
+    ball : Ball
+        Of B centers.
+
+    Returns
+    -------
+    Tensor of shape (B,)
+    """
     offset = torch.maximum(ball.upper - ball.center, ball.center - ball.lower)
     if ball.norm == "linf":
         return offset.amax(dim=1) * (1 + 1e-15)
@@ -16,8 +26,8 @@ def farthest(ball):
     return torch.linalg.vector_norm(offset, dim=1).clamp(max=reach) * (1 + 1e-12)
 
 
-def minimum(ball, rows, slope=None, nearest=None):
-    """Return lower bounds of rows . x + slope * d over balls, of shape (B, m).
+def minimum(ball, rows, slope=None, nearest=None, *, rounding=True):
+    """Return lower bounds of rows . x + slope * d(x, center) over balls.
 
     Parameters
     ----------
@@ -25,25 +35,33 @@ def minimum(ball, rows, slope=None, nearest=None):
         Of B centers.
     rows : Tensor of shape (B, m, n_features)
     slope : Tensor of shape (B, m), default=None
-        Where it is above 0, d is any number between the distance of x and the largest one of
-        the ball, but at least `nearest`. That is no restriction at the minimum but where x is
-        nearer than that, and there it asks for less than the property does.
+        The distance is not part of the rows if None.
     nearest : Tensor of shape (B,), default=None
+        Only points at least so far from the center need be covered: where `slope` is above 0, d
+        then counts as at least `nearest`. The minimum is unaffected unless x is closer than
+        that; there the bound covers more points than the property requires.
+    rounding : bool, default=True
+        Whether the bounds are moved outwards by what rounding in float64 can do.
+
+    Returns
+    -------
+    Tensor of shape (B, m)
     """
     if slope is not None:
         return _minimum_with_distance(ball, rows, slope, nearest)
     if ball.norm == "linf":
-        return _box_minimum(ball, rows)
-    return torch.maximum(_box_minimum(ball, rows), _ball_minimum(ball, rows))
+        return _box_minimum(ball, rows, rounding)
+    return torch.maximum(_box_minimum(ball, rows, rounding), _ball_minimum(ball, rows))
 
 
-def _box_minimum(ball, rows):
+def _box_minimum(ball, rows, rounding=True):
     middle = (ball.lower + ball.upper) / 2
-    # Sums of n_features products; the rounding of the middle and of the half-width.
-    gamma = 2.02 * UNIT * (ball.center.shape[1] + 8)
     half = (ball.upper - ball.lower) / 2
-    half = half + gamma * torch.maximum(-ball.lower, ball.upper)
-    return _dot(rows, middle) - _dot(rows.abs(), half)
+    if rounding:
+        # Sums of n_features products; the rounding of the middle and of the half-width.
+        gamma = 2.02 * UNIT * (ball.center.shape[1] + 8)
+        half = half + gamma * torch.maximum(-ball.lower, ball.upper)
+    return dot(rows, middle) - dot(rows.abs(), half)
 
 
 def _offsets(ball):
@@ -77,7 +95,7 @@ def _ball_minimum(ball, rows):
     weight = rows.abs() @ torch.maximum(-ball.lower, ball.upper).unsqueeze(2)
     gamma = 8 * UNIT * (rows.shape[2] + 8)
     value = (rows * v).sum(dim=2) + t * ((v / epsilon) ** 2).sum(dim=2) - t
-    value = value + _dot(rows, ball.center)
+    value = value + dot(rows, ball.center)
     return value - gamma * (weight.squeeze(2) + 2 * t).detach()
 
 
@@ -127,9 +145,9 @@ def _linf_with_distance(ball, rows, slope, near, far):
     chosen = torch.cat([ends, kinks.gather(2, first)], dim=2)
     least = value(chosen).amin(dim=2)
     gamma = 8 * UNIT * (rows.shape[2] + 8)
-    weight = _dot(rows.abs(), torch.maximum(-ball.lower, ball.upper)) + slope * far[:, None]
+    weight = dot(rows.abs(), torch.maximum(-ball.lower, ball.upper)) + slope * far[:, None]
     weight = weight + 2 * size.sum(dim=2) * far[:, None]
-    return least + _dot(rows, ball.center) - (gamma * weight).detach()
+    return least + dot(rows, ball.center) - (gamma * weight).detach()
 
 
 def _l2_with_distance(ball, rows, slope, near, far):
@@ -137,8 +155,8 @@ def _l2_with_distance(ball, rows, slope, near, far):
     down, up = (offset.unsqueeze(1) for offset in _offsets(ball))
     blocked = torch.where(rows > 0, down, up) <= 0
     steep = torch.linalg.vector_norm(rows.masked_fill(blocked, 0.0), dim=2) * (1 + 1e-12)
-    shift = _dot(rows, ball.center)
-    weight = _dot(rows.abs(), torch.maximum(-ball.lower, ball.upper))
+    shift = dot(rows, ball.center)
+    weight = dot(rows.abs(), torch.maximum(-ball.lower, ball.upper))
     error = 8 * UNIT * (rows.shape[2] + 8) * (weight + slope * far[:, None])
     whole = torch.maximum(_box_minimum(ball, rows), _ball_minimum(ball, rows)) - shift - error
     near, far = near[:, None].expand_as(slope), far[:, None].expand_as(slope)

@@ -1,14 +1,14 @@
 """Lines below and above piecewise nodes, on an interval of their input."""
 
 from dataclasses import dataclass
+from functools import singledispatch
 
 import torch
 
-from skrobust.bounds._rounding import _dot
-from skrobust.exceptions import UnsupportedModelError
-from skrobust.graphs import Clamp, MaxPool, Relu
+from skrobust.bounds._rounding import dot
+from skrobust.graphs import Clamp, MaxPool, Relu, no_rule
 
-__all__ = ["Lines", "PoolLines", "lines_of", "relu_lines"]
+__all__ = ["Lines", "PoolLines", "lines_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Lines:
             chosen = self.open.unsqueeze(1)
             low = torch.where(chosen & self.convex, free, low)
             high = torch.where(chosen & ~self.convex, free, high)
-        constant = _dot(positive, self.low_shift) + _dot(negative, self.high_shift)
+        constant = dot(positive, self.low_shift) + dot(negative, self.high_shift)
         return positive * low + negative * high, constant
 
 
@@ -97,29 +97,42 @@ class PoolLines:
         decided = self.decided.unsqueeze(1)
         if self.bottom is None:
             linear = torch.where(decided, flat, flat.clamp(min=0))
-            constant = _dot(flat - linear, self.top)
+            constant = dot(flat - linear, self.top)
         else:
             linear = torch.where(decided, flat, 0.0)
             rest = flat - linear
-            constant = _dot(rest.clamp(min=0), self.bottom) + _dot(rest.clamp(max=0), self.top)
+            constant = dot(rest.clamp(min=0), self.bottom) + dot(rest.clamp(max=0), self.top)
         out = flat.new_zeros(*flat.shape[:2], torch.Size(self.input_shape).numel())
         out = out.scatter_add(2, self.member.unsqueeze(1).expand_as(flat), linear)
         return out.view(*flat.shape[:2], *self.input_shape), constant
 
 
+@singledispatch
 def lines_of(node, lower, upper):
-    """Return the `Lines` or `PoolLines` of a piecewise node on an interval of its input."""
-    if isinstance(node, Relu):
-        return relu_lines(node.slope, lower, upper)
-    if isinstance(node, Clamp):
-        return _clamp_lines(node.low, node.high, lower, upper)
-    if isinstance(node, MaxPool):
-        return _pool_lines(node, lower, upper)
-    raise UnsupportedModelError(f"Got a {type(node).__name__}, which has no linear bounds.")
+    """Return lines below and above a node that is not affine.
+
+    Parameters
+    ----------
+    node : Node
+        Kinds are registered with ``lines_of.register(Kind)``.
+    lower, upper : Tensor of shape (B, *shape of the input)
+        The interval of its input, on which the lines hold.
+
+    Returns
+    -------
+    Lines or PoolLines
+
+    Raises
+    ------
+    UnsupportedModelError
+        For a kind that is not registered.
+    """
+    raise no_rule("bounds.lines_of", node)
 
 
-def relu_lines(slope, lower, upper):
-    """Return the `Lines` of a ReLU whose slope below 0 is the tensor `slope`."""
+@lines_of.register(Relu)
+def _relu_lines(node, lower, upper):
+    slope = node.slope
     is_open = (lower < 0) & (upper > 0)
     width = torch.where(is_open, upper - lower, 1.0)
     chord = (upper - slope * lower) / width
@@ -141,7 +154,9 @@ def relu_lines(slope, lower, upper):
     )
 
 
-def _clamp_lines(low, high, lower, upper):
+@lines_of.register(Clamp)
+def _clamp_lines(node, lower, upper):
+    low, high = node.low, node.high
     at_lower, at_upper = lower.clamp(low, high), upper.clamp(low, high)
     inside = (lower >= low) & (upper <= high)
     flat = (upper <= low) | (lower >= high)
@@ -164,6 +179,7 @@ def _clamp_lines(low, high, lower, upper):
     return Lines(below, below_at, above, above_at, is_open)
 
 
+@lines_of.register(MaxPool)
 def _pool_lines(node, lower, upper):
     lows, highs = node.windows(lower), node.windows(upper)
     best, place = lows.max(dim=2)

@@ -14,12 +14,39 @@ References
 Higham, "Accuracy and stability of numerical algorithms", 2002.
 """
 
+from dataclasses import fields
+from functools import singledispatch
+
 import torch
 
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.graphs import Average, Conv, Linear, Rearrange, Scale
+from skrobust.graphs import (
+    Average,
+    Clamp,
+    Concat,
+    Constant,
+    Conv,
+    Linear,
+    MaxPool,
+    Permute,
+    Rearrange,
+    Relu,
+    Reshape,
+    Scale,
+    Sum,
+    no_rule,
+)
 
-__all__ = ["NUMBERS_AT_ONCE", "check_finite", "points_at_once"]
+__all__ = [
+    "NUMBERS_AT_ONCE",
+    "UNIT",
+    "check_finite",
+    "dot",
+    "gamma",
+    "points_at_once",
+    "rounding_terms",
+    "rounding_weight",
+]
 
 UNIT = 2.0**-53
 # In the largest array of one pass. Larger ones are handed back to the system each time, and to
@@ -28,10 +55,25 @@ NUMBERS_AT_ONCE = 2**20
 
 
 def check_finite(graph):
-    """Return the graph; raise where its weights or constants are NaN or infinite."""
+    """Return the graph; raise where its weights or constants are NaN or infinite.
+
+    Parameters
+    ----------
+    graph : Graph
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    UnsupportedModelError
+        With the name of the layer.
+    """
     for node, constant in zip(graph.nodes, graph.constants, strict=True):
-        parts = [constant, *(getattr(node, name, None) for name in ("weight", "slope"))]
-        if not all(torch.isfinite(part).all() for part in parts if part is not None):
+        parts = [constant, *(getattr(node, field.name) for field in fields(node))]
+        numbers = [part for part in parts if isinstance(part, torch.Tensor)]
+        if not all(torch.isfinite(part).all() for part in numbers):
             raise UnsupportedModelError(
                 f"Got weights with NaN or infinity in layer {node.path}, but expected finite ones."
             )
@@ -39,31 +81,124 @@ def check_finite(graph):
 
 
 def points_at_once(graph):
-    """Return how many balls can be bounded together, two rows for each class, in memory."""
+    """Return how many balls can be bounded together, two rows for each class, in memory.
+
+    Parameters
+    ----------
+    graph : Graph
+
+    Returns
+    -------
+    int
+    """
     largest = max(node.size for node in graph.nodes)
     return max(1, NUMBERS_AT_ONCE // (largest * 2 * graph.n_classes))
 
 
-def _terms(node):
-    """Number of products that one entry of the node, or of its adjoint, may sum."""
-    if isinstance(node, Linear):
-        return sum(node.weight.shape)
-    if isinstance(node, Conv):
-        return node.weight.numel()
-    if isinstance(node, Average):
-        return 2 * torch.Size(node.input_shape).numel()
-    if isinstance(node, Rearrange | Scale):
-        return node.size + torch.Size(node.input_shape).numel()
+@singledispatch
+def rounding_terms(node):
+    """Return how many products one entry of a node, or of its adjoint, may sum.
+
+    Parameters
+    ----------
+    node : Node
+        Kinds are registered with ``rounding_terms.register(Kind)``. Any bound from above is
+        sound; the number of entries of the node is added to it anyway.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    UnsupportedModelError
+        For a kind that is not registered.
+    """
+    raise no_rule("bounds.rounding_terms", node)
+
+
+@rounding_terms.register(Linear)
+def _of_linear(node):
+    return sum(node.weight.shape)
+
+
+@rounding_terms.register(Conv)
+def _of_conv(node):
+    return node.weight.numel()
+
+
+@rounding_terms.register(Average)
+def _of_average(node):
+    return 2 * torch.Size(node.input_shape).numel()
+
+
+@rounding_terms.register(Rearrange)
+@rounding_terms.register(Scale)
+def _of_scale(node):
+    return node.size + torch.Size(node.input_shape).numel()
+
+
+# One or two products an entry; what a pool hands back to an entry, from several windows, is a
+# sum over entries of the node.
+@rounding_terms.register(Clamp)
+@rounding_terms.register(Concat)
+@rounding_terms.register(Constant)
+@rounding_terms.register(MaxPool)
+@rounding_terms.register(Permute)
+@rounding_terms.register(Relu)
+@rounding_terms.register(Reshape)
+@rounding_terms.register(Sum)
+def _of_few(node):
     return 8
 
 
-def _gamma(graph, i):
+@singledispatch
+def rounding_weight(node, lower, upper):
+    """Bound \\|slope\\| V + \\|shift\\| of the lines of a node, with room for their own rounding.
+
+    Parameters
+    ----------
+    node : Node
+        Not affine. Kinds are registered with ``rounding_weight.register(Kind)``.
+    lower, upper : Tensor of shape (B, *shape of the input)
+        The interval of its input; V is the larger of their absolute values.
+
+    Returns
+    -------
+    Tensor of shape (B, *shape)
+        What the rounding of the node is relative to; see the module.
+
+    Raises
+    ------
+    UnsupportedModelError
+        For a kind that is not registered.
+    """
+    raise no_rule("bounds.rounding_weight", node)
+
+
+@rounding_weight.register(Relu)
+def _of_relu_lines(node, lower, upper):
+    return 4 * (1 + node.slope.abs()) * torch.maximum(-lower, upper)
+
+
+@rounding_weight.register(Clamp)
+def _of_clamp_lines(node, lower, upper):
+    limits = [abs(limit) for limit in (node.low, node.high) if abs(limit) != float("inf")]
+    return 8 * (torch.maximum(-lower, upper) + max(limits, default=0.0))
+
+
+@rounding_weight.register(MaxPool)
+def _of_pool_lines(node, lower, upper):
+    return 2 * node.apply(torch.maximum(-lower, upper))
+
+
+def gamma(graph, i):
     """Twice gamma_n for one node: its sums, its dot product with constants, and the total."""
     node = graph.nodes[i]
-    return 2.02 * UNIT * (_terms(node) + node.size + len(graph.nodes) + 8)
+    return 2.02 * UNIT * (rounding_terms(node) + node.size + len(graph.nodes) + 8)
 
 
-def _dot(rows, values):
+def dot(rows, values):
     """Return sum(rows * values) over the axes of a sample: (B, m, *shape), (B or 1, *shape)."""
     rows, values = rows.flatten(2), values.flatten(1)
     if len(values) == 1:

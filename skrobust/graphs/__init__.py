@@ -1,25 +1,32 @@
 """Networks as graphs of known operations: what they are made of, and how modules are read."""
 
-from skrobust.graphs import _readers  # noqa: F401  (register themselves)
-from skrobust.graphs._graph import Graph
+from skrobust.graphs import _readers, _view_readers  # noqa: F401  (register themselves)
+from skrobust.graphs._graph import Graph, pull_back
 from skrobust.graphs._nodes import (
     Average,
+    AveragePool,
     Concat,
     Constant,
     Conv,
     Input,
     Linear,
     Node,
+    Permute,
     Rearrange,
+    Reshape,
     Scale,
     Sum,
+    no_rule,
 )
-from skrobust.graphs._onnx import OnnxWriter
+from skrobust.graphs._onnx import OnnxWriter, write
 from skrobust.graphs._pieces import Clamp, MaxPool, PiecewiseNode, Relu
-from skrobust.graphs._trace import read_graph
+from skrobust.graphs._reading import read_graph, read_live
+from skrobust.graphs._smooth import Monotone
+from skrobust.graphs._trace import reads
 
 __all__ = [
     "Average",
+    "AveragePool",
     "Clamp",
     "Concat",
     "Constant",
@@ -28,12 +35,20 @@ __all__ = [
     "Input",
     "Linear",
     "MaxPool",
+    "Monotone",
     "Node",
     "OnnxWriter",
+    "Permute",
     "PiecewiseNode",
     "Rearrange",
     "Relu",
+    "Reshape",
     "Scale",
     "Sum",
+    "no_rule",
+    "pull_back",
     "read_graph",
+    "read_live",
+    "reads",
+    "write",
 ]

@@ -5,44 +5,55 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch.nn import functional
 
-from skrobust.graphs._nodes import Node
+from skrobust.graphs._nodes import Node, no_rule, product
 
 __all__ = ["Clamp", "MaxPool", "PiecewiseNode", "Relu"]
 
 
 class PiecewiseNode(Node):
-    """Base class of nodes with decisions.
+    """Base class of piecewise linear nodes, which decide between pieces.
 
     A decision is what `decide` returns: tensors that say, for each of n samples, which piece is
     active. Methods that take a decision take one of a single sample for any number of inputs,
     too. The half-spaces where a decision stays right are numbered from 0 to `n_rows` - 1.
+
+    Parameters
+    ----------
+    inputs, shape, path
+        As for `Node`.
     """
 
     is_affine = False
+
+    @property
+    def n_rows(self):
+        """Number of half-spaces of a decision."""
+        raise no_rule("PiecewiseNode.n_rows", self)
 
     def decide(self, z, tangent=None):
         """Return the decision for inputs `z` of shape (n, *input shape).
 
         Ties are broken by `tangent`, the derivative of z in some direction.
         """
-        raise NotImplementedError
+        raise no_rule("PiecewiseNode.decide", self)
 
     def is_tied(self, z, behind_relu=False):
         """Return whether more than one decision is right, and it matters which: shape (n,)."""
-        raise NotImplementedError
+        raise no_rule("PiecewiseNode.is_tied", self)
 
     def frozen(self, decision, z, linear=False):
         """Return the output for inputs z, or only its linear part."""
-        raise NotImplementedError
+        raise no_rule("PiecewiseNode.frozen", self)
 
     def frozen_adjoint(self, decision, gradient):
         """Return the gradient of the input for the gradient of the output."""
-        raise NotImplementedError
+        raise no_rule("PiecewiseNode.frozen_adjoint", self)
 
     def slacks(self, decision, z):
         """Return how far z is inside of each half-space, of shape (n, n_rows)."""
-        raise NotImplementedError
+        raise no_rule("PiecewiseNode.slacks", self)
 
     def seeds(self, decision, place, row, weight):
         """Return sums of weighted gradients of half-spaces by z, of shape (k, *input shape).
@@ -50,12 +61,22 @@ class PiecewiseNode(Node):
         The sum number ``place[t]`` has the term ``weight[t]`` times the gradient of the
         half-space ``row[t]``; `decision` belongs to the k sums.
         """
-        raise NotImplementedError
+        raise no_rule("PiecewiseNode.seeds", self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Relu(PiecewiseNode):
-    """z where z > 0, else slope * z; `slope` is 0 for ReLU. One row a unit."""
+    """z where z > 0, else slope * z: ReLU, leaky ReLU, PReLU and the absolute value.
+
+    Each unit has one half-space.
+
+    Parameters
+    ----------
+    inputs, shape, path
+        As for `Node`.
+    slope : Tensor
+        0 for ReLU, -1 for the absolute value; it broadcasts to the shape of one sample.
+    """
 
     slope: torch.Tensor
 
@@ -94,10 +115,17 @@ class Relu(PiecewiseNode):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Clamp(PiecewiseNode):
-    """z cut to [low, high], either of which may be infinite.
+    """z cut to [low, high].
 
-    Rows: where z is inside, z - low and high - z; where it is below, low - z; above, z - high.
-    First come the rows of `low`, then those of `high`.
+    Half-spaces: where z is inside, z - low and high - z; where it is below, low - z; above,
+    z - high. First come those of `low`, then those of `high`.
+
+    Parameters
+    ----------
+    inputs, shape, path
+        As for `Node`.
+    low, high : float
+        Either may be infinite.
     """
 
     low: float
@@ -144,15 +172,53 @@ class Clamp(PiecewiseNode):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MaxPool(PiecewiseNode):
-    """The largest entry of each window.
+    """The largest entry of each window, in one or two dimensions.
 
-    `members`, of shape (size, window), holds the positions in the flattened input of what
-    each output is the maximum of; short windows repeat an entry. Row w * window + k is: the
-    chosen entry of window w is at least its member k.
+    Half-space w * window + k is: the chosen entry of window w is at least its member k.
+
+    Parameters
+    ----------
+    inputs, shape, path
+        As for `Node`.
+    input_shape : tuple of int
+        Channels first.
+    kernel, stride, padding, dilation : tuple of int
+        One number an axis.
+    ceil_mode : bool
+        As in torch.
+    device : torch.device
+
+    Attributes
+    ----------
+    members : int Tensor of shape (size, window)
+        Positions in the flattened input of what each output is the maximum of; windows that
+        reach into the padding repeat an entry.
     """
 
-    members: torch.Tensor
     input_shape: tuple
+    kernel: tuple
+    stride: tuple
+    padding: tuple
+    dilation: tuple
+    ceil_mode: bool
+    device: torch.device
+
+    @cached_property
+    def members(self):
+        places = np.zeros((1, 1), dtype=np.int64)
+        for length, axis in zip(self.input_shape, self._axes(), strict=True):
+            places = places[:, None, :, None] * length + axis[None, :, None, :]
+            places = places.reshape(places.shape[0] * places.shape[1], -1)
+        return torch.as_tensor(places, device=self.device)
+
+    def _axes(self):
+        """Yield what the windows see along each axis: an array of shape (windows, window)."""
+        yield np.arange(self.input_shape[0]).reshape(-1, 1)
+        for sizes in zip(
+            self.input_shape[1:], self.shape[1:], self.kernel, self.stride, self.padding,
+            self.dilation, strict=True,
+        ):  # fmt: skip
+            yield _axis_members(*sizes)
 
     @property
     def n_rows(self):
@@ -169,7 +235,8 @@ class MaxPool(PiecewiseNode):
         return flat.gather(1, index).view(len(z), *self.members.shape)
 
     def apply(self, z):
-        return self.windows(z).amax(dim=2).view(len(z), *self.shape)
+        pool = (functional.max_pool1d, functional.max_pool2d)[len(self.kernel) - 1]
+        return pool(z, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def decide(self, z, tangent=None):
         entries = self.windows(z)
@@ -198,7 +265,7 @@ class MaxPool(PiecewiseNode):
         return z.flatten(1).gather(1, chosen).view(len(z), *self.shape)
 
     def frozen_adjoint(self, decision, gradient):
-        flat = gradient.new_zeros(len(gradient), int(np.prod(self.input_shape, dtype=int)))
+        flat = gradient.new_zeros(len(gradient), product(self.input_shape))
         flat.scatter_add_(1, decision[0].expand(len(gradient), -1), gradient.flatten(1))
         return flat.view(len(gradient), *self.input_shape)
 
@@ -215,9 +282,17 @@ class MaxPool(PiecewiseNode):
         return _sums(shape, (place, chosen, weight), (place, other, -weight))
 
 
+def _axis_members(length, count, kernel, stride, padding, dilation):
+    """Return the places along one axis that each window sees; a short one repeats its first."""
+    places = np.arange(count)[:, None] * stride - padding + np.arange(kernel) * dilation
+    inside = (places >= 0) & (places < length)
+    first = places[np.arange(count), inside.argmax(axis=1)]
+    return np.where(inside, places, first[:, None])
+
+
 def _sums(shape, *terms):
     """Return zeros of `shape`, with weights added at (place along the first axis, entry)."""
-    total = terms[0][2].new_zeros(int(np.prod(shape, dtype=int)))
+    total = terms[0][2].new_zeros(product(shape))
     size = len(total) // shape[0]
     for place, entry, weight in terms:
         total.index_add_(0, place * size + entry, weight)

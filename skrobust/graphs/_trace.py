@@ -1,7 +1,7 @@
 r"""Any torch module of known operations as a graph of them.
 
-`read_graph` runs a torch module once on marked tensors and writes down what happens to
-them, so that the forward code may be any Python.
+A torch module runs once on marked tensors, and what happens to them is written down, so that
+the forward code may be any Python.
 """
 
 import inspect
@@ -13,106 +13,41 @@ from torch.overrides import TorchFunctionMode
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs._graph import Graph
 from skrobust.graphs._nodes import Input
-from skrobust.networks import Model, dtype_and_device
 
-__all__ = ["read_graph"]
-
-_BATCH = 2  # rows that are traced; two, so that what mixes rows shows
+__all__ = ["arguments", "flat", "option", "reads", "single", "trace"]
 
 
-def read_graph(network, n_features=None):
-    """Read a network as a graph of known, piecewise linear operations.
+def trace(module, x, *, live=False):
+    """Run a module on rows; return its graph, and what the module returned.
 
     Parameters
     ----------
-    network : Network, torch.nn.Module or Graph
-        From rows to logits, in evaluation mode. A graph is returned as it is.
-    n_features : int, default=None
-        Entries of a row, where the network does not know them.
-
-    Returns
-    -------
-    Graph
-
-    Raises
-    ------
-    UnsupportedModelError
-        If the forward pass does anything that is not piecewise linear, such as a sigmoid, or
-        decides by the values of tensors in Python. The message names the operation and the
-        path of the layer.
+    module : torch.nn.Module
+    x : Tensor of shape (n, n_features)
+        More than one row, so that what mixes rows shows.
+    live : bool, default=False
+        Whether the graph holds the parameters themselves, in their own dtype, so that what is
+        computed from it has gradients by them. Batch norm in training mode then stands for the
+        statistics of these rows, and activations that are monotone but not piecewise linear are
+        read, too. If not, it holds copies in float64.
     """
-    if isinstance(network, Graph):
-        return network
-    if isinstance(network, Model):
-        module, known, dtype, device = (
-            getattr(network, name, None) for name in ("module", "n_features", "dtype", "device")
-        )
-        n_features = known if known is not None else n_features
-        if module is None:
-            name = type(getattr(network, "estimator", network)).__name__
-            raise UnsupportedModelError(
-                f"Got a {name}, which cannot be read as a piecewise linear network."
-            )
-    else:
-        module = network
-        dtype, device = dtype_and_device(module)
-    if dtype not in (torch.float32, torch.float64):
-        raise UnsupportedModelError(
-            f"Got a network of {dtype}, but expected torch.float32 or torch.float64."
-        )
-    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
-        raise UnsupportedModelError(
-            "Got a scripted or traced module, whose operations cannot be read, but expected the "
-            "module that it was made from."
-        )
-    if n_features is None:
-        raise ValueError("Got n_features=None, but expected the number of entries of a row.")
-    tracer = Tracer(module)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(_BATCH, n_features, generator=generator).to(device, dtype)
-    tracer.start(x)
+    tracer = _Tracer(module, x, live)
     try:
-        with torch.no_grad(), tracer:
-            logits = module(x)
-        graph = Graph(tracer.finish(logits))
+        with torch.set_grad_enabled(live and torch.is_grad_enabled()), tracer:
+            outputs = module(x)
+        return Graph(tracer.finish(outputs)), outputs
     except Refusal as refusal:
         raise UnsupportedModelError(str(refusal)) from None
-    _compare(graph, module, torch.rand(3, n_features, generator=generator).to(device, dtype))
-    return graph
-
-
-def _compare(graph, module, x):
-    """Refuse a graph that does not compute what the module computes."""
-    with torch.no_grad():
-        logits = module(x)
-        read = graph(x)
-    if logits.shape != read.shape:
-        raise UnsupportedModelError(
-            f"The module returns outputs of shape {tuple(logits.shape)} for {len(x)} rows; as a "
-            f"piecewise linear network it would return {tuple(read.shape)}."
-        )
-    if not torch.isfinite(logits).all():
-        raise UnsupportedModelError(
-            "The module returns NaN or infinity, but expected finite outputs for finite inputs."
-        )
-    error = (logits.double() - read).abs().max().item()
-    scale = max(value.abs().max().item() for value in graph.values(x) if value.numel())
-    if not error <= 1e-3 * (1 + scale):
-        raise UnsupportedModelError(
-            f"The module could not be read as a piecewise linear network: outputs differ by "
-            f"{error:.3g}. Operations in place on views, random operations and forward code "
-            "that depends on values are the known reasons."
-        )
 
 
 class Refusal(Exception):
     """Becomes an UnsupportedModelError outside: operators of torch swallow a TypeError."""
 
 
-class Tracer(TorchFunctionMode):
+class _Tracer(TorchFunctionMode):
     """Writes down a node for each torch function that a marked tensor goes through."""
 
-    def __init__(self, module):
+    def __init__(self, module, x, live):
         super().__init__()
         self.nodes = []
         self.names = {
@@ -121,9 +56,11 @@ class Tracer(TorchFunctionMode):
         }
         self.position = {}  # id of a tensor -> node
         self.alive = []  # a tensor that is gone could hand its id on
-
-    def start(self, x):
-        self._mark(x, Input(shape=tuple(x.shape[1:]), path="input", device=x.device))
+        self.live = live
+        self.n_rows = len(x)
+        self.dtype, self.device = x.dtype if live else torch.float64, x.device
+        first = Input(shape=self.shape(x), path="input", device=x.device, dtype=self.dtype)
+        self._mark(x, first)
 
     def finish(self, logits):
         if not (isinstance(logits, torch.Tensor) and self.is_marked(logits) and logits.ndim == 2):
@@ -148,7 +85,7 @@ class Tracer(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if not any(self.is_marked(value) for value in _flat([*args, *kwargs.values()])):
+        if not any(self.is_marked(value) for value in flat([*args, *kwargs.values()])):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
         if name == "__get__":
@@ -161,7 +98,7 @@ class Tracer(TorchFunctionMode):
         if read is None:
             raise self.refusal(name)
         output = func(*args, **kwargs)
-        if in_place or _option(args, kwargs, func, "inplace"):
+        if in_place or option(args, kwargs, func, "inplace"):
             # The arguments have changed, but readers only look at shapes and constants.
             output = args[0]
         node = read(self, name.rstrip("_"), func, args, kwargs, output)
@@ -208,14 +145,18 @@ class Tracer(TorchFunctionMode):
             f"{operation!r} in layer {self.label} {reason}. Linear, convolution, ReLU, LeakyReLU, "
             "PReLU, Hardtanh, clamp, max and average pooling, batch norm in evaluation mode, "
             "dropout, flatten and other views, sums, products with constants and concatenation "
-            "are read."
+            "are read; for training on intervals also tanh, sigmoid, softplus, ELU and SELU."
         )
 
-    def constant(self, value, ndim):
-        """Return a constant operand as float64, without a batch axis of an operand of `ndim`."""
+    def number(self, value):
+        """Return a number or tensor in the dtype of the graph; a live one keeps its history."""
         if not isinstance(value, torch.Tensor):
-            value = torch.tensor(value, dtype=torch.float64)
-        value = value.detach().double()
+            return torch.tensor(value, dtype=self.dtype, device=self.device)
+        return (value if self.live else value.detach()).to(self.device, self.dtype)
+
+    def constant(self, value, ndim):
+        """Return a constant operand without a batch axis, for one of `ndim` axes."""
+        value = self.number(value)
         if value.ndim == ndim:
             if len(value) > 1 and not torch.equal(value[0].expand_as(value), value):
                 raise self.refusal("a constant", "differs between the rows of a batch")
@@ -243,15 +184,28 @@ def _moved(node, inputs):
     return type(node)(**{**fields, "inputs": inputs})
 
 
-def _flat(values):
+def flat(values):
     for value in values:
         if isinstance(value, list | tuple):
-            yield from _flat(value)
+            yield from flat(value)
         else:
             yield value
 
 
-def _option(args, kwargs, func, name):
+def arguments(args, kwargs, **defaults):
+    """Return arguments by name, in the order of `defaults`; None stands for required ones."""
+    named = dict(zip(defaults, args, strict=False))
+    return [value for value in (defaults | named | kwargs).values()][: len(defaults)]
+
+
+def single(tracer, name, value):
+    """Return the position of the one marked operand, which must come first."""
+    if not tracer.is_marked(value):
+        raise tracer.refusal(name, "has an activation as a parameter")
+    return tracer.at(value)
+
+
+def option(args, kwargs, func, name):
     """Return an option of a Python function, by name or place; None if it has none."""
     if name in kwargs:
         return kwargs[name]
@@ -275,6 +229,25 @@ READERS = {}
 
 
 def reads(*names):
+    """Register how torch functions are read, as a decorator of a reader.
+
+    Parameters
+    ----------
+    *names : str
+        Of the functions, without underscores around them: "softshrink", or "mul" for both
+        ``torch.mul`` and ``x *= 2``.
+
+    Returns
+    -------
+    callable
+        The decorator. A reader ``read(tracer, name, func, args, kwargs, output)`` returns the
+        node that the call stands for, a list of them for a list of outputs, or the position of
+        the node that it leaves as it is. `tracer.at(x)` is the position of the node that made
+        the tensor x, `tracer.shape(x)` the shape of one sample, `tracer.label` the layer,
+        `tracer.number(value)` a constant as a graph holds it, and `tracer.refusal(name, why)`
+        the error to raise.
+    """
+
     def register(reader):
         READERS.update(dict.fromkeys(names, reader))
         return reader

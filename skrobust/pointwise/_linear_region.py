@@ -8,14 +8,13 @@ References
 Bastani et al., "Measuring neural net robustness with constraints", NeurIPS 2016, section 3.3.
 """
 
-import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 
-from skrobust.graphs import Graph, Relu, read_graph
+from skrobust.graphs import Graph, PiecewiseNode, Relu, no_rule, pull_back, read_graph
 
 __all__ = ["LinearRegion", "linear_region"]
 
@@ -156,41 +155,40 @@ class LinearRegion:
         readers = {}
         for b, i in enumerate(graph.piecewise):
             readers.setdefault(graph.nodes[i].inputs[0], []).append((b, i))
-        pending = {}
-        if outputs is not None:
-            last = len(graph.nodes) - 1
-            count = int((depth == last).sum())
-            pending[last] = outputs[:count].double().view(count, *graph.nodes[last].shape)
-        for j in range(int(depth[0]) if len(depth) else 0, -1, -1):
+        last = len(graph.nodes) - 1
+        sums = None
+
+        def start(j):
+            total = None
+            if outputs is not None and j == last:
+                count = int((depth == last).sum())
+                total = outputs[:count].double().view(count, *graph.nodes[last].shape)
             for b, i in readers.get(j, ()):
                 here = block == b
                 if not here.any():
                     continue
                 count = int(place[here].max()) + 1
-                decision = self._of(i, owner[:count])
+                parts = (place[here], row[here] - self._starts[b], weight[here])
                 seed = graph.nodes[i].seeds(
-                    decision,
-                    *(
-                        torch.as_tensor(v, device=device)
-                        for v in (place[here], row[here] - self._starts[b], weight[here])
-                    ),
+                    self._of(i, owner[:count]), *(torch.as_tensor(v, device=device) for v in parts)
                 )
-                pending[j] = _padded_sum(pending.get(j), seed)
-            gradient = pending.pop(j, None) if j > 0 else None
-            if gradient is None:
-                continue
-            node = graph.nodes[j]
+                total = seed if total is None else _padded_sum(total, seed)
+            return total
+
+        def visit(j, node, gradient):
+            nonlocal sums
+            if j == 0:
+                sums = gradient
+                return ()
             if node.is_affine:
-                parts = node.adjoint(gradient)
-            else:
-                parts = (node.frozen_adjoint(self._of(j, owner[: len(gradient)]), gradient),)
-            for i, part in zip(node.inputs, parts, strict=True):
-                if part is not None:
-                    pending[i] = _padded_sum(pending.get(i), part)
-        gradient = pending.get(0)
-        if gradient is not None and len(gradient) == len(owner):
-            return gradient
-        return _padded_sum(gradient, self.x.new_zeros(len(owner), graph.n_features))
+                return node.adjoint(gradient)
+            return (node.frozen_adjoint(self._of(j, owner[: len(gradient)]), gradient),)
+
+        pull_back(graph, int(depth[0]) if len(depth) else 0, start, visit, _padded_sum)
+        if sums is not None and len(sums) == len(owner):
+            return sums
+        zeros = self.x.new_zeros(len(owner), graph.n_features)
+        return zeros if sums is None else _padded_sum(sums, zeros)
 
     def _of(self, i, owner):
         """Return the decisions of a node for the regions `owner`."""
@@ -201,8 +199,6 @@ class LinearRegion:
 
 def _padded_sum(first, second):
     """Add two gradients, of which one may have fewer rows."""
-    if first is None:
-        return second
     if len(first) < len(second):
         first, second = second, first
     if len(first) == len(second):
@@ -261,11 +257,13 @@ def _decide(graph, x):
     """Run the network at x; return its decisions, its values, and where any was a tie."""
     values, decisions = [x], {}
     is_tied = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    for i, node in enumerate(itertools.islice(graph.nodes, 1, None), start=1):
+    for i, node in enumerate(graph.nodes[1:], start=1):
         parts = [values[j] for j in node.inputs]
         if node.is_affine:
             values.append(node.apply(*parts))
             continue
+        if not isinstance(node, PiecewiseNode):
+            raise no_rule("pointwise.linear_region", node)
         is_tied |= node.is_tied(parts[0], _is_relu(graph.nodes[node.inputs[0]]))
         decisions[i] = node.decide(parts[0])
         values.append(node.frozen(decisions[i], parts[0]))
@@ -275,7 +273,7 @@ def _decide(graph, x):
 def _break_ties(graph, values, direction):
     """Return the decisions a small move away; the values are those of either side."""
     tangents, decisions = [direction], {}
-    for i, node in enumerate(itertools.islice(graph.nodes, 1, None), start=1):
+    for i, node in enumerate(graph.nodes[1:], start=1):
         moves = [tangents[j] for j in node.inputs]
         if node.is_affine:
             tangents.append(_linear_part(graph, i, moves))

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 
 from skrobust.attacks import Target
-from skrobust.bounds import NUMBERS_AT_ONCE
+from skrobust.bounds import NUMBERS_AT_ONCE, bound_rows
 from skrobust.properties import ClassificationRobustness, LinearRows
 from skrobust.scorers._base import ScoreResult, as_tensors
 from skrobust.statistics import Interval
-from skrobust.verification import lower_bounds
 
 __all__ = ["QuantitativeRobustnessResult"]
 
@@ -118,7 +117,7 @@ def _probability_bounds(state, x, bounds):
     rows = LinearRows(A, zero, zero, False, uses_distance=False)
     ball = state.property.outer_ball(x)
     with torch.no_grad():
-        lower = lower_bounds(state.graph, ball, rows, bounds.method, n_steps=bounds.n_steps)
+        lower = bound_rows(state.graph, ball, rows, bounds.method, n_steps=bounds.n_steps)
     gaps = A.new_zeros((len(x), n_classes, n_classes))
     gaps[:, first, second] = torch.nan_to_num(lower, nan=-torch.inf)
     return torch.exp(-torch.logsumexp(-gaps, dim=2)), torch.exp(-torch.logsumexp(gaps, dim=1))

@@ -2,7 +2,7 @@
 
 from skrobust.trees import tree_distances
 from skrobust.verification._base import Verifier
-from skrobust.verification._bounds import Bounds, lower_bounds
+from skrobust.verification._bounds import Bounds
 from skrobust.verification._cascade import Cascade
 from skrobust.verification._exact import Exact
 from skrobust.verification._lipschitz import LipschitzBounds, lipschitz_bound
@@ -24,6 +24,5 @@ __all__ = [
     "Verifier",
     "export_query",
     "lipschitz_bound",
-    "lower_bounds",
     "tree_distances",
 ]

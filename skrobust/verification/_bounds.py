@@ -5,23 +5,22 @@ import torch
 
 from skrobust._validation import check_choice, check_integer
 from skrobust.bounds import (
-    NUMBERS_AT_ONCE,
+    METHODS,
     check_finite,
     crown,
     farthest,
     interval_rows,
-    optimised,
     points_at_once,
     relax,
+    row_bounds,
     slope_relaxation,
 )
 from skrobust.verification._base import Stopwatch, Verifier, at_reference
 from skrobust.verification._query import make_query
 from skrobust.verification._result import Reason, Verification
 
-__all__ = ["Bounds", "bound_rows", "lower_bounds", "proved_radius", "reference_error"]
+__all__ = ["Bounds", "bound_query", "proved_radius", "reference_error"]
 
-_METHODS = ("ibp", "crown", "alpha-crown")
 _HALVINGS = 6  # of the distance from a reference point, to find what slopes prove
 
 
@@ -77,7 +76,7 @@ class Bounds(Verifier):
         self.n_steps = n_steps
 
     def check(self):
-        check_choice("method", self.method, _METHODS)
+        check_choice("method", self.method, METHODS)
         check_integer("n_steps", self.n_steps, low=1)
         return self
 
@@ -106,7 +105,7 @@ class Bounds(Verifier):
         left = found.undecided_index
         if len(left):
             with torch.no_grad():
-                lower = bound_rows(state.graph, query[left], self.method, self.n_steps, watch)
+                lower = bound_query(state.graph, query[left], self.method, self.n_steps, watch)
             margin = query[left].margin(lower).nan_to_num(-torch.inf, torch.inf, -torch.inf)
             found.lower[left] = margin.cpu().numpy()
             found = found.prove(left[query[left].holds(lower).cpu().numpy()])
@@ -114,99 +113,29 @@ class Bounds(Verifier):
         return found
 
 
-def lower_bounds(graph, ball, rows, method="crown", *, n_steps=20):
-    """Return proved lower bounds of linear rows of a network over balls.
-
-    Parameters
-    ----------
-    graph : Graph
-    ball : Ball
-        Of n centers, in float64.
-    rows : LinearRows
-        About the logits, in float64.
-    method : {"ibp", "crown", "alpha-crown"}, default="crown"
-    n_steps : int, default=20
-        Gradient steps of "alpha-crown".
-
-    Returns
-    -------
-    Tensor of shape (n, m), in float64
-    """
-    relaxation = relax(graph, ball, refine=method != "ibp")
-    slope = rows.c if rows.uses_distance else None
-    return _bound(relaxation, rows.A, rows.b, slope, None, method, n_steps, None)
-
-
-def bound_rows(graph, query, method="crown", n_steps=20, watch=None):
+def bound_query(graph, query, method="crown", n_steps=20, watch=None):
     """Return proved lower bounds of the rows of a `Query`, of shape (n, m)."""
-    relaxation = relax(graph, query.ball, refine=method != "ibp", watch=watch)
+    by_lines = method != "ibp" or query.uses_distance
+    relaxation = relax(graph, query.ball, refine=method != "ibp", lines=by_lines, watch=watch)
     rows = query.rows
     shift = rows.b - reference_error(graph, query)
+    options = {"method": method, "n_steps": n_steps, "watch": watch}
     if not query.uses_distance:
-        return _bound(relaxation, rows.A, shift, None, None, method, n_steps, watch)
+        return row_bounds(relaxation, rows.A, shift, **options)
     lower = _by_slopes(relaxation, query, method, watch)
-    left = (~query.holds(lower)).nonzero().squeeze(1)
-    if len(left) == 0:
+    open_index = (~query.holds(lower)).nonzero().squeeze(1)
+    if len(open_index) == 0:
         return lower
-    part = query[left]
+    part, inner = query[open_index], relaxation[open_index]
     near = proved_radius(graph, part, method, watch=watch)
-    far = _bound(
-        relaxation[left], part.rows.A, shift[left], part.rows.c, near, method, n_steps, watch
-    )
+    terms = (part.rows.A, shift[open_index], part.rows.c)
+    far = row_bounds(inner, *terms, near, **options)
     # What is nearer is only known not to be below 0.
     far = torch.where(near[:, None] > 0, far.clamp(max=0), far)
     if not part.anchored.all():
-        whole = _bound(
-            relaxation[left], part.rows.A, shift[left], part.rows.c, None, method, n_steps, watch
-        )
-        far = torch.where(part.anchored, far, whole)
-    lower[left] = torch.maximum(lower[left], far)
+        far = torch.where(part.anchored, far, row_bounds(inner, *terms, **options))
+    lower[open_index] = torch.maximum(lower[open_index], far)
     return lower
-
-
-def _bound(relaxation, A, shift, slope, nearest, method, n_steps, watch):
-    if slope is None:
-        lower = interval_rows(relaxation, A, shift)
-    else:
-        # By intervals d is as small as can be where its slope is positive.
-        least = torch.zeros_like(shift[:, 0]) if nearest is None else nearest
-        reach = farthest(relaxation.ball)
-        terms = slope.clamp(min=0) * least[:, None] + slope.clamp(max=0) * reach[:, None]
-        lower = interval_rows(relaxation, A, shift + terms * (1 - 1e-15 * terms.sign()))
-    if method == "ibp":
-        return lower
-    options = {"shift": shift, "slope": slope, "nearest": nearest}
-    lower = torch.maximum(lower, crown(relaxation, A, **options))
-    if method == "alpha-crown":
-        sample, row = (lower < 0).nonzero(as_tuple=True)
-        if len(sample):
-            chosen = {
-                name: None if value is None else value[sample, row].unsqueeze(1)
-                for name, value in (("shift", shift), ("slope", slope))
-            }
-            chosen["nearest"] = None if nearest is None else nearest[sample]
-            best = _in_parts(
-                relaxation, A[sample, row].unsqueeze(1), sample, chosen, n_steps, watch
-            )
-            lower[sample, row] = torch.maximum(lower[sample, row], best.squeeze(1))
-    return lower
-
-
-def _in_parts(relaxation, rows, sample, options, n_steps, watch):
-    """Run `optimised` on pairs of ball and row, as many at a time as memory allows."""
-    total = sum(node.size for node in relaxation.graph.nodes)
-    step = max(1, 2 * NUMBERS_AT_ONCE // total)
-    parts = []
-    for start in range(0, len(rows), step):
-        at = slice(start, start + step)
-        chosen = {name: None if v is None else v[at] for name, v in options.items()}
-        with torch.enable_grad():
-            parts.append(
-                optimised(
-                    relaxation, rows[at], sample=sample[at], n_steps=n_steps, watch=watch, **chosen
-                )
-            )
-    return torch.cat(parts)
 
 
 def reference_error(graph, query):
@@ -215,7 +144,7 @@ def reference_error(graph, query):
     if not (query.rows.b != 0).any():
         return torch.zeros_like(query.rows.b)
     point = type(ball)(ball.center, ball.epsilon, "linf", ball.center, ball.center)
-    at_center = relax(graph, point, refine=False)
+    at_center = relax(graph, point, refine=False, lines=False)
     width = (at_center.highs[-1] - at_center.lows[-1]).flatten(1)
     return (query.rows.A.abs() @ width.unsqueeze(2)).squeeze(2)
 
@@ -231,7 +160,8 @@ def _by_slopes(relaxation, query, method, watch=None):
     steep = steep - 1e-15 * rows.c.abs()
     center = query.ball.center
     point = type(query.ball)(center, query.ball.epsilon, "linf", center, center)
-    start = interval_rows(relax(relaxation.graph, point, refine=False), rows.A, rows.b)
+    at_center = relax(relaxation.graph, point, refine=False, lines=False)
+    start = interval_rows(at_center, rows.A, rows.b)
     start = torch.where(query.anchored, 0.0, start - reference_error(relaxation.graph, query))
     reach = farthest(query.ball)[:, None]
     # Where the slope is NaN, by overflow, so is the bound.

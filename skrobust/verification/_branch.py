@@ -13,7 +13,7 @@ neural network robustness verification", NeurIPS 2021.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, singledispatch
 
 import torch
 
@@ -27,7 +27,7 @@ from skrobust.bounds import (
     lines_of,
     tighten,
 )
-from skrobust.graphs import Relu
+from skrobust.graphs import Clamp, MaxPool, Relu, no_rule
 
 __all__ = ["Domains", "Problem", "branch"]
 
@@ -339,22 +339,42 @@ def _costliest(relaxation, trace, alphas):
     chosen = torch.full((count, 2), -1)
     for i in relaxation.graph.piecewise:
         node, lines = relaxation.graph.nodes[i], relaxation.lines[i]
-        if not isinstance(node, Relu) or i not in trace or not lines.open.any():
-            continue
         j = node.inputs[0]
-        here = trace[i]
+        if not _is_split_at_zero(node) or i not in trace or not lines.open.any():
+            continue
         low, high = relaxation.lows[j].unsqueeze(1), relaxation.highs[j].unsqueeze(1)
-        t = alphas.get(i, 0.5)
-        kink = torch.minimum(t * -low, (1 - t) * high) * lines.gain.abs().unsqueeze(1)
-        chord = torch.maximum(lines.low_shift.abs(), lines.high_shift.abs()).unsqueeze(1)
-        below = torch.where(lines.convex, kink, chord)
-        above = torch.where(lines.convex, chord, kink)
-        cost = (here.clamp(min=0) * below - here.clamp(max=0) * above).sum(dim=1)
+        cost = _cost(lines, low, high, trace[i], alphas.get(i, 0.5))
         value, unit = torch.where(lines.open, cost, -1.0).flatten(1).max(dim=1)
         place = torch.stack([torch.full_like(unit, j), unit], dim=1)
         chosen = torch.where((value > best)[:, None], place, chosen)
         best = torch.maximum(best, value)
     return chosen
+
+
+@singledispatch
+def _is_split_at_zero(node):
+    """Return whether a unit is linear on both sides of z = 0; others are left to the programs."""
+    raise no_rule("verification.branch", node)
+
+
+@_is_split_at_zero.register(Relu)
+def _is_split(node):
+    return True
+
+
+@_is_split_at_zero.register(Clamp)
+@_is_split_at_zero.register(MaxPool)
+def _is_not_split(node):
+    return False
+
+
+def _cost(lines, low, high, rows, alpha):
+    """Return how much the rows may lose by the lines of each unit, of shape (P, *shape)."""
+    kink = torch.minimum(alpha * -low, (1 - alpha) * high) * lines.gain.abs().unsqueeze(1)
+    chord = torch.maximum(lines.low_shift.abs(), lines.high_shift.abs()).unsqueeze(1)
+    below = torch.where(lines.convex, kink, chord)
+    above = torch.where(lines.convex, chord, kink)
+    return (rows.clamp(min=0) * below - rows.clamp(max=0) * above).sum(dim=1)
 
 
 def _split(domains):

@@ -12,7 +12,7 @@ from skrobust.attacks import PGD, Attack, confirm
 from skrobust.bounds import check_finite, farthest, relax
 from skrobust.graphs import Relu
 from skrobust.verification._base import Encoding, Stopwatch, Verifier, attacked
-from skrobust.verification._bounds import Bounds, bound_rows, proved_radius, reference_error
+from skrobust.verification._bounds import Bounds, bound_query, proved_radius, reference_error
 from skrobust.verification._branch import Problem, branch
 from skrobust.verification._milp import Program, affine_maps
 from skrobust.verification._query import make_query
@@ -239,7 +239,7 @@ class _Search:
     def _part(self, query, root):
         """Decide rows that are linear, or one that is concave, over the ball of the root."""
         with torch.no_grad():
-            lower = bound_rows(self.state.graph, query, "crown", watch=self.watch)
+            lower = bound_query(self.state.graph, query, "crown", watch=self.watch)
             lower = lower.nan_to_num(-torch.inf, torch.inf, -torch.inf)
         if query.holds(lower).item():
             self.lower = query.margin(lower).item()

@@ -1,7 +1,7 @@
 """Upper bounds of Lipschitz constants of networks, and what they prove."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, singledispatch
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ import torch
 from skrobust._validation import check_choice
 from skrobust.bounds import check_finite, crown, points_at_once, relax, slope_relaxation
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.graphs import Linear, Rearrange, Relu, read_graph
+from skrobust.graphs import Clamp, Linear, MaxPool, Permute, Relu, Reshape, no_rule, read_graph
 from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
 from skrobust.verification._base import Encoding, Stopwatch, Verifier, at_reference
@@ -215,37 +215,52 @@ def _norm_product(graph, norm):
     for node in graph.nodes[1:]:
         inputs = [constants[j] for j in node.inputs]
         if not node.is_affine:
-            steepest = max(1.0, node.slope.abs().max().item()) if isinstance(node, Relu) else 1.0
-            if norm == "l2" and hasattr(node, "members"):
-                # An entry that lies in several windows counts once for each.
-                steepest = float(np.sqrt(node.members.flatten().bincount().max().item()))
-            constants.append(steepest * inputs[0])
+            constants.append(_steepest(node, norm) * inputs[0])
         elif norm == "linf":
             # The largest row of |W| r, for inputs that move by their own constants.
-            radii = [
-                torch.full((1, *graph.nodes[j].shape), c, dtype=torch.float64)
-                for j, c in zip(node.inputs, inputs, strict=True)
-            ]
+            radii = [_filled(graph, j, c) for j, c in zip(node.inputs, inputs, strict=True)]
             constants.append(node.magnitude(*radii).abs().max().item() * (1 + 1e-12))
         else:
-            constants.append(_euclidean(graph, node, inputs))
+            constants.append(_spectral(node, graph, inputs))
     return constants[-1]
 
 
-def _euclidean(graph, node, inputs):
+def _filled(graph, j, value):
+    shape = (1, *graph.nodes[j].shape)
+    return torch.full(shape, value, dtype=graph.dtype, device=graph.device)
+
+
+@singledispatch
+def _steepest(node, norm):
+    """Bound the Lipschitz constant of a node that is not affine, from input to output."""
+    raise no_rule("verification.lipschitz_bound", node)
+
+
+@_steepest.register(Relu)
+def _steepest_of_relu(node, norm):
+    return max(1.0, node.slope.abs().max().item())
+
+
+@_steepest.register(Clamp)
+def _steepest_of_clamp(node, norm):
+    return 1.0
+
+
+@_steepest.register(MaxPool)
+def _steepest_of_pool(node, norm):
+    # In the Euclidean norm an entry that lies in several windows counts once for each.
+    most = node.members.flatten().bincount().max().item()
+    return 1.0 if norm == "linf" else float(np.sqrt(most))
+
+
+@singledispatch
+def _spectral(node, graph, inputs):
     """Bound the spectral norms of an affine node, times the constants of its inputs, in sum."""
-    if isinstance(node, Rearrange) and node.index is None:
-        return inputs[0]
-    if isinstance(node, Linear):
-        return torch.linalg.matrix_norm(node.weight, 2).item() * inputs[0] * (1 + 1e-9)
     total = 0.0
     for k, constant in enumerate(inputs):
         # ||W||^2 is at most the largest sum of |entries| of a row times that of a column. The
         # gradient of the sum of |W| r by r holds the sums of the columns.
-        radii = [
-            torch.full((1, *graph.nodes[j].shape), float(j == node.inputs[k]), dtype=torch.float64)
-            for j in node.inputs
-        ]
+        radii = [_filled(graph, j, float(j == node.inputs[k])) for j in node.inputs]
         radii[k].requires_grad_()
         with torch.enable_grad():
             rows = node.magnitude(*radii)
@@ -253,6 +268,17 @@ def _euclidean(graph, node, inputs):
             (columns,) = torch.autograd.grad(rows.sum(), radii[k])
             total += constant * float((rows.max() * columns.max()).detach().sqrt())
     return total * (1 + 1e-9)
+
+
+@_spectral.register(Permute)
+@_spectral.register(Reshape)
+def _spectral_of_isometry(node, graph, inputs):
+    return inputs[0]
+
+
+@_spectral.register(Linear)
+def _spectral_of_linear(node, graph, inputs):
+    return torch.linalg.matrix_norm(node.weight, 2).item() * inputs[0] * (1 + 1e-9)
 
 
 # ---- LipSDP ------------------------------------------------------------------------------
@@ -263,7 +289,7 @@ def _weights(graph):
     weights, current = [], None
     for i, node in enumerate(graph.nodes[1:], start=1):
         is_chain = node.inputs == (i - 1,)
-        if is_chain and isinstance(node, Rearrange) and node.index is None:
+        if is_chain and isinstance(node, Reshape):
             continue
         if is_chain and isinstance(node, Linear) and len(node.shape) == 1:
             # Two layers without a unit between them are one.

@@ -11,7 +11,7 @@ import torch
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_choice, check_instance
 from skrobust.attacks import PGD, Attack, confirm
-from skrobust.bounds import check_finite, farthest, relax
+from skrobust.bounds import bound_rows, check_finite, farthest, relax
 from skrobust.exceptions import SolverDisagreementWarning, UnsupportedPropertyError
 from skrobust.verification._base import (
     Encoding,
@@ -20,7 +20,7 @@ from skrobust.verification._base import (
     at_reference,
     attacked,
 )
-from skrobust.verification._bounds import bound_rows, lower_bounds, proved_radius, reference_error
+from skrobust.verification._bounds import bound_query, proved_radius, reference_error
 from skrobust.verification._marabou_process import MISSING, STATUSES, Child
 from skrobust.verification._marabou_query import MARGIN, MarabouProgram
 from skrobust.verification._milp import affine_maps
@@ -225,7 +225,7 @@ class _Search:
         """Decide all rows over one ball."""
         graph = self.state.graph
         with torch.no_grad():
-            lower = bound_rows(graph, query, "crown")
+            lower = bound_query(graph, query, "crown")
         if query.holds(lower).item():
             return "proved"
         nearest = query.nearest.item() if query.uses_distance else None
@@ -242,7 +242,7 @@ class _Search:
 
     def _breaks_necessary(self, program, query):
         rows = query.necessary
-        lower = lower_bounds(self.state.graph, query.ball, rows)
+        lower = bound_rows(self.state.graph, query.ball, rows)
         chosen = (lower[0] < 0).nonzero().squeeze(1)
         return self._ask_rows(program, rows, chosen, rows.b, lower, 0.0) == "found"
 

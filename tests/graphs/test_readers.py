@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.graphs import Conv, Linear, Rearrange, read_graph
+from skrobust.graphs import Conv, Linear, read_graph
 from skrobust.networks import as_network
 from tests._modules import MODULES, build, lenet, sample
 
@@ -42,10 +42,9 @@ def test_graph_is_small_and_readable():
     graph = read_graph(build(lenet), 144)
     kinds = [type(node).__name__ for node in graph.nodes]
     assert kinds == [
-        "Input", "Rearrange", "Conv", "Relu", "MaxPool", "Conv", "MaxPool", "Relu", "Rearrange",
+        "Input", "Reshape", "Conv", "Relu", "MaxPool", "Conv", "MaxPool", "Relu", "Reshape",
         "Linear",
     ]  # fmt: skip
-    assert isinstance(graph.nodes[1], Rearrange) and graph.nodes[1].index is None
     assert isinstance(graph.nodes[2], Conv) and graph.nodes[2].path == "1 (Conv2d)"
     assert graph.piecewise == (3, 4, 6, 7)
     assert "1 (Conv2d)" in repr(graph)

@@ -8,7 +8,7 @@ from torch import nn
 from skrobust import RobustClassifier
 from skrobust.bounds import crown, relax
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.graphs import read_graph
+from skrobust.graphs import read_graph, read_live
 from skrobust.networks import Network, as_network
 from skrobust.properties import (
     ClassificationRobustness,
@@ -17,7 +17,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.training import CertifiedTraining, TrainingStep
-from skrobust.training._certified import _Intervals, _lower_by_lines
+from skrobust.training._certified import lower_rows
 from skrobust.verification import Bounds
 
 CR = ClassificationRobustness
@@ -189,14 +189,11 @@ def by_lines(module, x, property=None):
     """Return the bounds by lines and by intervals, and what the verifier says of both."""
     property = CR(0.1) if property is None else property
     ball = property.ball(x)
-    intervals = _Intervals(x, ball.lower, ball.upper)
-    with intervals:
-        logits = module(x)
-    rows = property.conclusion(logits, logits.argmax(dim=1)).sufficient()
-    lower = _lower_by_lines(module, x, ball, rows.A, intervals)
+    live, logits = read_live(module, x)
+    A = property.conclusion(logits, logits.argmax(dim=1)).sufficient().A
     graph = read_graph(module, x.shape[1])
-    known = crown(relax(graph, property.outer_ball(x), refine=False), rows.A)
-    return lower, intervals.lower(logits, rows.A), known
+    known = crown(relax(graph, property.outer_ball(x), refine=False), A)
+    return lower_rows(live, ball, A, 1.0), lower_rows(live, ball, A, 0.0), known
 
 
 def test_lines_are_those_of_the_verifier():
@@ -236,12 +233,10 @@ def test_the_share_of_lines_falls_while_the_radius_grows():
         radius, weight = (0.05, 0.5) if epoch == 0 else (0.1, 1.0)
         x, labels = asked.x, asked.labels
         ball = CR(radius).ball(x)
-        intervals = _Intervals(x, ball.lower, ball.upper)
-        with intervals:
-            logits = module(x)
+        graph, logits = read_live(module, x)
         A = CR(radius).conclusion(logits, labels).sufficient().A
-        lower = (1 - share) * intervals.lower(logits, A)
-        lower = lower + share * _lower_by_lines(module, x, ball, A, intervals)
+        lower = (1 - share) * lower_rows(graph, ball, A, 0.0)
+        lower = lower + share * lower_rows(graph, ball, A, 1.0)
         worst = torch.log1p(torch.exp(-lower).sum(dim=1)).mean()
         clean = nn.functional.cross_entropy(logits, labels)
         torch.testing.assert_close(found, weight * worst + (1 - weight) * clean)

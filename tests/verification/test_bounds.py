@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from skrobust.balls import Ball
-from skrobust.bounds import crown, farthest, minimum, optimised, relax, slope_relaxation
+from skrobust.bounds import (
+    bound_rows,
+    crown,
+    farthest,
+    minimum,
+    optimised,
+    relax,
+    slope_relaxation,
+)
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.graphs import read_graph
 from skrobust.networks import Network
@@ -18,7 +26,7 @@ from skrobust.properties import (
     StandardRobustness,
     StrongClassificationRobustness,
 )
-from skrobust.verification import Bounds, Exact, Reason, Verdict, lower_bounds
+from skrobust.verification import Bounds, Exact, Reason, Verdict
 from skrobust.verification._query import make_query
 
 METHODS = ("ibp", "crown", "alpha-crown")
@@ -112,7 +120,7 @@ def test_bounds_contain_sampled_outputs_and_tighten_in_order(factory, property):
     points = corners_and_samples(ball, 17_000)
     z = graph(points.flatten(0, 1)).view(*points.shape[:2], -1)
     sampled = (z @ rows.A.transpose(1, 2)).amin(dim=1)
-    bounds = [lower_bounds(graph, ball, rows, method) for method in METHODS]
+    bounds = [bound_rows(graph, ball, rows, method) for method in METHODS]
     for lower in bounds:
         assert (lower <= sampled).all()
     ibp, crown_, alpha = bounds
@@ -132,7 +140,7 @@ def test_bounds_of_an_affine_network_are_exact(norm):
     W = module[1].weight @ module[0].weight
     dual = (rows.A @ W).abs().sum(2) if norm == "linf" else (rows.A @ W).norm(dim=2)
     exact = (rows.A @ graph(x.double()).unsqueeze(2)).squeeze(2) - 0.1 * dual
-    lower = lower_bounds(graph, ball, rows, "crown")
+    lower = bound_rows(graph, ball, rows, "crown")
     assert (lower <= exact + 1e-15).all()
     torch.testing.assert_close(lower, exact, rtol=0, atol=1e-9 if norm == "linf" else 1e-5)
 
@@ -291,7 +299,7 @@ def test_points_that_cannot_move_are_decided_by_the_network_itself():
 
 
 def test_more_points_than_fit_in_one_chunk(monkeypatch):
-    monkeypatch.setattr("skrobust.bounds._intervals.NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("skrobust.bounds._tightening.NUMBERS_AT_ONCE", 1)
     x, labels = torch.tensor([[0.7], [0.9], [0.52]]), torch.tensor([0, 0, 0])
     found = Bounds().verify(line(), ClassificationRobustness(0.1), x, labels)
     assert found.verdicts.tolist() == ["verified", "verified", "unknown"]

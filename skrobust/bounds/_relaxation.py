@@ -1,0 +1,64 @@
+"""What is known of all nodes of a graph over balls."""
+
+from dataclasses import dataclass
+
+import torch
+
+from skrobust.balls import Ball
+
+__all__ = ["Relaxation"]
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """Intervals of all nodes and lines of the piecewise ones, over B balls.
+
+    Parameters
+    ----------
+    graph : Graph
+    ball : Ball
+    lows, highs : list of Tensor of shape (B, *shape)
+        Proved bounds of each node.
+    weights : list of Tensor of shape (B, *shape) or None
+        For each node what its rounding is relative to; see `_rounding`. None where bounds are
+        not moved outwards by their rounding.
+    lines : dict of int to Lines or PoolLines
+        Empty where none were asked for.
+    homogeneous : bool
+        Whether affine nodes go without their constants, as for slopes.
+    empty : bool Tensor of shape (B,)
+        Where the intervals contradict each other: no point of the ball meets what was known.
+    rounding : bool, default=True
+        Whether bounds are moved outwards by what rounding can do.
+    """
+
+    graph: object
+    ball: Ball
+    lows: list
+    highs: list
+    weights: list
+    lines: dict
+    homogeneous: bool
+    empty: torch.Tensor
+    rounding: bool = True
+
+    def __len__(self):
+        return len(self.ball.center)
+
+    def __getitem__(self, index):
+        return Relaxation(
+            self.graph,
+            self.ball[index],
+            [part[index] for part in self.lows],
+            [part[index] for part in self.highs],
+            [None if part is None else part[index] for part in self.weights],
+            {i: lines[index] for i, lines in self.lines.items()},
+            self.homogeneous,
+            self.empty[index],
+            self.rounding,
+        )
+
+    @property
+    def sources(self):
+        """Positions of the nodes that piecewise nodes read, with those nodes, as a dict."""
+        return {self.graph.nodes[i].inputs[0]: i for i in self.graph.piecewise}
