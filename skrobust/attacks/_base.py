@@ -74,6 +74,20 @@ class Attack(BaseEstimator, ABC):
         Outcome
         """
 
+    def check_target(self, target):
+        """Refuse what is no target, or a network without the gradient that the attack needs.
+
+        Raises
+        ------
+        TypeError
+            If `target` is no `Target`.
+        UnsupportedModelError
+            If its network has no gradient.
+        """
+        check_instance("target", target, Target, "Target(network, property, x, labels)")
+        if self.needs_gradient:
+            target.check_gradient()
+
     def search(self, target, *, generator=None, stop_when_broken=True):
         """Look for points that break the property of a target.
 
@@ -91,7 +105,7 @@ class Attack(BaseEstimator, ABC):
         Outcome
             As the network sees it; `attack_and_confirm` asks the estimator itself.
         """
-        check_instance("target", target, Target, "Target(network, property, x, labels)")
+        self.check_target(target)
         outcome = clean = target.assess(target.x, target.reference_logits)
         is_open = movable = target.movable
         if stop_when_broken:
@@ -170,7 +184,7 @@ class Attack(BaseEstimator, ABC):
         >>> print(f"{FGSM().closest(target).points.item():.4f}")
         0.5000
         """
-        check_instance("target", target, Target, "Target(network, property, x, labels)")
+        self.check_target(target)
         outcome = target.assess(target.x, target.reference_logits)
         index = (target.movable & ~outcome.broken).nonzero().squeeze(1)
         if len(index) == 0:
@@ -271,6 +285,7 @@ class GradientAttack(Attack):
         return tracker.finish(self.walk(target, tracker if stop_when_broken else None, generator))
 
     def points(self, target, *, generator=None):
+        self.check_target(target)
         if self.n_restarts > 1:
             return super().points(target, generator=generator)
         # One run needs no comparison, and so no assessment of its points.

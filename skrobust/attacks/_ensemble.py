@@ -10,7 +10,7 @@ from skrobust.attacks._boundary import closer
 from skrobust.attacks._fgsm import FGSM
 from skrobust.attacks._linear import LinearBoundary
 from skrobust.attacks._pgd import PGD
-from skrobust.attacks._target import Outcome, Target
+from skrobust.attacks._target import Outcome
 
 __all__ = ["Ensemble", "EnsembleOutcome"]
 
@@ -117,7 +117,7 @@ class Ensemble(Attack):
         return super().set_params(**params)
 
     def closest(self, target, *, generator=None):
-        check_instance("target", target, Target, "Target(network, property, x, labels)")
+        self.check_target(target)
         best = target.assess(target.x, target.reference_logits)
         winners = torch.full((len(target),), -1, device=target.x.device)
         index = (target.movable & ~best.broken).nonzero().squeeze(1)

@@ -163,9 +163,10 @@ class LBFGS(Attack):
             u = torch.tensor(move, device=center.device).unsqueeze(0).requires_grad_()
             with torch.enable_grad():
                 x = center + reach * u
-                value = c * (u**2).sum() + loss(x, network(x)).sum()
-                gradient = input_gradient(value, u)
-            return value.item(), finite_or_zero(gradient)[0].cpu().numpy()
+                value = loss(x, network(x)).sum()
+                gradient = finite_or_zero(input_gradient(value, u)) + 2 * c * u
+            value = value + c * (u**2).sum()
+            return value.item(), gradient.detach()[0].cpu().numpy()
 
         minimum = minimize(
             objective,

@@ -15,6 +15,11 @@ from skrobust.properties import RobustnessProperty
 
 __all__ = ["Outcome", "Target"]
 
+_NO_GRADIENT = (
+    "Got a network whose outputs have no gradient in its inputs, but expected one made of "
+    "differentiable torch operations. Sampling (ConstraintAccuracy, UniformSampling) works "
+    "without a gradient."
+)
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -130,6 +135,8 @@ class Target:
     def conclusion(self):
         """The `~skrobust.properties.Conclusion` around the reference points."""
         labels = self.property.reference_labels(self.reference_logits, self.labels)
+        if self.labels is not None and self.property.needs_labels:
+            _check_range(self.labels, self.reference_logits.shape[1])
         return self.property.conclusion(self.reference_logits, labels)
 
     @cached_property
@@ -145,6 +152,17 @@ class Target:
         if not isinstance(self.network, Model):
             return self  # a bare callable is all that there is
         return self._with(network=self.network.replay)
+
+    def check_gradient(self):
+        """Refuse a network of which it is known that it has no gradient; return self.
+
+        Raises
+        ------
+        UnsupportedModelError
+        """
+        if isinstance(self.network, Model) and not self.network.has_gradient:
+            raise UnsupportedModelError(_NO_GRADIENT)
+        return self
 
     @property
     def movable(self):
@@ -256,17 +274,23 @@ def _check_labels(labels, n):
         raise ValueError(expected("labels", shown, expectation))
 
 
+def _check_range(labels, n_classes):
+    if len(labels):
+        low, high = labels.aminmax()
+        if low < 0 or high >= n_classes:
+            wrong = int(low) if low < 0 else int(high)
+            raise ValueError(
+                f"Got labels with {wrong}, but expected class indices from 0 to {n_classes - 1}."
+            )
+
+
 def input_gradient(total, x, **options):
     """Return the gradient of a sum in the rows `x`; refuse what has none."""
     gradient = None
     if total.requires_grad:
         (gradient,) = torch.autograd.grad(total, x, allow_unused=True, **options)
     if gradient is None:
-        raise UnsupportedModelError(
-            "Got a network whose outputs have no gradient in its inputs, but expected one made "
-            "of differentiable torch operations. Sampling (ConstraintAccuracy, UniformSampling) "
-            "works without a gradient."
-        )
+        raise UnsupportedModelError(_NO_GRADIENT)
     return gradient
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "dtype_and_device",
     "evaluation_mode",
     "linear_layer",
+    "named",
     "without_names",
 ]
 
@@ -74,8 +75,11 @@ class Model(ABC):
             If `X` holds NaN or infinity, also after the conversion to the dtype of the rows, or
             has another number of features.
         """
+        return self._tensor(self.check_rows(X))
+
+    def _tensor(self, rows):
         # Read-only arrays make torch warn; one with negative strides it cannot take.
-        rows = np.require(self.check_rows(X), requirements=["C", "W"])
+        rows = np.require(rows, requirements=["C", "W"])
         return torch.as_tensor(rows, dtype=self.dtype).to(self.device)
 
     def check_rows(self, X):
@@ -160,6 +164,8 @@ class Network(Model):
     Attributes
     ----------
     device : torch.device
+    has_gradient : bool
+        Whether the outputs can be differentiated in the rows; it shows with the first rows.
 
     Raises
     ------
@@ -168,6 +174,7 @@ class Network(Model):
     """
 
     has_gradient = True
+    _width = None  # of the rows that the module was tried with
 
     def __init__(
         self, module, classes, n_features=None, replay=None, *, probabilistic=True, dtype=None
@@ -192,6 +199,45 @@ class Network(Model):
     def __call__(self, x):
         return self.module(x)
 
+    def check_rows(self, X):
+        """Return `X` as an array of rows; raise as `rows` does, or where the module fails.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the module does not take such rows, or does not return a tensor.
+        """
+        rows = super().check_rows(X)
+        if self._width != rows.shape[1]:
+            self._try(self._tensor(rows[[0, 0]]))  # two: one row can be mistaken for none
+            self._width = rows.shape[1]
+        return rows
+
+    def _try(self, x):
+        """Compute the outputs once, so that a module that cannot is refused by name."""
+        try:
+            with torch.enable_grad():
+                logits = self(x.requires_grad_())
+        except Exception:  # users' code may raise anything, also for want of a gradient only
+            logits = self._without_gradient(x.detach())
+        if not isinstance(logits, torch.Tensor):
+            raise UnsupportedModelError(
+                f"Got a module that returns {named(logits)}, but expected one tensor: logits of "
+                "shape (n, n_classes). Wrap the module in one that returns them."
+            )
+        self.has_gradient = logits.requires_grad
+        self.check_logits(logits, len(x))
+
+    def _without_gradient(self, x):
+        try:
+            with torch.no_grad():
+                return self(x)
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"Got a module that fails on rows of shape (n, {x.shape[1]}), but expected one "
+                f"that returns logits there. It says: {error}"
+            ) from error
+
     def fingerprint(self):
         weights = {n: v.double().cpu().numpy() for n, v in self.module.state_dict().items()}
         # Numbers that a module keeps beside its weights, and may not show.
@@ -214,12 +260,18 @@ def _uncompiled(module):
     """Return a module without the wrappers of `torch.compile`, the given one unchanged."""
     if hasattr(module, "_orig_mod"):
         return _uncompiled(module._orig_mod)
-    children = {name: _uncompiled(child) for name, child in module.named_children()}
-    if all(child is module.get_submodule(name) for name, child in children.items()):
+    if not any(hasattr(part, "_orig_mod") for part in module.modules()):
         return module
+    children = {name: _uncompiled(child) for name, child in module.named_children()}
     module = copy(module)
     module._modules = module._modules | children
     return module
+
+
+def named(thing):
+    """Return the name of a kind with its article, such as "an ExtraTreesClassifier"."""
+    name = type(thing).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def dtype_and_device(module):
@@ -344,7 +396,7 @@ def as_network(estimator, *, input_shape=None):
     if hasattr(estimator, "best_estimator_"):  # any of scikit-learn's searches
         return as_network(estimator.best_estimator_, input_shape=input_shape)
     raise UnsupportedModelError(
-        f"Got a {type(estimator).__name__}, but expected a classifier that can be read as a "
+        f"Got {named(estimator)}, but expected a classifier that can be read as a "
         "network: RobustClassifier, a skorch classifier, a linear classifier or MLPClassifier "
         "of scikit-learn, or a Pipeline of affine steps that ends in one of these. Sampling "
         "(ConstraintAccuracy) works with any classifier."

@@ -2,9 +2,11 @@
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.networks._base import Model, as_network, without_names
+from skrobust.networks._base import Model, as_network, named, without_names
 
 __all__ = ["BlackBox", "as_model"]
 
@@ -81,6 +83,8 @@ def as_model(estimator, outputs=("logits",), *, needs_gradient=True, input_shape
 
     Raises
     ------
+    NotFittedError
+        If the estimator is not fitted.
     UnsupportedModelError
         If the estimator is no classifier with `classes_`, if it is no network where that is
         needed, or if it lacks `predict_proba` where that is needed.
@@ -102,9 +106,11 @@ def as_model(estimator, outputs=("logits",), *, needs_gradient=True, input_shape
                 "its scores, so it cannot be attacked by gradients. Sampling "
                 "(ConstraintAccuracy, UniformSampling) works where there is predict_proba."
             )
+    if isinstance(estimator, BaseEstimator):
+        check_is_fitted(estimator)
     if not (hasattr(estimator, "predict") and hasattr(estimator, "classes_")):
         raise UnsupportedModelError(
-            f"Got a {name}, but expected a fitted classifier with predict and classes_."
+            f"Got {named(estimator)}, but expected a fitted classifier with predict and classes_."
         )
     if "logits" in outputs:
         raise UnsupportedPropertyError(
@@ -113,6 +119,7 @@ def as_model(estimator, outputs=("logits",), *, needs_gradient=True, input_shape
         )
     if "probabilities" in outputs and not hasattr(estimator, "predict_proba"):
         raise UnsupportedModelError(
-            f"Got a {name} without predict_proba, but the property speaks about probabilities."
+            f"Got {named(estimator)} without predict_proba, but the property speaks about "
+            "probabilities."
         )
     return BlackBox(estimator, "probabilities" if "probabilities" in outputs else "labels")

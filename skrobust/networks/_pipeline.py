@@ -17,7 +17,7 @@ from sklearn.preprocessing import (
 from sklearn.utils.validation import check_is_fitted
 
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks._base import Network, as_network, linear_layer, without_names
+from skrobust.networks._base import Network, as_network, linear_layer, named, without_names
 
 __all__ = ["Scale"]
 
@@ -136,7 +136,7 @@ def _(pipeline: Pipeline, *, input_shape=None):
         layer = _affine_layer(step)
         if layer is None:
             raise UnsupportedModelError(
-                f"The step {name!r} of the pipeline, a {type(step).__name__}, is not known to be "
+                f"The step {name!r} of the pipeline, {named(step)}, is not known to be "
                 "affine, so the pipeline cannot be read as one network. Sampling "
                 "(ConstraintAccuracy) works with any pipeline."
             )

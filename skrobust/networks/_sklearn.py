@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import (
@@ -52,7 +53,10 @@ def _two_logits(weight, bias):
 @as_network.register(LinearDiscriminantAnalysis)
 def _(model, *, input_shape=None):
     check_is_fitted(model)
-    layer = linear_layer(*_two_logits(model.coef_, model.intercept_))
+    weight = (
+        model.coef_.toarray() if issparse(model.coef_) else model.coef_
+    )  # `sparsify` was called
+    layer = linear_layer(*_two_logits(weight, model.intercept_))
     return Network(
         torch.nn.Sequential(layer),
         model.classes_,

@@ -1,4 +1,4 @@
-"""What attacks share: targets, outcomes, the loop over restarts, refusals."""
+"""What attacks share: the loop over restarts, the walk along gradients, refusals."""
 
 import re
 
@@ -8,9 +8,8 @@ import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
-from skrobust.attacks import FGSM, PGD, AutoPGD, Outcome, Target, UniformSampling
+from skrobust.attacks import FGSM, PGD, AutoPGD, Target, UniformSampling
 from skrobust.exceptions import AttackWarning, UnsupportedModelError
-from skrobust.networks import evaluation_mode
 from skrobust.properties import (
     ClassificationRobustness,
     LipschitzRobustness,
@@ -18,6 +17,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from tests._asserts import assert_inside_ball
+from tests.attacks._nets import Counting, generator, linear_net, rows, small_net, worst_margin
 
 ATTACKS = [
     FGSM(),
@@ -28,6 +28,13 @@ ATTACKS = [
     AutoPGD(8, n_restarts=2, objective="cross-entropy"),
     UniformSampling(20),
 ]
+STRONG = [
+    PGD(20, schedule="constant"),
+    PGD(30, schedule="linear", random_start=False),
+    PGD(30, schedule="cosine", random_start=False),
+    AutoPGD(30),
+]
+IDS = ["pgd", "linear", "cosine", "auto"]
 PROPERTIES = [
     ClassificationRobustness(0.1),
     ClassificationRobustness([0.2, 0.0, 0.05, 0.1], norm="l2", bounds=None),
@@ -39,42 +46,14 @@ PROPERTIES = [
 ]
 
 
-class Counting(torch.nn.Module):
-    """Keeps the number of rows of each call."""
-
-    def __init__(self, module):
-        super().__init__()
-        self.module, self.rows = module, []
-
-    def forward(self, x):
-        self.rows.append(len(x))
-        return self.module(x)
-
-
-def small_net(n_classes=3, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        layers = torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, n_classes)
-        return torch.nn.Sequential(*layers).requires_grad_(False)
-
-
-def rows(n=30, seed=0):
-    x = torch.rand((n, 4), generator=torch.Generator().manual_seed(seed))
-    return 0.05 + 0.9 * x
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 @pytest.mark.parametrize("stop_when_broken", [True, False])
 @pytest.mark.parametrize("attack", ATTACKS, ids=repr)
 @pytest.mark.parametrize("property", PROPERTIES, ids=repr)
 def test_outcomes_are_what_the_network_says(property, attack, stop_when_broken):
     net, x = small_net(), rows()
     labels = net(x).argmax(dim=1)
-    outcome = attack.run(
-        net, property, x, labels, stop_when_broken=stop_when_broken, generator=generator()
+    outcome = attack.search(
+        Target(net, property, x, labels), stop_when_broken=stop_when_broken, generator=generator()
     )
     assert_inside_ball(outcome.points, x, property)
     conclusion = property.conclusion(net(x), property.reference_labels(net(x), labels))
@@ -94,7 +73,7 @@ def test_attacks_find_what_breaks(attack):
     property = ClassificationRobustness(0.1)
     labels = net(x).argmax(dim=1)
     clean = property.margin(net(x), labels=labels)
-    outcome = attack.run(net, property, x, labels, generator=generator())
+    outcome = attack.search(Target(net, property, x, labels), generator=generator())
     assert (outcome.margins.numpy() <= clean + 1e-6).mean() > 0.99
     assert outcome.margins.mean() < clean.mean()
     assert 0.02 < outcome.broken.float().mean() < 0.9
@@ -106,7 +85,9 @@ def test_already_broken_samples_do_not_move_or_cost(attack):
     net = Counting(small_net())
     labels = net.module(x).argmax(dim=1)
     labels[:9] = (labels[:9] + 1) % 3
-    outcome = attack.run(net, ClassificationRobustness(0.01), x, labels, generator=generator())
+    outcome = attack.search(
+        Target(net, ClassificationRobustness(0.01), x, labels), generator=generator()
+    )
     assert outcome.broken[:9].all()
     assert torch.equal(outcome.points[:9], x[:9])
     n_points = attack.n_samples if isinstance(attack, UniformSampling) else 1
@@ -119,11 +100,13 @@ def test_epsilon_zero_asks_for_the_references_only(attack):
     net, x = Counting(small_net()), rows(10)
     labels = net.module(x).argmax(dim=1)
     labels[0] = (labels[0] + 1) % 3
-    outcome = attack.run(net, ClassificationRobustness(0.0), x, labels)
+    outcome = attack.search(Target(net, ClassificationRobustness(0.0), x, labels))
     assert outcome.broken.tolist() == [True] + [False] * 9
     assert torch.equal(outcome.points, x)
     assert net.rows == [10]
-    in_training = attack.run(net, ClassificationRobustness(0.0), x, labels, stop_when_broken=False)
+    in_training = attack.search(
+        Target(net, ClassificationRobustness(0.0), x, labels), stop_when_broken=False
+    )
     assert torch.equal(in_training.points, x)
     assert torch.equal(in_training.broken, outcome.broken)
     torch.testing.assert_close(in_training.margins, outcome.margins)
@@ -134,7 +117,9 @@ def test_runs_repeat(attack):
     net, x = small_net(), rows()
     labels = net(x).argmax(dim=1)
     property = ClassificationRobustness(0.1)
-    runs = [attack.run(net, property, x, labels, generator=generator(s)) for s in (1, 1, 2)]
+    runs = [
+        attack.search(Target(net, property, x, labels), generator=generator(s)) for s in (1, 1, 2)
+    ]
     assert torch.equal(runs[0].points, runs[1].points)
     draws = getattr(attack, "random_start", not isinstance(attack, FGSM))
     assert torch.equal(runs[0].points, runs[2].points) != draws
@@ -164,8 +149,8 @@ def test_a_gradient_that_is_nan_is_a_failed_step(attack):
     with pytest.warns(
         AttackWarning, match=r"not finite at 1 of 2 points; the attack stands still"
     ):
-        outcome = attack.run(
-            Faulty(), property, x, labels, stop_when_broken=False, generator=generator()
+        outcome = attack.search(
+            Target(Faulty(), property, x, labels), stop_when_broken=False, generator=generator()
         )
     assert torch.isfinite(outcome.points).all()
     assert_inside_ball(outcome.points, x, property)
@@ -177,11 +162,11 @@ def test_a_gradient_that_is_nan_is_a_failed_step(attack):
 def test_lipschitz_at_the_reference_is_not_broken_by_rounding():
     net, x = small_net(), rows()
     property = LipschitzRobustness(0.0, lipschitz=1.0)
-    outcome = PGD(3).run(net, property, x)
+    outcome = PGD(3).search(Target(net, property, x))
     assert not outcome.broken.any()
     assert (outcome.margins == 0).all()
     # The same where points start at the reference.
-    outcome = PGD(2, random_start=False).run(net, LipschitzRobustness(0.1, 1e3), x)
+    outcome = PGD(2, random_start=False).search(Target(net, LipschitzRobustness(0.1, 1e3), x))
     assert not outcome.broken.any()
     assert torch.isfinite(outcome.points).all()
 
@@ -193,14 +178,20 @@ def test_restarts_only_help():
     single = UniformSampling(2)
     twice = PGD(2, n_restarts=6)
     once = clone(twice).set_params(n_restarts=1)
-    one, six = (a.run(net, property, x, labels, generator=generator()) for a in (once, twice))
+    one, six = (
+        a.search(Target(net, property, x, labels), generator=generator()) for a in (once, twice)
+    )
     assert six.broken.sum() >= one.broken.sum()
     assert single.n_restarts == 1
     for stop in (True, False):
         seen = Counting(net)
-        twice.run(seen, property, x, labels, stop_when_broken=stop, generator=generator())
+        twice.search(
+            Target(seen, property, x, labels), stop_when_broken=stop, generator=generator()
+        )
         once_seen = Counting(net)
-        once.run(once_seen, property, x, labels, stop_when_broken=stop, generator=generator())
+        once.search(
+            Target(once_seen, property, x, labels), stop_when_broken=stop, generator=generator()
+        )
         assert sum(seen.rows) > 2 * sum(once_seen.rows)
 
 
@@ -210,54 +201,10 @@ def test_without_stopping_the_reference_takes_no_part():
     x = rows()
     labels = net(x).argmin(dim=1)
     for attack in (UniformSampling(3), PGD(2, step_size=1e-6), PGD(2, n_restarts=2)):
-        outcome = attack.run(net, ClassificationRobustness(0.1), x, labels, stop_when_broken=False)
+        outcome = attack.search(
+            Target(net, ClassificationRobustness(0.1), x, labels), stop_when_broken=False
+        )
         assert (outcome.points != x).any(dim=1).all()
-
-
-def test_target_classes_for_the_cross_entropy():
-    net, x = small_net(), rows(5)
-    wrong = (net(x).argmax(dim=1) + 1) % 3
-    assert torch.equal(Target(net, ClassificationRobustness(), x, wrong).classes, wrong)
-    by_prediction = ClassificationRobustness(reference="prediction")
-    assert torch.equal(Target(net, by_prediction, x, wrong).classes, net(x).argmax(dim=1))
-    assert torch.equal(Target(net, StandardRobustness(), x).classes, net(x).argmax(dim=1))
-
-
-def test_target_gradients_against_differences():
-    net, x = small_net().double(), rows(6).double()
-    labels = net(x).argmax(dim=1)
-    target = Target(net, ClassificationRobustness(), x, labels)
-    for objective in ("margin", "cross-entropy"):
-        gradient, logits, value = target.gradient(x, objective)
-        torch.testing.assert_close(logits, net(x))
-        for j in range(4):
-            move = torch.zeros(4, dtype=torch.float64)
-            move[j] = 1e-6
-            after = target.gradient(x + move, objective)[2]
-            torch.testing.assert_close(
-                (after - value) / 1e-6, gradient[:, j], rtol=1e-3, atol=1e-5
-            )
-
-
-def test_outcomes_merge_to_the_worse():
-    ours = Outcome(torch.zeros(3, 1), torch.tensor([1.0, 2.0, -1.0]), torch.tensor([0, 0, 1]) > 0)
-    theirs = Outcome(torch.ones(2, 1), torch.tensor([-1.0, 0.5]), torch.tensor([1, 0]) > 0)
-    merged = ours.merge(torch.tensor([1, 2]), theirs)
-    assert merged.points[:, 0].tolist() == [0.0, 1.0, 0.0]
-    assert merged.margins.tolist() == [1.0, -1.0, -1.0]
-    assert merged.broken.tolist() == [False, True, True]
-    assert ours.broken.tolist() == [False, False, True]
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_evaluation_mode_comes_and_goes(training):
-    module = torch.nn.Dropout().train(training)
-    with evaluation_mode(module):
-        assert not module.training
-    assert module.training is training
-    with pytest.raises(KeyError), evaluation_mode(module):
-        raise KeyError
-    assert module.training is training
 
 
 def test_perturb(blobs):
@@ -283,7 +230,7 @@ def test_perturb_refuses(blobs):
         FGSM().perturb(model, X, property=ClassificationRobustness())
     with pytest.raises(ValueError, match=r"80 of 80 rows of X lie outside"):
         FGSM().perturb(model, X + 1, y, property=ClassificationRobustness())
-    with pytest.raises(UnsupportedModelError, match="Got a object, but expected a classifier"):
+    with pytest.raises(UnsupportedModelError, match="Got an object, but expected a classifier"):
         FGSM().perturb(object(), X, y, property=ClassificationRobustness())
 
 
@@ -309,3 +256,133 @@ def test_perturb_refuses(blobs):
 def test_bad_parameters(attack, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         attack.check()
+
+
+# ---- along gradients: closed forms of linear models, who leaves the batch ---------------
+
+
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
+@pytest.mark.parametrize("epsilon", [0.1, [0.2, 0.0, 0.3, 0.05]], ids=["scalar", "features"])
+@pytest.mark.parametrize("attack", [FGSM(), *STRONG], ids=["fgsm", *IDS])
+def test_linf_reaches_the_worst_corner(attack, epsilon, bounds):
+    net, x = linear_net(), rows().double()
+    property = ClassificationRobustness(epsilon, bounds=bounds)
+    labels = torch.zeros(len(x), dtype=torch.int64)
+    for stop in (True, False):
+        outcome = attack.search(
+            Target(net, property, x, labels), stop_when_broken=stop, generator=generator()
+        )
+        expected = worst_margin(net, x, epsilon, "linf", bounds)
+        np.testing.assert_allclose(outcome.margins, expected, rtol=1e-9)
+        assert_inside_ball(outcome.points, x, property)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, [0.2, 0.0, 0.3, 0.05]], ids=["scalar", "features"])
+@pytest.mark.parametrize("attack", [FGSM(), *STRONG], ids=["fgsm", *IDS])
+def test_l2_reaches_the_worst_point(attack, epsilon):
+    net, x = linear_net(), rows().double()
+    property = ClassificationRobustness(epsilon, norm="l2", bounds=None)
+    labels = torch.zeros(len(x), dtype=torch.int64)
+    outcome = attack.search(Target(net, property, x, labels), generator=generator())
+    expected = worst_margin(net, x, epsilon, "l2")
+    clean = worst_margin(net, x, 0.0, "l2")
+    # No lower than the closed form, and nearly the whole way there.
+    assert (outcome.margins.numpy() >= expected - 1e-9).all()
+    gone = (clean - outcome.margins.numpy()) / (clean - expected)
+    assert gone.min() > (0.999 if isinstance(attack, FGSM) else 0.95)
+
+
+@pytest.mark.parametrize("attack", STRONG, ids=IDS)
+def test_several_classes(attack):
+    net, x = linear_net(5), rows().double()
+    property = ClassificationRobustness(0.1, bounds=None)
+    labels = torch.zeros(len(x), dtype=torch.int64)
+    outcome = attack.search(Target(net, property, x, labels), generator=generator())
+    expected = worst_margin(net, x, 0.1, "linf")
+    assert (outcome.margins.numpy() >= expected - 1e-9).all()
+    # A greedy descent of a minimum of linear functions may end at the second worst class.
+    assert np.mean(outcome.margins.numpy() <= expected + 1e-6) > 0.9
+
+
+@pytest.mark.parametrize("attack", STRONG, ids=IDS)
+def test_exactly_the_samples_that_can_be_broken_are(attack):
+    net, x = linear_net(), rows(100).double()
+    net.bias.zero_()
+    difference = net.weight[0] - net.weight[1]
+    net.bias[0] = -(x @ difference).median()
+    labels = net(x).argmax(dim=1)
+    distance = (net(x)[:, 0] - net(x)[:, 1]).abs()
+    for norm, order in (("linf", 1), ("l2", 2)):
+        property = ClassificationRobustness(0.05, norm=norm, bounds=None)
+        outcome = attack.search(Target(net, property, x, labels), generator=generator())
+        reach = 0.05 * torch.linalg.vector_norm(difference, ord=order)
+        clear = (distance / reach - 1).abs() > 0.03
+        assert torch.equal(outcome.broken[clear], (distance <= reach)[clear])
+        assert 5 < outcome.broken.sum() < 95
+
+
+@pytest.mark.parametrize(
+    "attack", [PGD(8), PGD(8, n_restarts=3), AutoPGD(8), AutoPGD(8, n_restarts=3)], ids=repr
+)
+def test_broken_samples_leave_the_batch(attack):
+    net, x = Counting(small_net()), rows(300)
+    labels = net.module(x).argmax(dim=1)
+    outcome = attack.search(
+        Target(net, ClassificationRobustness(0.1), x, labels), generator=generator()
+    )
+    n_left = 300 - int(outcome.broken.sum())
+    assert 0 < n_left < 300
+    # The batch only shrinks, also from one restart to the next, to about what is left.
+    assert net.rows[0] == 300
+    assert net.rows == sorted(net.rows, reverse=True)
+    assert n_left <= net.rows[-1] <= 1.3 * n_left
+    n_calls = len(net.rows)
+    assert n_calls >= 1 + 9 * attack.n_restarts
+    assert sum(net.rows) < 0.9 * 300 * n_calls
+
+
+@pytest.mark.parametrize("attack", [PGD(6), AutoPGD(6)], ids=repr)
+def test_without_stopping_every_sample_takes_all_steps(attack):
+    net, x = Counting(small_net()), rows(50)
+    labels = net.module(x).argmax(dim=1)
+    property = ClassificationRobustness(0.2)
+    outcome = attack.search(
+        Target(net, property, x, labels), stop_when_broken=False, generator=generator()
+    )
+    assert set(net.rows) == {50}
+    assert 6 <= len(net.rows) <= 9
+    stopped = attack.search(Target(net, property, x, labels), generator=generator())
+    # Those that stop do so early, at a higher margin.
+    assert outcome.margins[stopped.broken].mean() < stopped.margins[stopped.broken].mean()
+
+
+def test_nothing_left_ends_the_run():
+    net, x = Counting(small_net()), rows(20)
+    labels = net.module(x).argmax(dim=1)
+    # Every point outside the reference is broken.
+    broken_everywhere = ClassificationRobustness(0.9, bounds=None, norm="linf")
+    for attack in (PGD(50, n_restarts=9), AutoPGD(50, n_restarts=9)):
+        net.rows.clear()
+        outcome = attack.search(Target(net, broken_everywhere, x, labels), generator=generator())
+        if outcome.broken.all():
+            assert len(net.rows) < 100
+
+
+@pytest.mark.parametrize("objective", ["margin", "cross-entropy"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_longer_attacks_are_the_stronger(objective, norm):
+    net, x = small_net(10, seed=3), rows(300)
+    labels = net(x).argmax(dim=1)
+    property = ClassificationRobustness(0.06 if norm == "linf" else 0.1, norm=norm)
+    attacks = [
+        FGSM(objective),
+        PGD(40, objective=objective),
+        AutoPGD(40, n_restarts=2, objective=objective),
+    ]
+    broken = [
+        a.search(Target(net, property, x, labels), generator=generator()).broken.sum().item()
+        for a in attacks
+    ]
+    assert broken[0] <= broken[1] + 2
+    assert broken[1] <= broken[2] + 2
+    assert broken[2] > 10

@@ -127,7 +127,7 @@ def test_pulled_points_are_on_the_boundary(seed, norm, kind):
         "SCR": StrongClassificationRobustness(0.6, eta=0.3, norm=norm, reference="prediction"),
     }[kind]
     target = Target(network, property, x)
-    found = FGSM()._search(target, True, None)
+    found = FGSM().attempt(target)
     pulled = pull_to_boundary(target, found)
     assert torch.equal(pulled.broken, found.broken)
     ball, index = target.ball, pulled.broken.nonzero().squeeze(1)
@@ -177,7 +177,7 @@ def test_every_attack_finds_the_threshold(attack):
     labels = torch.tensor([0, 0, 0, 0])
     generator = torch.Generator().manual_seed(0)
     found = attack.closest(
-        _threshold, ClassificationRobustness(0.35), x, labels, generator=generator
+        Target(_threshold, ClassificationRobustness(0.35), x, labels), generator=generator
     )
     assert found.broken.tolist() == [True, True, False, True]
     torch.testing.assert_close(found.points[[0, 1, 3]], torch.tensor([[0.5], [0.5], [0.8]]))
@@ -186,7 +186,9 @@ def test_every_attack_finds_the_threshold(attack):
 
 def test_reference_is_returned_where_nothing_can_move():
     x = torch.tensor([[0.7], [0.2]])
-    found = PGD().closest(_threshold, ClassificationRobustness(0.0), x, torch.tensor([0, 0]))
+    found = PGD().closest(
+        Target(_threshold, ClassificationRobustness(0.0), x, torch.tensor([0, 0]))
+    )
     assert torch.equal(found.points, x)
     assert found.broken.tolist() == [True, False]
 
@@ -198,7 +200,7 @@ def test_more_restarts_come_closer():
     def distance(n_restarts):
         generator = torch.Generator().manual_seed(0)
         attack = PGD(20, n_restarts=n_restarts)
-        found = attack.closest(network, property, x, generator=generator)
+        found = attack.closest(Target(network, property, x), generator=generator)
         gaps = property.ball(x).distance(found.points)
         return torch.where(found.broken, gaps, torch.inf)
 
@@ -213,10 +215,10 @@ def test_one_class_margin_property_that_depends_on_distance():
         return torch.cat([2 * x, torch.zeros_like(x)], dim=1)
 
     x = torch.tensor([[0.5]])
-    found = FGSM().closest(network, LipschitzRobustness(0.2, lipschitz=1.0), x)
+    found = FGSM().closest(Target(network, LipschitzRobustness(0.2, lipschitz=1.0), x))
     assert found.broken.all()
     assert 0 < (found.points - x).abs().item() < 1e-3
-    found = FGSM().closest(network, LipschitzRobustness(0.2, lipschitz=3.0), x)
+    found = FGSM().closest(Target(network, LipschitzRobustness(0.2, lipschitz=3.0), x))
     assert not found.broken.any()
 
 
@@ -229,6 +231,6 @@ def test_labels_are_enough():
     x, labels = torch.tensor([[0.2]]), torch.tensor([0])
     generator = torch.Generator().manual_seed(0)
     property = ClassificationRobustness(0.5)
-    found = UniformSampling().closest(network, property, x, labels, generator=generator)
+    found = UniformSampling().closest(Target(network, property, x, labels), generator=generator)
     assert found.points.item() == pytest.approx(0.5, abs=1e-6)
     assert found.points.item() > 0.5

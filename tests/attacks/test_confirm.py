@@ -171,7 +171,7 @@ def test_a_violation_by_rounding_is_attacked_again():
     outcome = attack_and_confirm(_Timid(), aim)
     assert outcome.broken.tolist() == [True, True, False]
     assert not outcome.unconfirmed.any()
-    assert outcome.points[0].item() == np.float32(0.4)
+    assert 0.4 <= outcome.points[0].item() < 0.4001
     # From 0.65 the network's boundary can be reached, the estimator's cannot.
     outcome = attack_and_confirm(_Timid(), target(0.16, x=(0.65,), replay=shifted(0.03)))
     assert outcome.broken.tolist() == [False]

@@ -37,7 +37,7 @@ class _Jump(Attack):
     def check(self):
         return self
 
-    def _search(self, target, stop_when_broken, generator):
+    def attempt(self, target, *, generator=None, stop_when_broken=True):
         self.seen_ = len(target)
         x = target.x.clone()
         x[:, self.feature] += self.amount
@@ -64,7 +64,7 @@ def _network(seed=0, n_features=6, n_classes=4):
 
 def test_winners_by_hand():
     attack = Ensemble([("first", _Jump(0)), ("second", _Jump(1))])
-    found = attack.closest(_either, ClassificationRobustness(0.45), _POINTS, _LABELS)
+    found = attack.closest(Target(_either, ClassificationRobustness(0.45), _POINTS, _LABELS))
     assert isinstance(found, EnsembleOutcome)
     # Distances 0.1 and 0.3; 0.4 and 0.1; out of reach; broken at the reference.
     assert found.winners.tolist() == [0, 1, -1, -1]
@@ -76,14 +76,14 @@ def test_winners_by_hand():
 
 def test_first_of_equals_wins():
     attack = Ensemble([("first", _Jump(0)), ("again", _Jump(0))])
-    found = attack.closest(_either, ClassificationRobustness(0.45), _POINTS, _LABELS)
+    found = attack.closest(Target(_either, ClassificationRobustness(0.45), _POINTS, _LABELS))
     assert found.winners.tolist() == [0, 0, -1, -1]
 
 
 def test_run_asks_each_member_only_for_what_is_left():
     first, second = _Jump(0), _Jump(1)
-    found = Ensemble([("a", first), ("b", second)]).run(
-        _either, ClassificationRobustness(0.2), _POINTS, _LABELS
+    found = Ensemble([("a", first), ("b", second)]).search(
+        Target(_either, ClassificationRobustness(0.2), _POINTS, _LABELS)
     )
     # Broken at the start: one; by the first member: one; by the second: one more.
     assert (first.seen_, second.seen_) == (3, 2)
@@ -92,8 +92,8 @@ def test_run_asks_each_member_only_for_what_is_left():
 
 def test_run_without_stopping_asks_all_for_all_and_keeps_the_lowest_margin():
     first, second = _Jump(0, 0.1), _Jump(1, 0.1)
-    found = Ensemble([("a", first), ("b", second)]).run(
-        _either, ClassificationRobustness(0.2), _POINTS, _LABELS, stop_when_broken=False
+    found = Ensemble([("a", first), ("b", second)]).search(
+        Target(_either, ClassificationRobustness(0.2), _POINTS, _LABELS), stop_when_broken=False
     )
     assert (first.seen_, second.seen_) == (4, 4)
     expected = [[0.5, 0.4], [0.1, 0.7], [0.1, 0.0], [1.0, 0.0]]
@@ -105,12 +105,12 @@ def test_restarts_of_members_are_taken():
         n_restarts = 3
         calls = 0
 
-        def _search(self, target, stop_when_broken, generator):
+        def attempt(self, target, *, generator=None, stop_when_broken=True):
             Counted.calls += 1
-            return super()._search(target, stop_when_broken, generator)
+            return super().attempt(target, generator=generator, stop_when_broken=stop_when_broken)
 
-    Ensemble([("a", Counted(0, 0.0))]).run(
-        _either, ClassificationRobustness(0.2), _POINTS, _LABELS
+    Ensemble([("a", Counted(0, 0.0))]).search(
+        Target(_either, ClassificationRobustness(0.2), _POINTS, _LABELS)
     )
     assert Counted.calls == 3
 
@@ -126,7 +126,7 @@ def test_never_farther_than_any_member(norm):
         ("pgd", PGD(10, random_start=False)),
         ("linear", LinearBoundary()),
     ]
-    found = Ensemble(members).closest(network, property, x)
+    found = Ensemble(members).closest(Target(network, property, x))
     assert ((found.points >= ball.lower) & (found.points <= ball.upper)).all()
     target = Target(network, property, x)
     assert torch.equal(target.assess(found.points, network(found.points)).broken, found.broken)
@@ -134,7 +134,9 @@ def test_never_farther_than_any_member(norm):
     def radius(outcome):
         return torch.where(outcome.broken, ball.distance(outcome.points), torch.inf)
 
-    alone = torch.stack([radius(attack.closest(network, property, x)) for _, attack in members])
+    alone = torch.stack(
+        [radius(attack.closest(Target(network, property, x))) for _, attack in members]
+    )
     torch.testing.assert_close(radius(found), alone.min(dim=0).values, rtol=1e-4, atol=1e-6)
     finite = found.broken & target.movable
     assert finite.any()
@@ -156,12 +158,12 @@ def test_never_farther_than_any_member(norm):
 def test_every_property_goes_through(property):
     network, x = _network(), torch.rand((30, 6), generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
-    found = Ensemble().closest(network, property, x, generator=generator)
+    found = Ensemble().closest(Target(network, property, x), generator=generator)
     assert found.broken.any()
     target = Target(network, property, x)
     seen = target.assess(found.points, network(found.points))
     assert torch.equal(seen.broken, found.broken)
-    run = Ensemble().run(network, property, x, generator=generator)
+    run = Ensemble().search(Target(network, property, x), generator=generator)
     assert torch.equal(run.broken, found.broken)
 
 
@@ -176,7 +178,7 @@ def test_two_classes_of_an_estimator():
 def test_ensembles_nest():
     inner = Ensemble([("linear", LinearBoundary())])
     found = Ensemble([("fgsm", FGSM()), ("inner", inner)]).closest(
-        _either, ClassificationRobustness(0.45), _POINTS, _LABELS
+        Target(_either, ClassificationRobustness(0.45), _POINTS, _LABELS)
     )
     assert isinstance(found, EnsembleOutcome)
     assert set(found.winners.tolist()) <= {-1, 0, 1}
@@ -189,9 +191,9 @@ def test_parameters_reach_the_members():
     attack.set_params(pgd__n_steps=7, fgsm__objective="cross-entropy")
     assert attack.attacks[0][1].n_steps == 7
     assert attack.attacks[1][1].objective == "cross-entropy"
-    attack.set_params(fgsm=LBFGS(3), fgsm__n_steps=4)
+    attack.set_params(fgsm=LBFGS(3), fgsm__n_weights=4)
     assert [name for name, _ in attack.attacks] == ["pgd", "fgsm"]
-    assert attack.attacks[1][1].n_steps == 4
+    assert attack.attacks[1][1].n_weights == 4
     with pytest.raises(ValueError, match="Invalid parameter 'cw'"):
         attack.set_params(cw__n_steps=1)
 
@@ -248,6 +250,6 @@ def test_refuses_members():
 
 
 def test_outcome_is_an_outcome():
-    found = Ensemble().closest(_either, ClassificationRobustness(0.1), _POINTS, _LABELS)
+    found = Ensemble().closest(Target(_either, ClassificationRobustness(0.1), _POINTS, _LABELS))
     assert isinstance(found, Outcome)
     assert found.winners.dtype == torch.int64

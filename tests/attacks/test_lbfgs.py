@@ -40,7 +40,7 @@ def test_linear_network_in_l2_is_solved(loss):
     network = _linear([[0.0, 0.0], [3.0, 4.0]], [0.0, -5.0])
     x = torch.tensor([[0.5, 0.5], [0.6, 0.2]])
     property = ClassificationRobustness(1.0, norm="l2", bounds=None, reference="prediction")
-    found = LBFGS(loss=loss).closest(network, property, x)
+    found = LBFGS(objective=loss).closest(Target(network, property, x))
     expected = (3 * x[:, 0] + 4 * x[:, 1] - 5).abs() / 5
     torch.testing.assert_close(
         property.ball(x).distance(found.points), expected, rtol=1e-4, atol=0
@@ -52,7 +52,7 @@ def test_active_bound_by_hand():
     network = _linear([[0.0, 0.0], [1.0, 1.0]], [0.0, -1.8])
     x, labels = torch.tensor([[0.9, 0.5]]), torch.tensor([0])
     property = ClassificationRobustness(0.5, norm="l2")
-    found = LBFGS(20).closest(network, property, x, labels)
+    found = LBFGS(20).closest(Target(network, property, x, labels))
     torch.testing.assert_close(found.points, torch.tensor([[1.0, 0.8]]), rtol=0, atol=2e-3)
 
 
@@ -82,7 +82,7 @@ def test_line_search_ends_at_the_largest_weight():
 
     network = _linear([[0.0], [1.0]], [0.0, -0.5])
     property, x = ClassificationRobustness(0.8), torch.tensor([[0.1]])
-    Recorded(20).run(network, property, x, torch.tensor([0]))
+    Recorded(20).search(Target(network, property, x, torch.tensor([0])))
     assert tried[:4] == pytest.approx([1.0, 10.0, 100.0, 10**1.5])
     assert tried[-1] == pytest.approx(20, rel=1e-2)
 
@@ -97,7 +97,7 @@ def test_line_search_goes_down_after_failures():
 
     network = _linear([[0.0], [1.0]], [0.0, -0.5])
     property, x = ClassificationRobustness(0.8), torch.tensor([[0.1]])
-    found = Recorded(4).run(network, property, x, torch.tensor([0]))
+    found = Recorded(4).search(Target(network, property, x, torch.tensor([0])))
     assert tried == pytest.approx([1.0, 0.1, 0.01, 0.001])
     assert not found.broken.any()
 
@@ -107,7 +107,7 @@ def test_points_are_inside_and_broken(norm):
     network, x = _perceptron(), _rows(12)
     epsilon = np.array([0.0, 0.5, 0.5, 0.2, 0.7, 0.7])
     property = ClassificationRobustness(epsilon, norm=norm, reference="prediction")
-    found = LBFGS(6).closest(network, property, x)
+    found = LBFGS(6).closest(Target(network, property, x))
     ball = property.ball(x)
     assert ((found.points >= ball.lower) & (found.points <= ball.upper)).all()
     assert torch.equal(found.points[:, 0], x[:, 0])
@@ -124,8 +124,8 @@ def test_all_targets_are_never_farther_than_the_runner_up():
     property = ClassificationRobustness(0.9, norm="l2", reference="prediction")
     ball = property.ball(x)
     # Without the pull, after which the order may be another one.
-    one = LBFGS(4, max_iter=20).run(network, property, x)
-    every = LBFGS(4, max_iter=20, targets="all").run(network, property, x)
+    one = LBFGS(4, max_iter=20).search(Target(network, property, x))
+    every = LBFGS(4, max_iter=20, targets="all").search(Target(network, property, x))
     assert one.broken.any()
     assert (every.broken | ~one.broken).all()
     near, far = ball.distance(every.points), ball.distance(one.points)
@@ -156,9 +156,9 @@ def test_runner_up_is_the_second_class():
 )
 def test_other_properties_by_their_margin(property):
     network, x = _perceptron(), _rows(6)
-    found = LBFGS(6, loss="margin").closest(network, property, x)
+    found = LBFGS(6, objective="margin").closest(Target(network, property, x))
     assert found.broken.any()
-    linear = LinearBoundary().closest(network, property, x)
+    linear = LinearBoundary().closest(Target(network, property, x))
     assert (linear.broken >= found.broken).all()
 
 
@@ -181,7 +181,9 @@ def test_precision_is_raised_where_it_can_be():
     for network in (_Float32Only(), lambda x: torch.cat([0 * x, x - 0.5], dim=1)):
         x = torch.tensor([[0.2]])
         assert _in_float64(network, x)(x.double()).dtype == torch.float64
-        found = LBFGS().closest(network, ClassificationRobustness(0.5), x, torch.tensor([0]))
+        found = LBFGS().closest(
+            Target(network, ClassificationRobustness(0.5), x, torch.tensor([0]))
+        )
         assert found.points.item() == pytest.approx(0.5, abs=1e-4)
 
 
@@ -191,7 +193,9 @@ def test_gradient_that_is_not_finite_is_a_failed_step():
 
     x = torch.tensor([[0.0]])
     with pytest.warns(AttackWarning, match="not finite at 1 of 1 points"):
-        found = LBFGS(2).run(network, ClassificationRobustness(0.5), x, torch.tensor([0]))
+        found = LBFGS(2).search(
+            Target(network, ClassificationRobustness(0.5), x, torch.tensor([0]))
+        )
     assert torch.equal(found.points, x)
     assert not found.broken.any()
 
@@ -201,8 +205,8 @@ def test_units_of_the_inputs_change_nothing(unit):
     network, x = _perceptron().double(), _rows(6).double()
     property = ClassificationRobustness(0.7, bounds=None, reference="prediction")
     scaled = ClassificationRobustness(0.7 * unit, bounds=None, reference="prediction")
-    expected = LBFGS(6).run(network, property, x)
-    found = LBFGS(6).run(lambda rows: network(rows / unit), scaled, x * unit)
+    expected = LBFGS(6).search(Target(network, property, x))
+    found = LBFGS(6).search(Target(lambda rows: network(rows / unit), scaled, x * unit))
     assert expected.broken.any()
     assert torch.equal(found.broken, expected.broken)
     torch.testing.assert_close(found.points / unit, expected.points, rtol=0, atol=1e-3)
@@ -210,24 +214,29 @@ def test_units_of_the_inputs_change_nothing(unit):
 
 def test_zero_epsilon_changes_nothing():
     network, x = _perceptron(), _rows(3)
-    found = LBFGS().run(network, ClassificationRobustness(0.0, reference="prediction"), x)
+    found = LBFGS().search(
+        Target(network, ClassificationRobustness(0.0, reference="prediction"), x)
+    )
     assert torch.equal(found.points, x)
 
 
 def test_parameters():
-    attack = clone(LBFGS(3, max_iter=5, initial_c=2.0, loss="margin", targets="all"))
+    attack = clone(LBFGS(3, max_iter=5, initial_c=2.0, objective="margin", targets="all"))
     assert attack.check().get_params() == {
-        "n_steps": 3,
+        "n_weights": 3,
         "max_iter": 5,
         "initial_c": 2.0,
-        "loss": "margin",
+        "objective": "margin",
         "targets": "all",
     }
     for bad, message in (
-        (LBFGS(0), "Got n_steps=0, but expected an integer of at least 1"),
+        (LBFGS(0), "Got n_weights=0, but expected an integer of at least 1"),
         (LBFGS(max_iter=0), "Got max_iter=0"),
         (LBFGS(initial_c=0.0), r"Got initial_c=0.0, but expected a finite number in \(0"),
-        (LBFGS(loss="hinge"), "Got loss='hinge', but expected one of 'cross-entropy', 'margin'"),
+        (
+            LBFGS(objective="hinge"),
+            "Got objective='hinge', but expected one of 'cross-entropy', 'margin'",
+        ),
         (LBFGS(targets="second"), "Got targets='second', but expected one of 'runner-up', 'all'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -96,10 +96,10 @@ def test_exact_for_linear_networks(seed, norm, epsilon):
     best = np.array([_optimum(row, weight, bias, property) for row in x.numpy()])
     assert np.isfinite(best).any()
     attack = LinearBoundary(1, overshoot=0.0)
-    found = _radius(attack.closest(network, property, x), property.ball(x))
+    found = _radius(attack.closest(Target(network, property, x)), property.ball(x))
     np.testing.assert_allclose(found, best, rtol=1e-5, atol=1e-7)
     # The default overshoot costs next to nothing.
-    found = _radius(LinearBoundary().closest(network, property, x), property.ball(x))
+    found = _radius(LinearBoundary().closest(Target(network, property, x)), property.ball(x))
     reachable = best < 0.99 * np.max(epsilon)
     assert (found >= best - 1e-7).all()
     np.testing.assert_allclose(found[reachable], best[reachable], rtol=1e-3)
@@ -115,8 +115,8 @@ def test_ellipsoid_is_active_somewhere():
         bounds=(0.0, 1.0), epsilon=[10.0, 10.0, 10.0, 10.0, 0.0]
     )
     attack = LinearBoundary(1, overshoot=0.0)
-    inside = _radius(attack.closest(network, property, x), property.ball(x))
-    free = _radius(attack.closest(network, box_only, x), box_only.ball(x))
+    inside = _radius(attack.closest(Target(network, property, x)), property.ball(x))
+    free = _radius(attack.closest(Target(network, box_only, x)), box_only.ball(x))
     both = np.isfinite(inside)
     assert (inside[both] > free[both] * 1.01).any()
 
@@ -127,7 +127,7 @@ def test_by_hand_with_an_active_bound(norm, radius):
     network = _linear([[0.0, 0.0], [1.0, 1.0]], [0.0, -1.8])
     x, labels = torch.tensor([[0.9, 0.5]], dtype=torch.float64), torch.tensor([0])
     property = ClassificationRobustness(0.5, norm=norm)
-    found = LinearBoundary().closest(network, property, x, labels)
+    found = LinearBoundary().closest(Target(network, property, x, labels))
     torch.testing.assert_close(
         found.points, torch.tensor([[1.0, 0.8]], dtype=torch.float64), rtol=0, atol=1e-4
     )
@@ -139,7 +139,7 @@ def test_closed_form_without_bounds():
     gap = np.abs((weight[0] - weight[1]) @ x.numpy().T + bias[0] - bias[1])
     for norm, dual in (("linf", 1), ("l2", 2)):
         property = ClassificationRobustness(9.0, norm=norm, bounds=None, reference="prediction")
-        found = LinearBoundary().closest(network, property, x)
+        found = LinearBoundary().closest(Target(network, property, x))
         expected = gap / np.linalg.norm(weight[0] - weight[1], ord=dual)
         np.testing.assert_allclose(_radius(found, property.ball(x)), expected, rtol=1e-6)
 
@@ -148,8 +148,8 @@ def test_closed_form_without_bounds():
 def test_float32_confirms(norm):
     network, *_, x = _random_linear(2, n_features=200, n=64)
     exact = ClassificationRobustness(0.8, norm=norm, reference="prediction")
-    wide = LinearBoundary().closest(network, exact, x)
-    narrow = LinearBoundary().closest(network.float(), exact, x.float())
+    wide = LinearBoundary().closest(Target(network, exact, x))
+    narrow = LinearBoundary().closest(Target(network.float(), exact, x.float()))
     assert torch.equal(wide.broken, narrow.broken)
     assert wide.broken.any()
     first, second = (_radius(f, exact.ball(x)) for f in (wide, narrow))
@@ -191,7 +191,7 @@ def test_never_farther_than_the_first_step_and_inside_the_ball(norm):
     epsilon = np.linspace(0.0, 0.7, 8)
     property = ClassificationRobustness(epsilon, norm=norm, reference="prediction")
     ball = property.ball(x)
-    one, ten = (LinearBoundary(k).closest(network, property, x) for k in (1, 10))
+    one, ten = (LinearBoundary(k).closest(Target(network, property, x)) for k in (1, 10))
     assert (_radius(ten, ball) <= _radius(one, ball) + 1e-6).all()
     assert ten.broken.sum() > one.broken.sum()
     points = ten.points
@@ -217,8 +217,8 @@ def test_never_farther_than_the_first_step_and_inside_the_ball(norm):
 def test_other_properties_are_at_least_as_close_as_fgsm_on_average(property):
     network, x = _perceptron(2), torch.rand((60, 8), generator=torch.Generator().manual_seed(2))
     ball = property.ball(x)
-    linear = LinearBoundary().closest(network, property, x)
-    sign = FGSM().closest(network, property, x)
+    linear = LinearBoundary().closest(Target(network, property, x))
+    sign = FGSM().closest(Target(network, property, x))
     assert linear.broken.sum() >= sign.broken.sum()
     both = (linear.broken & sign.broken).numpy()
     assert both.any()
@@ -229,7 +229,7 @@ def test_standard_robustness_of_a_linear_network_is_exact():
     network = _linear([[1.0, 2.0], [0.5, -1.0]], [0.0, 0.0])
     x = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
     property = StandardRobustness(0.4, delta=0.6)
-    found = LinearBoundary().closest(network, property, x)
+    found = LinearBoundary().closest(Target(network, property, x))
     # The first output changes by 3 e in the L-infinity ball of radius e.
     assert property.ball(x).distance(found.points).item() == pytest.approx(0.2, rel=1e-6)
 
@@ -239,14 +239,14 @@ def test_lipschitz_robustness_is_decided_though_it_has_no_closest_violation(lips
     network = _linear([[1.0, 2.0], [0.5, -1.0]], [0.0, 0.0], torch.float32)
     x = torch.tensor([[0.5, 0.5]])
     property = LipschitzRobustness(0.4, lipschitz=lipschitz)
-    outcome = LinearBoundary().run(network, property, x)
+    outcome = LinearBoundary().search(Target(network, property, x))
     assert outcome.broken.item() is broken
 
 
 def test_property_without_any_change_allowed():
     network = _linear([[1.0], [0.0]], [0.0, 0.0], torch.float32)
     x = torch.tensor([[0.5]])
-    found = LinearBoundary().closest(network, StandardRobustness(0.4, delta=0.0), x)
+    found = LinearBoundary().closest(Target(network, StandardRobustness(0.4, delta=0.0), x))
     assert found.broken.all()
     assert 0 < (found.points - x).abs().item() < 1e-3
 
@@ -255,7 +255,7 @@ def test_property_of_your_own_rows():
     # z_0 <= 0.8
     property = LinearRobustness(([[-1.0, 0.0]], [0.8]), epsilon=0.5)
     network = _linear([[1.0], [0.0]], [0.0, 0.0], torch.float32)
-    found = LinearBoundary().closest(network, property, torch.tensor([[0.5]]))
+    found = LinearBoundary().closest(Target(network, property, torch.tensor([[0.5]])))
     assert found.points.item() == pytest.approx(0.8, abs=1e-5)
 
 
@@ -266,7 +266,7 @@ def test_gradient_that_is_not_finite_is_a_failed_step():
     x, labels = torch.tensor([[0.0], [0.5]]), torch.tensor([0, 0])
     property = ClassificationRobustness(0.5)
     with pytest.warns(AttackWarning, match="not finite at 1 of 2 points"):
-        found = LinearBoundary(2).run(network, property, x, labels)
+        found = LinearBoundary(2).search(Target(network, property, x, labels))
     assert torch.isfinite(found.points).all()
     assert not found.broken[0]
 
@@ -274,7 +274,7 @@ def test_gradient_that_is_not_finite_is_a_failed_step():
 def test_zero_epsilon_changes_nothing():
     network, x = _perceptron(), torch.rand((5, 8), generator=torch.Generator().manual_seed(1))
     property = ClassificationRobustness(0.0, reference="prediction")
-    found = LinearBoundary().run(network, property, x)
+    found = LinearBoundary().search(Target(network, property, x))
     assert torch.equal(found.points, x)
     assert not found.broken.any()
 

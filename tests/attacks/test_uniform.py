@@ -7,7 +7,7 @@ import torch
 from skrobust.attacks import Target, UniformSampling
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
 from tests._asserts import assert_inside_ball
-from tests.attacks.test_base import Counting, generator, rows, small_net
+from tests.attacks._nets import Counting, generator, rows, small_net
 
 
 def threshold_net(threshold):
@@ -77,7 +77,9 @@ def test_more_samples_find_lower_margins():
     labels = net(x).argmax(dim=1)
     property = ClassificationRobustness(0.05)
     means = [
-        UniformSampling(n).run(net, property, x, labels, generator=generator()).margins.mean()
+        UniformSampling(n)
+        .search(Target(net, property, x, labels), generator=generator())
+        .margins.mean()
         for n in (1, 10, 1000)
     ]
     assert means[0] > means[1] > means[2]

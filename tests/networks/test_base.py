@@ -115,5 +115,5 @@ def test_fingerprints_tell_networks_apart():
 @pytest.mark.parametrize("estimator", [DecisionTreeClassifier(), object()])
 def test_other_estimators_are_refused_by_name(estimator):
     name = type(estimator).__name__
-    with pytest.raises(UnsupportedModelError, match=rf"Got a {name}, but expected a classifier"):
+    with pytest.raises(UnsupportedModelError, match=rf"Got an? {name}, but expected a classifier"):
         as_network(estimator)

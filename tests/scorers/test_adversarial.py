@@ -226,5 +226,5 @@ def test_parameters_and_errors(scorer, linear):
     ):
         with pytest.raises(ValueError, match=message):
             clone(scorer).set_params(**changed)(model, X)
-    with pytest.raises(UnsupportedModelError, match="Got a object"):
+    with pytest.raises(UnsupportedModelError, match="Got an object"):
         scorer(object(), X)
