@@ -20,7 +20,7 @@ _NO_MEMBERS = {
     "__abstractmethods__",
     *("__firstlineno__", "__static_attributes__", "__dataclass_fields__", "__match_args__"),
     *("__parameters__", "__orig_bases__", "__annotate__", "__annotate_func__", "_abc_impl"),
-    *("__annotations_cache__", "__qualname__", "__slots__"),
+    *("__annotations_cache__", "__slotnames__", "__qualname__", "__slots__"),
 }
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 # Calls by which a list, set or dict is changed, and that return nothing.
