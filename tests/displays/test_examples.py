@@ -89,7 +89,7 @@ def test_refuses_shapes_that_cannot_be_drawn(shape, error, message):
 
 @pytest.mark.parametrize("n_examples", [0, None, 1.5])
 def test_refuses_no_examples(n_examples, model, digits):
-    with pytest.raises(ValueError, match=r"Got n_examples=.*but expected an integer of at least 1"):
+    with pytest.raises(ValueError, match=r"Got n_examples=.*but expected an integer"):
         AdversarialExamplesDisplay.from_predictions(*PAIRS, n_examples=n_examples)
     with pytest.raises(ValueError, match="Got n_examples="):
         AdversarialExamplesDisplay.from_estimator(
