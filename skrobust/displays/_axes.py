@@ -1,6 +1,8 @@
-"""What all displays share: pyplot where it is installed, axes, and short names."""
+"""What all displays share: pyplot where it is installed, checks, names, and a legend outside."""
 
 import numpy as np
+
+from skrobust._validation import expected
 
 __all__ = []
 
@@ -15,29 +17,115 @@ def import_pyplot():
     return plt
 
 
-def _axes(ax):
-    return import_pyplot().subplots(layout="constrained")[1] if ax is None else ax
+def axes_for(ax, **kwargs):
+    """Return `ax`, checked, or the axes of a new figure."""
+    plt = import_pyplot()
+    if ax is None:
+        return plt.subplots(layout="constrained", **kwargs)[1]
+    if not isinstance(ax, plt.Axes):
+        raise TypeError(expected("ax", ax, "matplotlib Axes, or None"))
+    return ax
 
 
-def _named(estimators):
+def legend_beside(ax, *, widen, **kwargs):
+    """Draw the legend on the right of the axes: inside, it would hide what is drawn.
+
+    With `widen`, the figure becomes wider by as much, so that the axes keep their width.
+    """
+    legend = ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), **kwargs)
+    if widen:
+        figure = ax.figure
+        width, height = figure.get_size_inches()
+        extent = legend.get_window_extent(figure.canvas.get_renderer())
+        figure.set_size_inches(width + extent.width / figure.dpi, height)
+    return legend
+
+
+def check_array(name, value, shape):
+    """Return `value` as a float64 array, or raise where it has another shape or is empty.
+
+    Parameters
+    ----------
+    shape : tuple of int or str
+        A str such as "n_epsilons" stands for any number above 0.
+    """
+    shown = "(" + ", ".join(str(size) for size in shape) + ("," * (len(shape) == 1)) + ")"
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(expected(name, value, f"numbers of shape {shown}")) from None
+    if array.ndim != len(shape) or not all(map(_is_size, shape, array.shape)):
+        raise ValueError(f"Got {name} of shape {array.shape}, but expected {shown}.")
+    return array
+
+
+def _is_size(size, n):
+    return n == size if isinstance(size, int) else n > 0
+
+
+def check_dict(name, value, of_what):
+    """Return `value` if it is a dict that is not empty, else raise."""
+    if not isinstance(value, dict):
+        raise TypeError(expected(name, value, f"a dict of names to {of_what}"))
+    if not value:
+        raise ValueError(expected(name, value, f"one name at least, each with {of_what}"))
+    return value
+
+
+def named(estimators):
     """Return a dict of names to estimators; equal class names are numbered."""
     if isinstance(estimators, dict):
-        return estimators
+        return check_dict("estimator", estimators, "a fitted classifier")
     if not isinstance(estimators, list | tuple):
         estimators = [estimators]
+    if not estimators:
+        raise ValueError(expected("estimator", estimators, "one fitted classifier at least"))
     names = [type(estimator).__name__ for estimator in estimators]
     if len(set(names)) < len(names):
         names = [f"{name} {i}" for i, name in enumerate(names)]
     return dict(zip(names, estimators, strict=True))
 
 
-def _short(value):
-    """Name a parameter's value: the class for objects without parameters of their own."""
-    text = " ".join(str(value).split())
-    return text.removesuffix("()")
+def short_names(values):
+    """Name the values of a parameter: objects by their class and the parameters that differ.
+
+    Parameters
+    ----------
+    values : list of object
+        Values with the same representation count as the same one.
+
+    Returns
+    -------
+    list of str
+        As many; the names of different values differ.
+    """
+    full = [_one_line(value) for value in values]
+    names = [_short_name(value, values) for value in values]
+    if len(set(zip(names, full, strict=True))) > len(set(names)):
+        return full  # what tells them apart is in none of their parameters
+    return names
 
 
-def _labels(predictor, rows):
+def _short_name(value, values):
+    if isinstance(value, type) or not hasattr(value, "get_params"):
+        return _one_line(value)
+    params = value.get_params(deep=False)
+    others = [other.get_params(deep=False) for other in values if type(other) is type(value)]
+    differing = {
+        name: short_names([other.get(name) for other in [params, *others]])[0]
+        for name in params
+        if len({_one_line(other.get(name)) for other in others}) > 1
+    }
+    inside = ", ".join(f"{name}={text}" for name, text in differing.items())
+    return type(value).__name__ + (f"({inside})" if inside else "")
+
+
+def _one_line(value):
+    return " ".join(str(value).split())
+
+
+def labels_of(predictor, rows):
+    """Return the classes that a network predicts; none of no rows."""
     if len(rows) == 0:
         return np.array([])
     index = predictor.replay(predictor.rows(rows)).argmax(dim=1)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from skrobust._validation import check_choice, check_instance, expected
-from skrobust.displays._axes import _named, import_pyplot
+from skrobust.displays._axes import axes_for, check_dict, legend_beside, named
 from skrobust.scorers import CorruptionRobustness, CorruptionRobustnessResult
 
 __all__ = ["CorruptionDisplay"]
@@ -19,6 +19,13 @@ class CorruptionDisplay:
     shown : {"accuracy", "agreement", "score"}, default="accuracy"
         Column of the results' `to_frame` that is drawn: the share that is classified right, the
         share that keeps its label, or the scores of the scorer's own `scorer`.
+
+    Raises
+    ------
+    TypeError
+        If `results` is no dict, or a result is none of `CorruptionRobustness`.
+    ValueError
+        If there are no results, or `shown` is no such name.
 
     Attributes
     ----------
@@ -46,8 +53,11 @@ class CorruptionDisplay:
     """
 
     def __init__(self, results, *, shown="accuracy"):
-        self.results = results
-        self.shown = shown
+        self.results = check_dict("results", results, "a CorruptionRobustnessResult")
+        for result in results.values():
+            example = "CorruptionRobustness().evaluate(...)"
+            check_instance("result", result, CorruptionRobustnessResult, example)
+        self.shown = check_choice("shown", shown, ("accuracy", "agreement", "score"))
 
     @classmethod
     def from_estimator(
@@ -76,7 +86,7 @@ class CorruptionDisplay:
         """
         scorer = CorruptionRobustness() if scorer is None else scorer
         check_instance("scorer", scorer, CorruptionRobustness, "CorruptionRobustness()")
-        results = {name: scorer.evaluate(model, X, y) for name, model in _named(estimator).items()}
+        results = {name: scorer.evaluate(model, X, y) for name, model in named(estimator).items()}
         return cls.from_result(results, shown=shown, ax=ax, **kwargs)
 
     @classmethod
@@ -104,10 +114,9 @@ class CorruptionDisplay:
         """Draw the bars, with intervals where these are of what is shown; return self."""
         self.values_, frames = self._values()
         n_corruptions, n_estimators = self.values_.shape
-        if ax is None:
-            size = (4 + 0.25 * n_corruptions * (n_estimators + 1) / 2, 4)
-            ax = import_pyplot().subplots(figsize=size, layout="constrained")[1]
-        self.ax_, self.figure_ = ax, ax.figure
+        size = (4 + 0.25 * n_corruptions * (n_estimators + 1) / 2, 4)
+        self.ax_ = axes_for(ax, figsize=size)
+        self.figure_ = self.ax_.figure
         self.bars_ = []
         width = 0.8 / n_estimators
         for j, (name, heights) in enumerate(self.values_.items()):
@@ -131,19 +140,14 @@ class CorruptionDisplay:
         self.ax_.set(ylabel=self.shown)
         self.ax_.set_title("Dotted: without corruption" if self.shown == "accuracy" else "")
         if n_estimators > 1:
-            self.ax_.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+            legend_beside(self.ax_, widen=ax is None)
         return self
 
     def _values(self):
         """Return the heights, sorted, and the results as frames."""
         import pandas as pd
 
-        check_choice("shown", self.shown, ("accuracy", "agreement", "score"))
-        frames = {}
-        for name, result in self.results.items():
-            example = "CorruptionRobustness().evaluate(...)"
-            check_instance("result", result, CorruptionRobustnessResult, example)
-            frames[name] = result.to_frame()
+        frames = {name: result.to_frame() for name, result in self.results.items()}
         values = pd.DataFrame({name: frame[self.shown] for name, frame in frames.items()})
         if values.isna().to_numpy().any():
             expectation = (

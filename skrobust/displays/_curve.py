@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.base import clone
 
 from skrobust._validation import check_instance, expected
-from skrobust.displays._axes import _axes, _named
+from skrobust.displays._axes import axes_for, check_array, check_dict, named
+from skrobust.properties import RobustnessProperty
 from skrobust.scorers import RobustnessScorer
 from skrobust.statistics import clopper_pearson
 
@@ -16,13 +17,21 @@ class RobustnessCurveDisplay:
 
     Parameters
     ----------
-    epsilons : ndarray of shape (n_epsilons,)
-    scores : dict of str to ndarray of shape (n_epsilons,)
+    epsilons : array-like of shape (n_epsilons,)
+        In the units of the data.
+    scores : dict of str to array-like of shape (n_epsilons,)
         For each name of an estimator.
-    intervals : dict of str to ndarray of shape (n_epsilons, 2), default=None
-        Lower and upper ends of confidence intervals.
+    intervals : dict of str to array-like of shape (n_epsilons, 2), default=None
+        Lower and upper ends of confidence intervals, for the same names.
     score_name : str, default="score"
         Label of the vertical axis.
+
+    Raises
+    ------
+    TypeError
+        If scores or intervals are no dict.
+    ValueError
+        If there are no scores, or shapes or names do not agree.
 
     Attributes
     ----------
@@ -50,10 +59,23 @@ class RobustnessCurveDisplay:
     """
 
     def __init__(self, epsilons, scores, *, intervals=None, score_name="score"):
-        self.epsilons = epsilons
-        self.scores = scores
-        self.intervals = intervals
+        self.epsilons = check_array("epsilons", epsilons, ("n_epsilons",))
+        n = len(self.epsilons)
+        check_dict("scores", scores, "an array of scores")
+        self.scores = {
+            name: check_array(f"scores[{name!r}]", each, (n,)) for name, each in scores.items()
+        }
+        self.intervals = None if intervals is None else self._checked(intervals)
         self.score_name = score_name
+
+    def _checked(self, intervals):
+        check_dict("intervals", intervals, "an array of intervals")
+        if intervals.keys() != self.scores.keys():
+            raise ValueError(expected("intervals", intervals, f"the names {list(self.scores)}"))
+        return {
+            name: check_array(f"intervals[{name!r}]", each, (len(self.epsilons), 2))
+            for name, each in intervals.items()
+        }
 
     @classmethod
     def from_estimator(cls, estimator, X, y=None, *, scorer, epsilons, ax=None, **kwargs):
@@ -65,8 +87,9 @@ class RobustnessCurveDisplay:
             Fitted classifiers.
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
-        scorer : RobustnessScorer with a `property`
-            Its property is used with every one of `epsilons` in turn.
+        scorer : RobustnessScorer with a `property` or an `epsilon`
+            Such as ConstraintSecurity or AdversarialFrequency; every one of `epsilons` is set
+            in turn, on its property where it has one.
         epsilons : array-like of shape (n_epsilons,)
         ax : matplotlib Axes, default=None
         **kwargs : dict
@@ -77,17 +100,11 @@ class RobustnessCurveDisplay:
         RobustnessCurveDisplay
         """
         check_instance("scorer", scorer, RobustnessScorer, "ConstraintSecurity(...)")
-        if np.ndim(scorer.property.epsilon) > 0:
-            one = "one whose property has one epsilon for all features, for the curve replaces it"
-            raise ValueError(expected("scorer", scorer, one))
-        epsilons = np.asarray(epsilons, dtype=float)
+        _check_sweep(scorer)
+        epsilons = check_array("epsilons", epsilons, ("n_epsilons",))
         scores, intervals = {}, {}
-        for name, model in _named(estimator).items():
-            at_epsilon = (
-                clone(scorer).set_params(property=scorer.property.with_epsilon(float(epsilon)))
-                for epsilon in epsilons
-            )
-            results = [one.evaluate(model, X, y) for one in at_epsilon]
+        for name, model in named(estimator).items():
+            results = [_with_epsilon(scorer, each).evaluate(model, X, y) for each in epsilons]
             scores[name] = np.array([result.score for result in results])
             intervals[name] = np.array([[r.interval.low, r.interval.high] for r in results])
         display = cls(epsilons, scores, intervals=intervals, score_name=type(scorer).__name__)
@@ -113,24 +130,25 @@ class RobustnessCurveDisplay:
         -------
         RobustnessCurveDisplay
         """
-        named = radius if isinstance(radius, dict) else {"radius": radius}
-        radii = {name: np.asarray(getattr(r, "radius", r)) for name, r in named.items()}
+        several = radius if isinstance(radius, dict) else {"radius": radius}
+        check_dict("radius", several, "an array of radii")
+        radii = {name: _radii(name, each) for name, each in several.items()}
         if epsilons is None:
             finite = [r[np.isfinite(r)].max(initial=0.0) for r in radii.values()]
             epsilons = np.linspace(0, max(finite) or 1.0, 101)
-        epsilons = np.asarray(epsilons, dtype=float)
+        epsilons = check_array("epsilons", epsilons, ("n_epsilons",))
         scores, intervals = {}, {}
         for name, r in radii.items():
             counts = (r[:, None] > epsilons).sum(axis=0)
-            found = [clopper_pearson(count, len(r), confidence) for count in counts]
+            ranges = [clopper_pearson(count, len(r), confidence) for count in counts]
             scores[name] = counts / len(r)
-            intervals[name] = np.array([[interval.low, interval.high] for interval in found])
+            intervals[name] = np.array([[interval.low, interval.high] for interval in ranges])
         display = cls(epsilons, scores, intervals=intervals, score_name="share above epsilon")
         return display.plot(ax=ax, **{"marker": ""} | kwargs)
 
     def plot(self, *, ax=None, **kwargs):
         """Draw one line an estimator, with its confidence band; return self."""
-        self.ax_ = _axes(ax)
+        self.ax_ = axes_for(ax)
         self.figure_ = self.ax_.figure
         self.lines_ = []
         for name, scores in self.scores.items():
@@ -140,6 +158,38 @@ class RobustnessCurveDisplay:
             if self.intervals is not None:
                 low, high = np.transpose(self.intervals[name])
                 self.ax_.fill_between(self.epsilons, low, high, color=line.get_color(), alpha=0.15)
-        self.ax_.set(xlabel="epsilon", ylabel=self.score_name, ylim=(-0.02, 1.02))
+        self.ax_.set(xlabel="epsilon", ylabel=self.score_name)
+        if all(((each >= 0) & (each <= 1)).all() for each in self.scores.values()):
+            self.ax_.set_ylim(-0.02, 1.02)  # shares, whose whole range says how much is lost
         self.ax_.legend()
         return self
+
+
+def _check_sweep(scorer):
+    """Raise where a scorer has nothing that a curve could go along."""
+    params = scorer.get_params(deep=False)
+    if isinstance(params.get("property"), RobustnessProperty):
+        if np.ndim(scorer.property.epsilon) > 0:
+            one = "one whose property has one epsilon for all features, for the curve replaces it"
+            raise ValueError(expected("scorer", scorer, one))
+    elif "epsilon" not in params:
+        some = (
+            "one with a property or an epsilon, such as ConstraintSecurity or "
+            "AdversarialFrequency; the radii of MarginRobustness are drawn by from_radius"
+        )
+        raise ValueError(expected("scorer", scorer, some))
+
+
+def _with_epsilon(scorer, epsilon):
+    """Return a copy of the scorer, at another radius."""
+    copy = clone(scorer)
+    if "property" in copy.get_params(deep=False):
+        return copy.set_params(property=scorer.property.with_epsilon(float(epsilon)))
+    return copy.set_params(epsilon=float(epsilon))
+
+
+def _radii(name, value):
+    radii = check_array(f"radius[{name!r}]", getattr(value, "radius", value), ("n_samples",))
+    if not (radii >= 0).all():
+        raise ValueError(expected(f"radius[{name!r}]", value, "distances of at least 0, or inf"))
+    return radii

@@ -1,9 +1,12 @@
 """Samples beside their adversarial examples."""
 
+import math
+from numbers import Integral
+
 import numpy as np
 
 from skrobust._validation import check_instance, check_integer, expected
-from skrobust.displays._axes import _labels, import_pyplot
+from skrobust.displays._axes import import_pyplot, labels_of
 from skrobust.networks import as_model
 from skrobust.scorers import RobustnessScorer
 
@@ -15,12 +18,19 @@ class AdversarialExamplesDisplay:
 
     Parameters
     ----------
-    originals, perturbed : ndarray of shape (n_examples, n_features)
+    originals, perturbed : array-like of shape (n_examples, n_features)
     labels_before, labels_after : array-like of shape (n_examples,)
         What the estimator says of each.
     image_shape : tuple of int
         (height, width), (channels, height, width) with 1 or 3 channels, or
         (height, width, 3).
+
+    Raises
+    ------
+    TypeError
+        If `image_shape` is no tuple of integers.
+    ValueError
+        If shapes or lengths do not agree, or a value is not finite.
 
     Attributes
     ----------
@@ -29,11 +39,12 @@ class AdversarialExamplesDisplay:
     """
 
     def __init__(self, originals, perturbed, labels_before, labels_after, *, image_shape):
-        self.originals = originals
-        self.perturbed = perturbed
-        self.labels_before = labels_before
-        self.labels_after = labels_after
-        self.image_shape = image_shape
+        self.originals = _check_rows("originals", originals)
+        n, n_features = self.originals.shape
+        self.perturbed = _check_rows("perturbed", perturbed, (n, n_features))
+        self.labels_before = _check_labels("labels_before", labels_before, n)
+        self.labels_after = _check_labels("labels_after", labels_after, n)
+        self.image_shape = _check_image_shape(image_shape, n_features)
 
     @classmethod
     def from_estimator(
@@ -60,18 +71,22 @@ class AdversarialExamplesDisplay:
         AdversarialExamplesDisplay
         """
         check_instance("scorer", scorer, RobustnessScorer, "ConstraintSecurity(...)")
+        check_integer("n_examples", n_examples, low=1)
+        perturbed = getattr(scorer.evaluate(estimator, X, y), "counterexamples", None)
+        if perturbed is None:
+            some = "one whose result has counterexamples, such as ConstraintSecurity"
+            raise ValueError(expected("scorer", scorer, some))
         X = np.asarray(X)
         rows = X.reshape(len(X), -1)
-        found = scorer.evaluate(estimator, X, y).counterexamples
         predictor = as_model(estimator, {"labels"}, needs_gradient=False, input_shape=X.shape[1:])
-        index = np.flatnonzero(~np.isnan(found).any(axis=1))
-        moved = np.abs(found[index] - rows[index]).max(axis=1, initial=0) > 0
-        index = index[np.argsort(~moved, kind="stable")]
+        index = np.flatnonzero(~np.isnan(perturbed).any(axis=1))
+        moved = np.abs(perturbed[index] - rows[index]).max(axis=1, initial=0) > 0
+        index = index[np.argsort(~moved, kind="stable")][:n_examples]
         return cls.from_predictions(
             rows[index],
-            found[index],
-            _labels(predictor, rows[index]),
-            _labels(predictor, found[index]),
+            perturbed[index],
+            labels_of(predictor, rows[index]),
+            labels_of(predictor, perturbed[index]),
             image_shape=image_shape,
             n_examples=n_examples,
             figure=figure,
@@ -91,22 +106,23 @@ class AdversarialExamplesDisplay:
     ):
         """Draw the first `n_examples` of given pairs; see the class for the parameters."""
         check_integer("n_examples", n_examples, low=1)
-        n_features = originals.shape[1]
-        side = int(np.sqrt(n_features))
-        shape = (side, side) if image_shape is None else tuple(image_shape)
-        if np.prod(shape) != n_features:
-            expectation = f"a shape of {n_features} entries, the number of features"
-            raise ValueError(expected("image_shape", image_shape, expectation))
-        parts = (originals, perturbed, labels_before, labels_after)
-        parts = (part[:n_examples] for part in parts)
-        return cls(*parts, image_shape=shape).plot(figure=figure)
+        originals = _check_rows("originals", originals)
+        side = int(np.sqrt(originals.shape[1]))
+        shape = (side, side) if image_shape is None else image_shape
+        # All of them first, since cut ones would agree in their lengths.
+        whole = cls(originals, perturbed, labels_before, labels_after, image_shape=shape)
+        parts = whole.originals, whole.perturbed, whole.labels_before, whole.labels_after
+        first = (part[:n_examples] for part in parts)
+        return cls(*first, image_shape=shape).plot(figure=figure)
 
     def plot(self, *, figure=None):
         """Draw the images; return self."""
-        n = len(self.originals)
+        plt, n = import_pyplot(), len(self.originals)
         if figure is None:
             size = (max(1.3 * n, 3), 4.2)
-            figure = import_pyplot().figure(figsize=size, layout="constrained")
+            figure = plt.figure(figsize=size, layout="constrained")
+        if not hasattr(figure, "subplots"):  # a figure, or a part of one
+            raise TypeError(expected("figure", figure, "a matplotlib Figure, or None"))
         self.figure_ = figure
         if n == 0:
             figure.suptitle("No counterexample was found.")
@@ -139,3 +155,39 @@ class AdversarialExamplesDisplay:
         if image.shape[0] in (1, 3):
             image = np.moveaxis(image, 0, -1)
         return image[..., 0] if image.shape[-1] == 1 else (image - low) / (high - low)
+
+
+def _check_rows(name, rows, shape=None):
+    """Return `rows` as a finite float64 matrix; there may be no row."""
+    try:
+        array = np.asarray(rows, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(expected(name, rows, "numbers (n_examples, n_features)")) from None
+    if array.ndim != 2 or array.shape[1] == 0 or shape not in (None, array.shape):
+        wanted = "(n_examples, n_features)" if shape is None else f"{shape}, as the originals"
+        raise ValueError(f"Got {name} of shape {array.shape}, but expected {wanted}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"Got {name} with values that are not finite, but expected images.")
+    return array
+
+
+def _check_labels(name, labels, n):
+    array = np.asarray(labels)
+    if array.shape != (n,):
+        raise ValueError(f"Got {name} of shape {array.shape}, but expected ({n},).")
+    return array
+
+
+def _check_image_shape(shape, n_features):
+    """Return the shape as a tuple, if `imshow` can draw rows of so many features by it."""
+    if not isinstance(shape, list | tuple) or not all(isinstance(n, Integral) for n in shape):
+        raise TypeError(expected("image_shape", shape, "a tuple of two or three integers"))
+    if any(n < 1 for n in shape) or math.prod(shape) != n_features:
+        expectation = f"a shape of {n_features} entries, the number of features"
+        raise ValueError(expected("image_shape", shape, expectation))
+    has_channels = len(shape) == 3 and (shape[0] in (1, 3) or shape[2] in (1, 3))
+    if len(shape) != 2 and not has_channels:
+        raise ValueError(
+            expected("image_shape", shape, "two sizes, or three with 1 or 3 channels")
+        )
+    return tuple(int(n) for n in shape)

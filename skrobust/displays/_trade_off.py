@@ -5,7 +5,7 @@ from scipy.stats import spearmanr
 from sklearn.utils.validation import check_is_fitted
 
 from skrobust._validation import expected
-from skrobust.displays._axes import _axes, _short
+from skrobust.displays._axes import axes_for, check_array, legend_beside, short_names
 
 __all__ = ["TradeOffDisplay"]
 
@@ -15,12 +15,20 @@ class TradeOffDisplay:
 
     Parameters
     ----------
-    accuracy, robustness : ndarray of shape (n_candidates,)
+    accuracy, robustness : array-like of shape (n_candidates,)
         Mean test scores. Candidates with NaN (failed fits) are left out and counted.
     groups : array-like of shape (n_candidates,), default=None
-        Colour the candidates by this.
+        Color the candidates by this: estimators, regimes and the like are named by their
+        class and the parameters that differ.
+    group_name : str, default=None
+        Title of the legend.
     accuracy_name, robustness_name : str
         Labels of the axes.
+
+    Raises
+    ------
+    ValueError
+        If there are no candidates, or not as many scores or groups of each kind.
 
     Attributes
     ----------
@@ -39,18 +47,27 @@ class TradeOffDisplay:
         robustness,
         *,
         groups=None,
+        group_name=None,
         accuracy_name="accuracy",
         robustness_name="robustness",
     ):
-        self.accuracy = np.asarray(accuracy, dtype=float)
-        self.robustness = np.asarray(robustness, dtype=float)
-        self.groups = groups
+        self.accuracy = check_array("accuracy", accuracy, ("n_candidates",))
+        self.robustness = check_array("robustness", robustness, (len(self.accuracy),))
+        self.groups = None if groups is None else self._names(groups)
+        self.group_name = group_name
         self.accuracy_name = accuracy_name
         self.robustness_name = robustness_name
         failed = np.isnan(self.accuracy) | np.isnan(self.robustness)
         self.n_failed_ = int(failed.sum())
         self.pareto_front_ = _pareto_front(self.accuracy, self.robustness)
         self.correlation_ = _correlation(self.accuracy[~failed], self.robustness[~failed])
+
+    def _names(self, groups):
+        groups = list(groups) if np.iterable(groups) and not isinstance(groups, str) else [groups]
+        if len(groups) != len(self.accuracy):
+            expectation = f"as many values as there are candidates, {len(self.accuracy)}"
+            raise ValueError(expected("groups", groups, expectation))
+        return short_names(groups)
 
     @classmethod
     def from_estimator(
@@ -72,7 +89,7 @@ class TradeOffDisplay:
         accuracy, robustness : str
             Names of the two scores in the search's `scoring`.
         group_by : str, default=None
-            Name of a parameter of the search; candidates are coloured by its value.
+            Name of a parameter of the search; candidates are colored by its value.
         ax : matplotlib Axes, default=None
         **kwargs : dict
             For matplotlib's `scatter`.
@@ -92,14 +109,14 @@ class TradeOffDisplay:
             if f"param_{group_by}" not in results:
                 known = [name.removeprefix("param_") for name in results if "param_" in name]
                 raise ValueError(expected("group_by", group_by, f"one of {known}"))
-            groups = [_short(value) for value in results[f"param_{group_by}"]]
+            groups = results[f"param_{group_by}"]
         scores = (results[f"mean_test_{name}"] for name in (accuracy, robustness))
         names = {"accuracy_name": accuracy, "robustness_name": robustness}
-        return cls(*scores, groups=groups, **names).plot(ax=ax, **kwargs)
+        return cls(*scores, groups=groups, group_name=group_by, **names).plot(ax=ax, **kwargs)
 
     def plot(self, *, ax=None, **kwargs):
         """Draw the candidates and the Pareto front; return self."""
-        self.ax_ = _axes(ax)
+        self.ax_ = axes_for(ax)
         self.figure_ = self.ax_.figure
         groups = np.array([""] * len(self.accuracy) if self.groups is None else self.groups)
         for group in dict.fromkeys(groups):
@@ -121,8 +138,7 @@ class TradeOffDisplay:
         )
         self.ax_.set(xlabel=self.accuracy_name, ylabel=self.robustness_name)
         self.ax_.set_title(f"Spearman correlation {self.correlation_:+.2f}")
-        # Beside the axes: inside, it would hide candidates.
-        self.ax_.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        legend_beside(self.ax_, widen=ax is None, title=self.group_name)
         return self
 
 

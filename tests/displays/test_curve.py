@@ -1,0 +1,144 @@
+"""Curves hold the scores of the scorer at each radius, and draw them."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from skrobust.displays import RobustnessCurveDisplay
+from skrobust.properties import ClassificationRobustness
+from skrobust.scorers import (
+    AdversarialFrequency,
+    ConstraintSecurity,
+    CorruptionRobustness,
+    MarginRobustness,
+    RobustnessScore,
+)
+
+SCORER = ConstraintSecurity(ClassificationRobustness(0.1), random_state=0)
+
+
+def test_scores_and_intervals_are_those_of_the_scorer(model, digits):
+    display = RobustnessCurveDisplay.from_estimator(
+        model, *digits, scorer=SCORER, epsilons=[0.0, 0.1]
+    )
+    scores = display.scores["LogisticRegression"]
+    expected = SCORER.evaluate(model, *digits)
+    assert scores[0] == model.score(*digits)
+    assert scores[1] == expected.score
+    low, high = display.intervals["LogisticRegression"][1]
+    assert (low, high) == (expected.interval.low, expected.interval.high)
+
+
+def test_the_scorer_is_left_as_it_was(model, digits):
+    RobustnessCurveDisplay.from_estimator(model, *digits, scorer=SCORER, epsilons=[0.3])
+    assert SCORER.property == ClassificationRobustness(0.1)
+
+
+def test_draws_one_labelled_line_an_estimator(model, digits):
+    _, ax = plt.subplots()
+    display = RobustnessCurveDisplay.from_estimator(
+        {"a": model, "b": model}, *digits, scorer=SCORER, epsilons=[0, 0.05], ax=ax
+    )
+    assert display.ax_ is ax and display.figure_ is ax.figure
+    assert [line.get_label() for line in display.lines_] == ["a", "b"]
+    np.testing.assert_array_equal(display.lines_[0].get_ydata(), display.scores["a"])
+
+
+def test_numbers_estimators_of_one_class(model, digits):
+    display = RobustnessCurveDisplay.from_estimator(
+        [model, model], *digits, scorer=SCORER, epsilons=[0]
+    )
+    assert list(display.scores) == ["LogisticRegression 0", "LogisticRegression 1"]
+
+
+def test_refuses_what_is_no_scorer(model, digits):
+    with pytest.raises(TypeError, match=r"Got scorer='accuracy', but expected"):
+        RobustnessCurveDisplay.from_estimator(model, *digits, scorer="accuracy", epsilons=[0.1])
+
+
+def test_curve_from_radii_counts_what_lies_beyond():
+    radii = {"a": np.array([0.0, 0.1, 0.2, np.inf]), "b": [0.05, 0.05, 0.05, 0.05]}
+    display = RobustnessCurveDisplay.from_radius(radii, epsilons=[0.0, 0.1, 0.3])
+    assert display.scores["a"].tolist() == [0.75, 0.5, 0.25]
+    assert display.scores["b"].tolist() == [1.0, 0.0, 0.0]
+    low, high = display.intervals["a"][1]
+    assert low < 0.5 < high
+    assert RobustnessCurveDisplay.from_radius(radii["a"]).epsilons[-1] == 0.2
+
+
+def test_curve_refuses_an_epsilon_for_each_feature(model, digits):
+    scorer = ConstraintSecurity(ClassificationRobustness(np.full(64, 0.1)))
+    with pytest.raises(ValueError, match="one epsilon for all features"):
+        RobustnessCurveDisplay.from_estimator(model, *digits, scorer=scorer, epsilons=[0.1])
+
+
+def test_scorers_with_a_radius_of_their_own_are_swept_too(model, digits):
+    scorer = AdversarialFrequency(0.3, method="attack", random_state=0)
+    X, y = digits[0][:40], digits[1][:40]
+    display = RobustnessCurveDisplay.from_estimator(
+        model, X, y, scorer=scorer, epsilons=[0.05, 0.1]
+    )
+    scores = display.scores["LogisticRegression"]
+    at_radius = AdversarialFrequency(0.1, method="attack", random_state=0)
+    assert scores[1] == at_radius.evaluate(model, X, y).score
+    assert scores[1] < scores[0] <= 0
+    # Minus a frequency is no share: the axis must not hide it.
+    low, high = display.ax_.get_ylim()
+    assert low < scores[1] and high > scores[0]
+    assert scorer.epsilon == 0.3
+
+
+@pytest.mark.parametrize(
+    "scorer", [MarginRobustness(), RobustnessScore(), CorruptionRobustness()], ids=repr
+)
+def test_refuses_scorers_with_nothing_to_sweep(model, digits, scorer):
+    with pytest.raises(ValueError, match=r"Got scorer=.*expected one with a property or an eps"):
+        RobustnessCurveDisplay.from_estimator(model, *digits, scorer=scorer, epsilons=[0.1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([0.1], {}), ValueError, "Got scores={}, but expected one name at least"),
+        (([0.1], [0.5]), TypeError, r"Got scores=\[0\.5\], but expected a dict"),
+        (([0.1], {"a": [0.5, 0.6]}), ValueError, r"Got scores\['a'\] of shape \(2,\)"),
+        (([], {"a": []}), ValueError, r"Got epsilons of shape \(0,\), but expected"),
+        ((None, {"a": [0.5]}), ValueError, r"Got epsilons of shape \(\), but expected"),
+        ((["x"], {"a": [0.5]}), ValueError, r"Got epsilons=\['x'\], but expected numbers"),
+    ],
+)
+def test_refuses_odd_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        RobustnessCurveDisplay(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "error", "message"),
+    [
+        ({"b": [[0, 1]]}, ValueError, r"but expected the names \['a'\]"),
+        (
+            {"a": [0, 1]},
+            ValueError,
+            r"of shape \(2,\), but expected \(1, 2\)",
+        ),
+        ([[0, 1]], TypeError, "Got intervals=.*but expected a dict"),
+    ],
+)
+def test_refuses_odd_intervals(intervals, error, message):
+    with pytest.raises(error, match=message):
+        RobustnessCurveDisplay([0.1], {"a": [0.5]}, intervals=intervals)
+
+
+@pytest.mark.parametrize(
+    ("radius", "message"),
+    [
+        ({}, "Got radius={}, but expected one name at least"),
+        ([], r"Got radius\['radius'\] of shape \(0,\)"),
+        (None, r"Got radius\['radius'\] of shape \(\)"),
+        ([0.1, np.nan], r"Got radius\['radius'\]=.*distances of at least 0, or inf"),
+        ({"a": [-1.0]}, r"Got radius\['a'\]=.*distances of at least 0, or inf"),
+    ],
+)
+def test_refuses_odd_radii(radius, message):
+    with pytest.raises(ValueError, match=message):
+        RobustnessCurveDisplay.from_radius(radius)

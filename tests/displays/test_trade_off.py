@@ -1,0 +1,105 @@
+"""The trade-off finds the Pareto front of a search, and draws it."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+
+from skrobust.attacks import PGD
+from skrobust.displays import TradeOffDisplay
+from skrobust.properties import ClassificationRobustness
+from skrobust.scorers import ConstraintSecurity
+from skrobust.training import AdversarialTraining, DataAugmentation
+
+SCORER = ConstraintSecurity(ClassificationRobustness(0.1), random_state=0)
+
+
+@pytest.fixture(scope="module")
+def search(digits):
+    scoring = {"accuracy": "accuracy", "security": SCORER}
+    grid = {"C": [0.01, 1.0, 100.0]}
+    search = GridSearchCV(LogisticRegression(), grid, scoring=scoring, refit=False, cv=2)
+    return search.fit(*digits)
+
+
+def test_pareto_front_by_hand():
+    accuracy = [0.9, 0.8, 0.7, 0.9, 0.6, np.nan]
+    robustness = [0.1, 0.5, 0.5, 0.1, 0.7, 0.9]
+    display = TradeOffDisplay(accuracy, robustness)
+    # Equal candidates do not dominate each other; NaN takes no part.
+    assert display.pareto_front_.tolist() == [True, True, False, True, True, False]
+    assert display.n_failed_ == 1
+
+
+def test_correlation_is_spearmans():
+    display = TradeOffDisplay([0.1, 0.2, 0.3, 0.4], [0.9, 0.5, 0.4, 0.1])
+    assert display.correlation_ == pytest.approx(-1.0)
+    assert np.isnan(TradeOffDisplay([0.1, 0.2], [0.9, 0.5]).correlation_)
+    assert np.isnan(TradeOffDisplay([0.1, 0.1, 0.1], [0.9, 0.5, 0.4]).correlation_)
+
+
+def test_takes_its_points_from_the_search(search):
+    display = TradeOffDisplay.from_estimator(search, group_by="C")
+    results = search.cv_results_
+    np.testing.assert_array_equal(display.accuracy, results["mean_test_accuracy"])
+    np.testing.assert_array_equal(display.robustness, results["mean_test_security"])
+    assert display.groups == ["0.01", "1.0", "100.0"]
+    legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert legend == ["0.01", "1.0", "100.0", "Pareto front"]
+
+
+def test_refuses_unknown_names(search):
+    with pytest.raises(ValueError, match=r"Got robustness='nonsense', but expected one of"):
+        TradeOffDisplay.from_estimator(search, robustness="nonsense")
+    with pytest.raises(ValueError, match=r"Got group_by='D', but expected one of \['C'\]"):
+        TradeOffDisplay.from_estimator(search, group_by="D")
+
+
+def test_legend_of_groups_has_a_title(search):
+    display = TradeOffDisplay.from_estimator(search, group_by="C")
+    assert display.ax_.get_legend().get_title().get_text() == "C"
+    plain = TradeOffDisplay.from_estimator(search)
+    assert plain.ax_.get_legend().get_title().get_text() == ""
+
+
+def test_long_legends_do_not_squeeze_the_axes():
+    regimes = [
+        AdversarialTraining(PGD(5)),
+        AdversarialTraining(PGD(40, objective="cross-entropy")),
+        DataAugmentation(),
+    ]
+    scores = np.array([0.1, 0.5, 0.9])
+    widths = []
+    for groups in (None, regimes):
+        display = TradeOffDisplay(scores, scores[::-1], groups=groups).plot()
+        display.figure_.canvas.draw()
+        widths.append(display.ax_.get_window_extent().width)
+        legend = display.ax_.get_legend().get_window_extent()
+        assert legend.x0 > display.ax_.get_window_extent().x1
+        assert legend.x1 <= display.figure_.bbox.x1
+    assert widths[1] == pytest.approx(widths[0], rel=0.05)
+    assert display.groups[2] == "DataAugmentation"
+
+
+def test_figures_of_others_keep_their_size():
+    figure, ax = plt.subplots(figsize=(5, 4))
+    TradeOffDisplay([0.1, 0.2], [0.2, 0.1], groups=["a" * 40, "b"]).plot(ax=ax)
+    assert figure.get_size_inches().tolist() == [5, 4]
+
+
+@pytest.mark.parametrize(
+    ("scores", "params", "message"),
+    [
+        (([], []), {}, r"Got accuracy of shape \(0,\), but expected \(n_candidates,\)"),
+        (([0.1], [0.1, 0.2]), {}, r"Got robustness of shape \(2,\), but expected \(1,\)"),
+        ((0.1, [0.1]), {}, r"Got accuracy of shape \(\)"),
+        (([0.1], None), {}, r"Got robustness of shape \(\)"),
+        ((["a"], [0.1]), {}, r"Got accuracy=\['a'\], but expected numbers"),
+        (([0.1], [0.1]), {"groups": ["a", "b"]}, r"Got groups=\['a', 'b'\], but expected as many"),
+        (([0.1, 0.2], [0.1, 0.2]), {"groups": "ab"}, r"Got groups=\['ab'\], but expected as many"),
+    ],
+)
+def test_refuses_odd_arguments(scores, params, message):
+    with pytest.raises(ValueError, match=message):
+        TradeOffDisplay(*scores, **params)
