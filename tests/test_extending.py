@@ -1,4 +1,4 @@
-"""The worked examples of the page "Extending skrobust" run, and say what they show."""
+"""The code of the user guide and of the page "Extending skrobust" runs, and shows what it says."""
 
 import ast
 import doctest
@@ -48,7 +48,7 @@ def run(page, text):
     return len(pieces), "".join(report)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "user_guide.rst"])
 def test_examples_run(page):
     text = (DOCS / page).read_text(encoding="utf-8")
     n_blocks, report = run(page, text)
