@@ -17,20 +17,22 @@ from skrobust.statistics import (
     sequential_rule,
 )
 
-__all__ = []
+__all__ = ["hull", "side_of", "stopping_rule"]
 
 
-def _side(found, sequences):
+def side_of(arrays, sequences):
+    """Return which sides of the global robustness are estimated; see the results' `side`."""
     if "lower" not in sequences:
         return "upper"
-    if "verdicts" not in found:
+    if "verdicts" not in arrays:
         return "both"
-    if not (found["verdicts"] == "unknown").any():
+    if not (arrays["verdicts"] == "unknown").any():
         return "exact"
-    return "both" if (found["verdicts"] == "falsified").any() else "lower"
+    return "both" if (arrays["verdicts"] == "falsified").any() else "lower"
 
 
-def _hull(lower, upper):
+def hull(lower, upper):
+    """Return the interval from the low end of one to the high end of another."""
     confidence = lower.confidence
     if lower.method in ("sequential", "anytime"):
         # These share out the probability of a miss between the sides as it comes.
@@ -38,7 +40,8 @@ def _hull(lower, upper):
     return replace(lower, high=upper.high, confidence=confidence)
 
 
-def _rule(bound, tolerance, confidence, n_available):
+def stopping_rule(bound, tolerance, confidence, n_available):
+    """Return what says how many samples are drawn, and their intervals."""
     if bound == "sequential":
         return _Stopping(sequential_rule(tolerance, confidence, n_available=n_available))
     if bound == "anytime":

@@ -13,17 +13,19 @@ from skrobust._validation import check_choice, check_real, expected
 from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import ToleranceWarning
 from skrobust.properties import StandardRobustness
-from skrobust.scorers._base import PropertyScorer, ScoreResult, as_tensors, attack_chunk
-from skrobust.scorers._draw import _hull, _rule, _side
+from skrobust.scorers._base import PropertyScorer, ScoreResult
+from skrobust.scorers._draw import hull, side_of, stopping_rule
+from skrobust.scorers._local import decide_by_attack, decide_by_verifier
 from skrobust.scorers._quantitative import (
     QuantitativeRobustnessResult,
-    _bounded_change,
-    _change,
-    _same_label,
-    _score_changes,
+    bounded_change,
+    change,
+    change_scores,
+    same_label,
 )
 from skrobust.statistics import Interval
-from skrobust.verification import Bounds
+from skrobust.trees import check_tree_property
+from skrobust.verification import Bounds, Verifier
 
 __all__ = ["GlobalRobustness", "GlobalRobustnessResult"]
 
@@ -50,10 +52,8 @@ class GlobalRobustnessResult(ScoreResult):
         where it falsifies none.
     lower, upper : float
         Shares verified, and not falsified; 0 and 1 where that side is not known. With "sequential"
-        and "anytime" each side stops on its own: `lower` is the share of the samples up to the
-        first stop of that side, `upper` that of the samples up to the first stop of the other
-        one. The later of the two is `n_used`, so that one of them may differ from the share of
-        all of the `verdicts`.
+        and "anytime" each side stops at its own time, and its share counts the samples up to
+        that stop; the later stop is `n_used`.
     lower_interval, upper_interval : Interval or None
         Of these shares.
     tolerance : float
@@ -114,12 +114,12 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         stops when the interval of a confidence sequence is narrow enough, which is also valid
         for those who look at results as they come and stop when they like, and may need more
         samples than "hoeffding".
-    local : Attack, verifier or None, default=None
-        How local robustness is decided. Attacks give an upper estimate; None is ``PGD()``. A
-        verifier is what has `encode` and `decide`, as those of `skrobust.verification` do:
-        ``Bounds()`` verifies or leaves unknown, and gives a lower estimate; ``Cascade()``,
-        ``Exact()``, and ``TreeVerifier()`` for trees, also falsify, and give the share itself.
-        Where they leave samples unknown, at a time limit, the result gives both sides.
+    local : Attack, Verifier or None, default=None
+        How local robustness is decided. Attacks give an upper estimate; None is ``PGD()``. Of
+        verifiers, ``Bounds()`` verifies or leaves unknown, and gives a lower estimate;
+        ``Cascade()``, ``Exact()``, and ``TreeVerifier()`` for trees, also falsify, and give the
+        share itself. Where they leave samples unknown, at a time limit, the result gives both
+        sides.
     quantitative : None or "linf-probabilities", default=None
         If given, what is measured is the largest change of a class probability in the ball (of
         `property`, which serves for nothing else), and the score is one minus its mean. `local`
@@ -129,9 +129,9 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         With `quantitative`: the score is the share of samples that change by at most this, in
         [0, 1]. The paper's is 0.5.
     timeout : float or None, default=None
-        Seconds that a verifier may take for one sample, which is unknown then. No limit if None.
+        Seconds a sample, handed on to the verifier; no limit beside the verifier's own if None.
     chunk_size : int, default=256
-        Samples of one job; few, where `n_jobs` shares out a verifier that is slow.
+        Most samples of one job. Complete verifiers get them one by one.
     random_state : int, RandomState instance or None, default=None
         For the draw, and for attacks with random starts.
     n_jobs : int or None, default=None
@@ -214,7 +214,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         check_choice("bound", self.bound, _BOUNDS)
         self._check_common()
         local = self._part("local")
-        if not (isinstance(local, Attack) or _is_verifier(local)):
+        if not (isinstance(local, Attack | Verifier)):
             expectation = "an Attack, such as PGD(), or a verifier, such as Cascade()"
             raise TypeError(expected("local", local, expectation))
         local.check()
@@ -255,75 +255,97 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         self.check()
         local = self._part("local")
         needs_gradient = isinstance(local, Attack) and local.needs_gradient
-        property = self._asked()
+        property = self._measured_property()
+        if isinstance(local, Verifier):
+            check_tree_property(estimator, property)
         sample = self._prepare(estimator, X, y, needs_gradient, property)
-        measure, state = self._way(local, property, sample)
-        return self._read(*self._draw(sample, measure, state))
+        return self._result(*self._draw(sample, self._measurement(local, property, sample)))
 
-    def _asked(self):
-        """Return the property that is asked of each sample."""
+    def metrics(self, estimator, X, y=None):
+        """Return three numbers as a dict, for ``GridSearchCV(scoring=scorer.metrics)``.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+        y : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        dict of str to float
+            "lower_share" and "upper_share", as `lower` and `upper` of the result, and
+            "sample_count".
+        """
+        result = self.evaluate(estimator, X, y)
+        return {
+            "lower_share": result.lower,
+            "upper_share": result.upper,
+            "sample_count": result.n_used,
+        }
+
+    def _measured_property(self):
+        """Return the property whose smallest row is measured around each sample."""
         if self.quantitative is None:
             return self.property
-        # What breaks it most is the largest change. Nothing breaks it: none is above 1.
+        # No change of a probability is above delta=1, so that this property never fails; its
+        # smallest row is 1 minus the largest change.
         ball = {name: getattr(self.property, name) for name in ("epsilon", "norm", "bounds")}
         return StandardRobustness(
             delta=1.0, output="probabilities", reference="prediction", **ball
         )
 
-    def _way(self, local, property, sample):
-        """Return how a chunk of rows is measured, and the state for that."""
+    def _measurement(self, local, property, sample):
+        """Return a function of a part of the sample and a seed: arrays with an entry a row."""
         model, n_features = sample.model, sample.rows.shape[1]
-        attacks = isinstance(local, Attack)
         if self.quantitative is None:
-            if attacks:
-                return partial(_attack, property=property, attack=local), model
-            asked = {"property": property, "verifier": local, "timeout": self.timeout}
-            return partial(_decide, **asked), local.encode(model, property, n_features)
-        if attacks:
-            return partial(_change, property=property, attack=local), model
-        state = local.encode(model, _same_label(property), n_features)
-        return partial(_bounded_change, property=property, attack=PGD(), bounds=local), state
+            if isinstance(local, Attack):
+                return partial(_by_attack, self, local)
+            return partial(_by_verifier, self, local, local.encode(model, property, n_features))
+        if isinstance(local, Attack):
+            measure = partial(change, property=property, attack=local)
+            return partial(_by_chunks, self, measure, model)
+        encoding = local.encode(model, same_label(property), n_features)
+        measure = partial(bounded_change, property=property, attack=PGD(), bounds=local)
+        return partial(_by_chunks, self, measure, encoding)
 
-    def _draw(self, sample, measure, state):
+    def _draw(self, sample, measure):
         """Draw and measure samples until the rule stops for every sequence of values.
 
-        Returns the rule, the findings, the places drawn, and the sequences, each cut at its
-        own stop.
+        Returns the rule, the measured arrays, the places drawn, and the sequences, each cut at
+        its own stop.
         """
         n_available = len(sample)
         random = check_random_state(self.random_state)
-        rule = _rule(self.bound, float(self.tolerance), float(self.confidence), n_available)
+        promise = float(self.tolerance), float(self.confidence)
+        rule = stopping_rule(self.bound, *promise, n_available)
         order = random.permutation(n_available)[: rule.n_max]
-        found, n = None, 0
+        arrays, n = None, 0
         stop = rule.earliest_stop([])
         while True:
             # A floor, since a batch of one sample takes about as long as one of several.
             stop = min(max(stop, n + _FEWEST), rule.n_max)
-            part = self._in_chunks(
-                measure,
-                sample[order[n:stop]],
-                state=state,
-                random_state=int(random.randint(2**31 - 1)),
-            )
-            found = part if found is None else _joined(found, part)
+            part = measure(sample[order[n:stop]], int(random.randint(2**31 - 1)))
+            arrays = part if arrays is None else _joined(arrays, part)
             n = stop
-            sequences = self._values(found)
+            sequences = self._values(arrays)
             stops = {side: rule.first_stop(values) for side, values in sequences.items()}
             if None not in stops.values():
                 break
             waiting = (sequences[side] for side, at in stops.items() if at is None)
             stop = max(rule.earliest_stop(values) for values in waiting)
         n_used = max(stops.values())
-        found = {name: values[:n_used] for name, values in found.items()}
+        arrays = {name: values[:n_used] for name, values in arrays.items()}
         sequences = {side: values[: stops[side]] for side, values in sequences.items()}
         self._warn(rule, sequences, n_available)
-        return rule, found, order[:n_used], sequences
+        return rule, arrays, order[:n_used], sequences
 
-    def _values(self, found):
+    def _values(self, arrays):
+        """Return, for each side, the sequence of values whose mean is the score."""
         proves = not isinstance(self._part("local"), Attack)
         if self.quantitative is None:
-            return _shares(found, proves)
-        return _score_changes(found, self.threshold, proves)
+            return _shares(arrays, proves)
+        return change_scores(arrays, self.threshold, proves)
 
     def _warn(self, rule, sequences, n_available):
         reached = max(rule.tolerance(values) for values in sequences.values())
@@ -338,18 +360,17 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
             stacklevel=4,
         )
 
-    def _read(self, rule, found, index, sequences):
-        """Put the result together."""
+    def _result(self, rule, arrays, index, sequences):
         intervals = {side: rule.interval(values) for side, values in sequences.items()}
         scores = {side: float(np.mean(values)) for side, values in sequences.items()}
-        side = _side(found, sequences)
+        side = side_of(arrays, sequences)
         counted = "upper" if side == "upper" else "lower"
         interval = intervals[counted]
         if side == "both":
-            interval = _hull(intervals["lower"], intervals["upper"])
+            interval = hull(intervals["lower"], intervals["upper"])
         result = QuantitativeRobustnessResult if self.quantitative else GlobalRobustnessResult
         if not self.quantitative:
-            found["holds"] = self._values(found)[counted]
+            arrays["holds"] = self._values(arrays)[counted]
         return result(
             score=scores[counted],
             interval=interval,
@@ -361,39 +382,32 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
             tolerance=max(rule.tolerance(values) for values in sequences.values()),
             n_used=len(index),
             index=index,
-            **found,
+            **arrays,
         )
-
-
-def _is_verifier(local):
-    return all(callable(getattr(local, name, None)) for name in ("encode", "decide", "check"))
 
 
 def _joined(first, second):
     return {name: np.concatenate([first[name], second[name]]) for name in first}
 
 
-def _attack(model, rows, labels, seed, *, property, attack):
-    found = attack_chunk(model, rows, labels, seed, property=property, attack=attack)
+def _by_attack(scorer, attack, sample, seed):
+    return decide_by_attack(scorer, attack, sample, random_state=seed)
+
+
+def _by_verifier(scorer, verifier, encoding, sample, seed):
+    result = decide_by_verifier(scorer, verifier, encoding, sample, random_state=seed)
     return {
-        "verdicts": np.where(found["holds"], "unknown", "falsified").astype("<U9"),
-        "margins": found["margins"],
-        "counterexamples": found["counterexamples"],
+        "verdicts": result.verdicts,
+        "margins": result.lower,
+        "counterexamples": result.counterexamples,
     }
 
 
-def _decide(state, rows, labels, seed, *, property, verifier, timeout):
-    # The state holds the property too; as an argument it is part of the key in the memory.
-    x, labels, generator = as_tensors(state.network, rows, labels, seed)
-    found = verifier.decide(state, x, labels, timeout=timeout, generator=generator)
-    return {
-        "verdicts": np.asarray(found.verdicts).astype("<U9"),
-        "margins": np.asarray(found.lower, dtype=np.float64),
-        "counterexamples": np.asarray(found.counterexamples),
-    }
+def _by_chunks(scorer, measure, state, sample, seed):
+    return scorer._in_chunks(measure, sample, state=state, random_state=seed)
 
 
-def _shares(found, proves):
+def _shares(arrays, proves):
     """Return, for each side, whether each sample counts as robust."""
-    sides = {"lower": found["verdicts"] == "verified"} if proves else {}
-    return sides | {"upper": found["verdicts"] != "falsified"}
+    sides = {"lower": arrays["verdicts"] == "verified"} if proves else {}
+    return sides | {"upper": arrays["verdicts"] != "falsified"}

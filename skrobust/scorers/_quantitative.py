@@ -11,7 +11,13 @@ from skrobust.properties import ClassificationRobustness, LinearRows
 from skrobust.scorers._base import ScoreResult, as_tensors
 from skrobust.statistics import Interval
 
-__all__ = ["QuantitativeRobustnessResult"]
+__all__ = [
+    "QuantitativeRobustnessResult",
+    "bounded_change",
+    "change",
+    "change_scores",
+    "same_label",
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,20 +67,20 @@ class QuantitativeRobustnessResult(ScoreResult):
     change_bounds: np.ndarray
 
 
-def _same_label(property):
+def same_label(property):
     """Return classification robustness in the balls of another property."""
     ball = {name: getattr(property, name) for name in ("epsilon", "norm", "bounds")}
     return ClassificationRobustness(reference="prediction", **ball)
 
 
-def _change(model, rows, labels, seed, *, property, attack):
+def change(model, rows, labels, seed, *, property, attack):
     """Return the largest change of a probability that two descents find."""
     x, _, generator = as_tensors(model, rows, None, seed)
     before = _probabilities(model, x)
     changes = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     # The change itself has hardly a gradient where the softmax is saturated; there, a change of
     # the label is what to look for.
-    for aim in (property, _same_label(property)):
+    for aim in (property, same_label(property)):
         points = attack.points(Target(model, aim, x), generator=generator)
         moved = (_probabilities(model, points) - before).abs().amax(dim=1)
         changes = torch.maximum(changes, moved)
@@ -85,10 +91,10 @@ def _probabilities(model, x):
     return torch.softmax(model.replay(x).double(), dim=1)
 
 
-def _bounded_change(state, rows, labels, seed, *, property, attack, bounds):
+def bounded_change(state, rows, labels, seed, *, property, attack, bounds):
     """Add proved bounds of the change to what is found."""
     model = state.network
-    found = _change(model, rows, None, seed, property=property, attack=attack)
+    reached = change(model, rows, None, seed, property=property, attack=attack)
     x = model.rows(rows)
     n_classes = state.graph.n_classes
     size = n_classes**2 * max(node.size for node in state.graph.nodes)
@@ -98,8 +104,8 @@ def _bounded_change(state, rows, labels, seed, *, property, attack, bounds):
     before = _probabilities(model, x)
     moved = torch.maximum(most - before, before - least).amax(dim=1).cpu().numpy()
     # The slack is for the rounding of the network's own outputs, and of the softmax.
-    moved = np.minimum(np.maximum(moved + 1e-6, found["changes"]), 1.0)
-    return found | {"change_bounds": moved}
+    moved = np.minimum(np.maximum(moved + 1e-6, reached["changes"]), 1.0)
+    return reached | {"change_bounds": moved}
 
 
 def _probability_bounds(state, x, bounds):
@@ -123,10 +129,10 @@ def _probability_bounds(state, x, bounds):
     return torch.exp(-torch.logsumexp(-gaps, dim=2)), torch.exp(-torch.logsumexp(gaps, dim=1))
 
 
-def _score_changes(found, threshold, proves):
+def change_scores(arrays, threshold, proves):
     """Return, for each side, the score of each sample in [0, 1]."""
-    sides = {"lower": found["change_bounds"]} if proves else {}
-    sides["upper"] = found["changes"]
+    sides = {"lower": arrays["change_bounds"]} if proves else {}
+    sides["upper"] = arrays["changes"]
     if threshold is None:
         return {side: 1 - changes for side, changes in sides.items()}
     return {side: changes <= threshold for side, changes in sides.items()}

@@ -1,15 +1,16 @@
 """Constraint satisfaction: the share of samples around which a property is proved."""
 
 from dataclasses import dataclass, fields
-from functools import partial
 
 import numpy as np
 
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance, check_real
-from skrobust.scorers._base import PropertyScorer, ScoreResult, as_tensors
+from skrobust.scorers._base import PropertyScorer, ScoreResult
+from skrobust.scorers._local import Counts, decide_by_verifier
 from skrobust.statistics import Interval, clopper_pearson
-from skrobust.verification import Cascade, Verdict, Verification, Verifier
+from skrobust.trees import check_tree_property
+from skrobust.verification import Cascade, Verdict, Verifier
 
 __all__ = ["ConstraintSatisfaction", "ConstraintSatisfactionResult"]
 
@@ -72,12 +73,11 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
     verifier : Verifier or None, default=None
         None is ``Cascade()``: an attack, bounds, and a complete method for what they leave open.
     timeout : float or None, default=None
-        Seconds that each stage may spend on one sample; no limit beside the verifier's own if
-        None.
+        Seconds a sample, handed on to the verifier; no limit beside the verifier's own if None.
     confidence : float, default=0.95
         Of the intervals.
     chunk_size : int, default=256
-        Samples of one job. Complete methods get them one by one.
+        Most samples of one job. Complete methods get them one by one.
     random_state : int, RandomState instance or None, default=None
         For attacks with random starts. None stands for 0 where there is a `memory`.
     n_jobs : int or None, default=None
@@ -141,39 +141,27 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
         if self.timeout is not None:
             check_real("timeout", self.timeout, low=0, closed="neither")
         self._check_common()
+        check_tree_property(estimator, self.property)
         sample = self._prepare(estimator, X, y, needs_gradient=False)
-        state = verifier.encode(sample.model, self.property, sample.rows.shape[1])
-        x, labels, _ = as_tensors(sample.model, sample.rows, sample.labels, 0)
-        with _Counts(self.verbose, len(sample)) as counts:
-            ask = partial(self._ask, sample, counts)
-            found = verifier.run(state, x, labels, ask, timeout=self.timeout)
-        return self._result(found)
+        encoding = verifier.encode(sample.model, self.property, sample.rows.shape[1])
+        verbose = max(0, self.verbose - 1)
+        with Counts(self.verbose, len(sample)) as counts:
+            verdicts = decide_by_verifier(
+                self, verifier, encoding, sample, counts=counts, verbose=verbose
+            )
+        return self._result(verdicts)
 
-    def _ask(self, sample, counts, step, index, timeout):
-        """Spread one step over chunks and jobs; see `Verifier.run`."""
-        counts.begin(step.name, index)
-        found = self._in_chunks(
-            partial(_decide, decide=step.decide, property=self.property, timeout=timeout),
-            sample[index],
-            state=step.state,
-            whole=sample,
-            chunk_size=1 if step.is_slow else self.chunk_size,
-            verbose=max(0, self.verbose - 1),
-            on_part=counts.add,
-        )
-        return Verification(**found)
-
-    def _result(self, found):
-        n = len(found)
-        verified = int((found.verdicts == Verdict.VERIFIED).sum())
-        surviving = int((found.verdicts != Verdict.FALSIFIED).sum())
+    def _result(self, verification):
+        n = len(verification)
+        verified = int((verification.verdicts == Verdict.VERIFIED).sum())
+        surviving = int((verification.verdicts != Verdict.FALSIFIED).sum())
         return ConstraintSatisfactionResult(
             score=verified / n,
             interval=clopper_pearson(verified, n, self.confidence),
             surviving_share=surviving / n,
             surviving_interval=clopper_pearson(surviving, n, self.confidence),
             n_unknown=surviving - verified,
-            **{field.name: getattr(found, field.name) for field in fields(found)},
+            **{field.name: getattr(verification, field.name) for field in fields(verification)},
         )
 
     def metrics(self, estimator, X, y=None):
@@ -197,62 +185,3 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
             "surviving_share": result.surviving_share,
             "unknown_count": result.n_unknown,
         }
-
-
-def _decide(state, rows, labels, seed, *, decide, property, timeout):
-    """Decide a chunk; the property is there as a part of the key in the memory."""
-    x, labels, generator = as_tensors(state.network, rows, labels, seed)
-    found = decide(state, x, labels, timeout=timeout, generator=generator)
-    return {field.name: getattr(found, field.name) for field in fields(found)}
-
-
-class _Counts:
-    """A progress bar with counts of verdicts, or nothing."""
-
-    def __init__(self, verbose, n_samples):
-        self.verdicts = np.full(n_samples, Verdict.UNKNOWN, dtype=object)
-        self.bar = _progress_bar() if verbose else None
-
-    def __enter__(self):
-        if self.bar is not None:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *error):
-        if self.bar is not None:
-            self.bar.stop()
-
-    def begin(self, name, index):
-        """Say that a step starts on the samples at `index`."""
-        self.coming = index
-        if self.bar is not None:
-            self.task = self.bar.add_task(name, total=len(index), counts=self._text())
-
-    def add(self, part):
-        """Count one more chunk."""
-        verdicts = part["verdicts"]
-        here, self.coming = np.split(self.coming, [len(verdicts)])
-        decided = verdicts != Verdict.UNKNOWN
-        self.verdicts[here[decided]] = verdicts[decided]
-        if self.bar is not None:
-            self.bar.update(self.task, advance=len(here), counts=self._text())
-
-    def _text(self):
-        return ", ".join(f"{(self.verdicts == v).sum()} {v}" for v in Verdict)
-
-
-def _progress_bar():
-    try:
-        from rich import progress
-    except ImportError as error:
-        raise ImportError(
-            "Got verbose=1, but expected the package rich for the progress bar: "
-            "pip install skrobust[plots], or set verbose=0."
-        ) from error
-    return progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[counts]}"),
-        progress.TimeElapsedColumn(),
-    )

@@ -10,7 +10,13 @@ from skrobust.trees._boxes import (
     tree_distances,
 )
 from skrobust.trees._ensemble import Rivals, TreeEnsemble, last_left
-from skrobust.trees._readers import read_decision_tree, reader, unwrapped
+from skrobust.trees._readers import (
+    check_tree_model,
+    check_tree_property,
+    is_single_tree,
+    is_tree_model,
+    read_trees,
+)
 
 __all__ = [
     "ENTRIES",
@@ -18,12 +24,14 @@ __all__ = [
     "LeafBoxes",
     "Rivals",
     "TreeEnsemble",
+    "check_tree_model",
+    "check_tree_property",
     "in_parts",
+    "is_single_tree",
+    "is_tree_model",
     "last_left",
     "leaf_boxes",
     "leaf_distances",
-    "read_decision_tree",
-    "reader",
+    "read_trees",
     "tree_distances",
-    "unwrapped",
 ]

@@ -8,9 +8,17 @@ import numpy as np
 from skrobust._validation import check_bounds, check_choice, check_epsilon, check_within_bounds
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import BlackBox, check_rows
-from skrobust.trees._readers import read_decision_tree, reader, unwrapped
+from skrobust.trees._readers import is_single_tree, read_trees, unwrapped
 
-__all__ = ["ExactBall", "LeafBoxes", "leaf_boxes", "tree_distances"]
+__all__ = [
+    "ENTRIES",
+    "ExactBall",
+    "LeafBoxes",
+    "in_parts",
+    "leaf_boxes",
+    "leaf_distances",
+    "tree_distances",
+]
 
 ENTRIES = 2**22  # of temporary arrays
 
@@ -179,7 +187,7 @@ def tree_distances(tree, X, y=None, norm="linf", *, bounds=None):
     array([0.4 , 0.25])
     """
     check_choice("norm", norm, ("linf", "l2"))
-    if reader(tree) is not read_decision_tree:
+    if not is_single_tree(tree):
         raise UnsupportedModelError(
             f"Got a {type(unwrapped(tree)).__name__}, but expected a DecisionTreeClassifier: "
             "only a single tree has distances in closed form."
@@ -190,7 +198,7 @@ def tree_distances(tree, X, y=None, norm="linf", *, bounds=None):
     check_within_bounds(X, bounds)
     y = tree.predict(X) if y is None else y
     labels = network.encode(y).numpy()
-    boxes = leaf_boxes(read_decision_tree(unwrapped(tree)))
+    boxes = leaf_boxes(read_trees(tree))
     low, high = (-np.inf, np.inf) if bounds is None else bounds
     domain = [np.broadcast_to(side, X.shape) for side in (low, high)]
     ones = np.ones(X.shape[1])

@@ -7,15 +7,23 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     RandomForestClassifier,
 )
-from sklearn.model_selection._search import BaseSearchCV
+from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 from sklearn.utils.validation import check_is_fitted
 
-from skrobust.exceptions import UnsupportedModelError
+from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import BlackBox
+from skrobust.properties import ClassificationRobustness
 from skrobust.trees._ensemble import TreeEnsemble, last_left
 
-__all__ = []
+__all__ = [
+    "check_tree_model",
+    "check_tree_property",
+    "is_single_tree",
+    "is_tree_model",
+    "read_trees",
+    "unwrapped",
+]
 
 
 def _joined(trees, base, ties="first", votes=False):
@@ -45,7 +53,7 @@ def _sklearn_tree(tree, values):
     return tree.feature, last_left(tree.threshold), tree.children_left, tree.children_right, values
 
 
-def read_decision_tree(model):
+def _read_decision_tree(model):
     _check_outputs(model)
     # A single tree predicts the largest value of its leaf.
     tree = _sklearn_tree(model.tree_, model.tree_.value[:, 0, :])
@@ -77,6 +85,21 @@ def _column(values, column, n_classes):
     return placed
 
 
+# The only private names of scikit-learn that are used here. There are no public ones: what
+# boosting starts from, and the trees of its histogram form, are not otherwise to be had. The
+# tests against `predict` fail where these change their meaning.
+
+
+def _initial_scores(model):
+    """Return the scores that a GradientBoostingClassifier starts from, (n_scores,)."""
+    return model._raw_predict_init(np.zeros((1, model.n_features_in_), dtype=np.float32))[0]
+
+
+def _histogram_stages(model):
+    """Return the predictors of a HistGradientBoostingClassifier, and its initial scores."""
+    return model._predictors, np.ravel(model._baseline_prediction)
+
+
 def _read_gradient_boosting(model):
     if model.init is not None and model.init != "zero":
         raise UnsupportedModelError(
@@ -84,7 +107,7 @@ def _read_gradient_boosting(model):
             "init=None or 'zero'."
         )
     n_classes = len(model.classes_)
-    start = model._raw_predict_init(np.zeros((1, model.n_features_in_), dtype=np.float32))[0]
+    start = _initial_scores(model)
     trees = [
         _sklearn_tree(
             tree.tree_, _column(model.learning_rate * tree.tree_.value[:, 0, 0], k, n_classes)
@@ -104,7 +127,8 @@ def _read_hist_gradient_boosting(model):
         )
     n_classes = len(model.classes_)
     trees = []
-    for stage in model._predictors:
+    stages, start = _histogram_stages(model)
+    for stage in stages:
         for k, predictor in enumerate(stage):
             nodes = predictor.nodes
             is_leaf = nodes["is_leaf"].astype(bool)
@@ -114,14 +138,13 @@ def _read_hist_gradient_boosting(model):
             values = _column(nodes["value"], k, n_classes)
             # Inputs stay in float64 here, so that thresholds are as they are.
             trees.append((nodes["feature_idx"], nodes["num_threshold"], left, right, values))
-    start = np.ravel(model._baseline_prediction)
     base = sum(_column(start[[k]], k, n_classes)[0] for k in range(len(start)))
     return _joined(trees, base)
 
 
-READERS = {
-    DecisionTreeClassifier: read_decision_tree,
-    ExtraTreeClassifier: read_decision_tree,
+_READERS = {
+    DecisionTreeClassifier: _read_decision_tree,
+    ExtraTreeClassifier: _read_decision_tree,
     RandomForestClassifier: _read_forest,
     ExtraTreesClassifier: _read_forest,
     GradientBoostingClassifier: _read_gradient_boosting,
@@ -133,20 +156,74 @@ def unwrapped(model):
     """Return the estimator behind a network and a search."""
     if isinstance(model, BlackBox):
         model = model.estimator
-    if isinstance(model, BaseSearchCV):
-        check_is_fitted(model, "best_estimator_")
+    if hasattr(model, "best_estimator_"):  # any of scikit-learn's searches, fitted
         model = model.best_estimator_
     return model
 
 
-def reader(model):
-    """Return what reads the trees of an estimator, or refuse it."""
-    model = unwrapped(model)
+def is_tree_model(model):
+    """Return whether `read_trees` reads estimators of this kind."""
     # Not subclasses: what they predict is unknown.
-    if type(model) in READERS:
-        check_is_fitted(model)
-        return READERS[type(model)]
-    names = ", ".join(kind.__name__ for kind in READERS)
+    return type(unwrapped(model)) in _READERS
+
+
+def is_single_tree(model):
+    """Return whether an estimator is one decision tree."""
+    return _READERS.get(type(unwrapped(model))) is _read_decision_tree
+
+
+def check_tree_model(model):
+    """Raise an UnsupportedModelError for an estimator that `read_trees` does not read."""
+    if is_tree_model(model):
+        return
+    model = unwrapped(model)
+    names = ", ".join(kind.__name__ for kind in _READERS)
+    hint = ""
+    if isinstance(model, Pipeline) and is_tree_model(model[-1]):
+        hint = (
+            f" Its last step is one, a {type(unwrapped(model[-1])).__name__}: verify that step "
+            "on the data that the steps before it return, model[:-1].transform(X), in whose "
+            "units epsilon then is; or leave these steps out, since trees need no scaling."
+        )
     raise UnsupportedModelError(
         f"Got a {type(model).__name__}, but TreeVerifier needs one of scikit-learn's {names}."
+        f"{hint}"
     )
+
+
+def check_tree_property(estimator, property):
+    """Refuse properties of trees that nothing verifies, whatever outputs they are stated for.
+
+    Raises
+    ------
+    UnsupportedPropertyError
+        If the estimator is one of trees, and the property another than classification
+        robustness.
+    """
+    if is_tree_model(estimator) and not isinstance(property, ClassificationRobustness):
+        raise UnsupportedPropertyError(
+            f"Got a {type(property).__name__}, but the outputs of trees are steps, of which "
+            "verifiers treat ClassificationRobustness alone. Use that, or look for "
+            "counterexamples by ConstraintSecurity(property, UniformSampling()), with "
+            "output='probabilities' on the property."
+        )
+
+
+def read_trees(model):
+    """Return the `TreeEnsemble` of a fitted estimator of trees, or of what stands for one.
+
+    Parameters
+    ----------
+    model : object
+        An estimator, a search over it, or the `~skrobust.networks.BlackBox` of one.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it is of another kind, or of one class, or has several outputs.
+    NotFittedError
+    """
+    check_tree_model(model)
+    model = unwrapped(model)
+    check_is_fitted(model)
+    return _READERS[type(model)](model)

@@ -7,20 +7,24 @@ from skrobust.verification._cascade import Cascade
 from skrobust.verification._exact import Exact
 from skrobust.verification._lipschitz import LipschitzBounds, lipschitz_bound
 from skrobust.verification._marabou import Marabou
-from skrobust.verification._result import Reason, Verdict, Verification
+from skrobust.verification._result import Reason, Verdict, Verification, VerificationBuilder
+from skrobust.verification._steps import Encoding, Step
 from skrobust.verification._trees import TreeVerifier
 from skrobust.verification._vnnlib import export_query
 
 __all__ = [
     "Bounds",
     "Cascade",
+    "Encoding",
     "Exact",
     "LipschitzBounds",
     "Marabou",
     "Reason",
+    "Step",
     "TreeVerifier",
     "Verdict",
     "Verification",
+    "VerificationBuilder",
     "Verifier",
     "export_query",
     "lipschitz_bound",

@@ -2,85 +2,114 @@
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 
-from skrobust._validation import check_bounds, check_epsilon, check_instance
-from skrobust.attacks import Target, attack_and_confirm, confirm
+from skrobust._validation import (
+    check_bounds,
+    check_columns,
+    check_epsilon,
+    check_instance,
+    check_real,
+)
+from skrobust.attacks import attack_and_confirm, confirm
 from skrobust.graphs import read_graph
+from skrobust.networks import as_model
 from skrobust.properties import RobustnessProperty
+from skrobust.trees import check_tree_property
 from skrobust.verification._query import check_rows_of_logits
-from skrobust.verification._result import Verification
+from skrobust.verification._result import VerificationBuilder
+from skrobust.verification._steps import Encoding, Step, decide_in_steps
 
 __all__ = [
-    "Encoding",
-    "Step",
     "Stopwatch",
     "Verifier",
     "at_reference",
     "attacked",
+    "check_property",
+    "decide_by_attack",
+    "read_network",
 ]
 
 
-@dataclass(frozen=True, eq=False)
-class Encoding:
-    """A network and a property, read once for many points.
-
-    Parameters
-    ----------
-    network : Network
-    property : RobustnessProperty
-    graph : object
-        The network as the verifier needs it; by default a `Graph` in float64.
-    """
-
-    network: object
-    property: RobustnessProperty
-    graph: object
-
-    def target(self, x, labels=None):
-        """Return the `Target` at the reference points `x`, in the network's own precision."""
-        return Target(self.network, self.property, x, labels)
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """Something that is asked of points, so that a caller can spread it over chunks and jobs.
-
-    Parameters
-    ----------
-    name : str
-    state : Encoding
-    decide : callable
-        ``decide(state, x, labels, timeout=, generator=) -> Verification``; picklable.
-    is_slow : bool
-        Whether one point takes long enough to be a job of its own.
-    """
-
-    name: str
-    state: Encoding
-    decide: object
-    is_slow: bool
-
-
 class Verifier(BaseEstimator, ABC):
-    """Base class: decides whether a property holds on the whole ball of each point.
+    """Base class: decides whether a property holds on the whole ball of each sample.
 
-    Subclasses define `check`, `decide`, and, where they accept less than piecewise linear
-    networks and linear properties, `accepts`.
+    Users call `verify`, which takes an estimator and arrays. The other methods take networks
+    and tensors, and are what a verifier is made of: subclasses define `check` and `decide`;
+    `accepts` and `encode` where they take less than piecewise linear networks and linear
+    properties, or need the network in another form; and `steps` where they work in several.
     """
+
+    kind = "search"
 
     @property
     def name(self):
         """What the verifier is called in results."""
         return type(self).__name__.lower()
 
-    def is_slow(self, state):
-        """Return whether one point takes long enough to be a job of its own."""
-        return False
+    def verify(self, estimator, X, y=None, *, property, timeout=None, random_state=None):
+        """Decide a property of a fitted estimator around samples.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier.
+        X : array-like of shape (n_samples, n_features) or (n_samples, ``*input_shape``)
+            Reference points, in the raw input space of the estimator.
+        y : array-like of shape (n_samples,), default=None
+            True labels, where the property needs them.
+        property : RobustnessProperty
+            In the raw input space of the estimator.
+        timeout : float, default=None
+            Seconds a sample; no limit beside the verifier's own if None.
+        random_state : int, RandomState instance or None, default=None
+            For attacks with random starts.
+
+        Returns
+        -------
+        Verification
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the verifier cannot read the estimator.
+        UnsupportedPropertyError
+            If it cannot treat the property, or its norm.
+        ValueError
+            If `X` or `y` does not suit the estimator or the property.
+        """
+        self.check()
+        check_property(property)
+        if timeout is not None:
+            check_real("timeout", timeout, low=0, closed="neither")
+        check_columns(estimator, X)
+        network = read_network(estimator, property, np.shape(X)[1:])
+        rows = network.check_rows(X)
+        property.check(rows)
+        labels = self._labels(network, property, y, len(rows))
+        encoding = self.encode(network, property, rows.shape[1])
+        seed = check_random_state(random_state).randint(2**31 - 1)
+        generator = torch.Generator(network.device).manual_seed(seed)
+        x = network.rows(rows)
+        steps = self.steps(encoding)
+        return decide_in_steps(steps, x, labels, timeout=timeout, generator=generator)
+
+    def _labels(self, network, property, y, n_samples):
+        if y is None and property.needs_labels:
+            raise ValueError(
+                "Got y=None, but the property needs the true labels. Give y, or set "
+                "reference='prediction' on the property."
+            )
+        if y is None:
+            return None
+        if len(y) != n_samples:
+            raise ValueError(f"Got y of length {len(y)}, but expected {n_samples}.")
+        # Labels that nobody needs may be of classes that the estimator has never seen.
+        return network.encode(y) if property.needs_labels else None
 
     @abstractmethod
     def check(self):
@@ -88,6 +117,11 @@ class Verifier(BaseEstimator, ABC):
 
     def accepts(self, network, property):
         """Refuse what the verifier cannot treat, before any work starts.
+
+        Parameters
+        ----------
+        network : Network
+        property : RobustnessProperty
 
         Raises
         ------
@@ -102,35 +136,50 @@ class Verifier(BaseEstimator, ABC):
     def encode(self, network, property, n_features=None):
         """Return the `Encoding` of a network and a property, to ask for many points.
 
+        It lives on the device of the network, where all points must lie too.
+
         Parameters
         ----------
         network : Network
         property : RobustnessProperty
         n_features : int, default=None
             Entries of a row, where the network does not know them.
+
+        Returns
+        -------
+        Encoding
         """
         self.check()
-        example = "ClassificationRobustness()"
-        check_instance("property", property, RobustnessProperty, example).check()
+        check_property(property)
         self.accepts(network, property)
         return Encoding(network, property, self._graph(network, n_features))
 
     def _graph(self, network, n_features):
         return read_graph(network, n_features)
 
+    def steps(self, encoding):
+        """Return what is to be asked of points, one after the other, as a list of `Step`.
+
+        Parameters
+        ----------
+        encoding : Encoding
+            As `encode` has made it.
+        """
+        return [Step(self.name, encoding, self.decide, self.kind)]
+
     @abstractmethod
-    def decide(self, state, x, labels=None, *, timeout=None, generator=None):
+    def decide(self, encoding, x, labels=None, *, timeout=None, generator=None):
         """Decide the property around a batch of rows.
 
         Parameters
         ----------
-        state : Encoding
+        encoding : Encoding
         x : Tensor of shape (n, n_features)
-            Reference points, in the dtype of the network.
+            Reference points, in the dtype and on the device of the network.
         labels : Tensor of shape (n,), default=None
             True class indices, where the property needs them.
         timeout : float, default=None
-            Seconds for each point; no limit if None.
+            Seconds a point; no limit if None.
         generator : torch.Generator, default=None
             Source of randomness; torch's own one if None.
 
@@ -139,45 +188,37 @@ class Verifier(BaseEstimator, ABC):
         Verification
         """
 
-    def decide_open(self, state, x, labels=None, *, timeout=None, generator=None):
-        """Decide points that an attack and bounds have left open; as `decide` by default."""
-        return self.decide(state, x, labels, timeout=timeout, generator=generator)
 
-    def run(self, state, x, labels, ask, *, timeout=None):
-        """Decide a batch of rows, where a caller sees to the work.
+def check_property(property):
+    """Return a property with valid parameters, or raise a TypeError or ValueError."""
+    example = "ClassificationRobustness()"
+    return check_instance("property", property, RobustnessProperty, example).check()
 
-        Parameters
-        ----------
-        state : Encoding
-        x : Tensor of shape (n, n_features)
-        labels : Tensor of shape (n,) or None
-        ask : callable
-            ``ask(step, index, timeout)`` returns the `Verification` that a `Step` gives for
-            the rows at `index`.
-        timeout : float, default=None
 
-        Returns
-        -------
-        Verification
-        """
-        step = Step(self.name, state, self.decide, self.is_slow(state))
-        return ask(step, np.arange(len(x)), timeout).signed(self.name)
+def read_network(estimator, property, input_shape=None):
+    """Return an estimator as a `Network` for verifiers; a `BlackBox` where it is none."""
+    check_tree_property(estimator, property)
+    return as_model(
+        estimator, property.needed_outputs, needs_gradient=False, input_shape=input_shape
+    )
 
-    def verify(self, network, property, x, labels=None, *, timeout=None, generator=None):
-        """Encode a network and a property, and decide; see `encode` and `decide`."""
-        state = self.encode(network, property, x.shape[1])
-        return self.decide(state, x, labels, timeout=timeout, generator=generator)
+
+def decide_by_attack(attack, encoding, x, labels=None, *, timeout=None, generator=None):
+    """Return what the reference points and an attack tell; it runs to its end in any case."""
+    verdicts = at_reference(encoding.target(x, labels))
+    attacked(attack, verdicts, encoding, x, labels, generator)
+    return verdicts.result()
 
 
 def at_reference(target):
-    """Return the `Verification` that looking at the reference points alone can give.
+    """Return the `VerificationBuilder` of what the reference points alone tell.
 
     Where the property is broken there, it is falsified; where it is not, and no feature of the
     point can move, it is verified, since the ball holds no other point.
     """
     broken = confirm(target, target.x).broken
-    found = Verification.undecided(target.x)
-    found = found.falsify(np.arange(len(target.x)), target.x, broken)
+    verdicts = VerificationBuilder(target.x)
+    verdicts.falsify(np.arange(len(target.x)), target.x, broken)
     property, center = target.property, target.x.double()
     # As float64 from the start: torch would make a Python float a float32.
     exact = {"dtype": torch.float64, "device": center.device}
@@ -188,30 +229,29 @@ def at_reference(target):
         low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
         moves = moves & ((low < center) | (high > center))
     fixed = (~moves.any(dim=1) & ~broken).cpu().numpy()
-    return found.prove(np.flatnonzero(fixed))
+    return verdicts.prove(np.flatnonzero(fixed))
 
 
-def attacked(attack, found, state, x, labels=None, generator=None):
-    """Return `found` with its undecided points attacked.
+def attacked(attack, verdicts, encoding, x, labels=None, generator=None):
+    """Attack the points that are still unknown, and enter the counterexamples.
 
     Parameters
     ----------
     attack : Attack
-    found : Verification
-        Of the rows of `x`.
-    state : Encoding
+    verdicts : VerificationBuilder
+        Of the rows of `x`; changed.
+    encoding : Encoding
     x : Tensor of shape (n, n_features)
     labels : Tensor of shape (n,), default=None
     generator : torch.Generator, default=None
     """
-    left, watch = found.undecided_index, Stopwatch()
-    if len(left) == 0:
-        return found
-    target = state.target(x, labels)[torch.as_tensor(left, device=x.device)]
+    index, watch = verdicts.undecided_index, Stopwatch()
+    if len(index) == 0:
+        return
+    target = encoding.target(x, labels)[torch.as_tensor(index, device=x.device)]
     outcome = attack_and_confirm(attack, target, generator)
-    found = found.falsify(left, outcome.points, outcome.broken)
-    found.seconds[left] += watch.elapsed / len(left)
-    return found
+    verdicts.falsify(index, outcome.points, outcome.broken)
+    verdicts.seconds[index] += watch.elapsed / len(index)
 
 
 class Stopwatch:

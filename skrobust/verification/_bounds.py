@@ -17,7 +17,7 @@ from skrobust.bounds import (
 )
 from skrobust.verification._base import Stopwatch, Verifier, at_reference
 from skrobust.verification._query import make_query
-from skrobust.verification._result import Reason, Verification
+from skrobust.verification._result import Reason, VerificationBuilder
 
 __all__ = ["Bounds", "bound_query", "proved_radius", "reference_error"]
 
@@ -59,17 +59,16 @@ class Bounds(Verifier):
     Examples
     --------
     >>> from sklearn.linear_model import LogisticRegression
-    >>> import torch
-    >>> from skrobust.networks import as_network
     >>> from skrobust.properties import ClassificationRobustness
     >>> from skrobust.verification import Bounds
     >>> X, y = [[0.2], [0.4], [0.6], [0.8]], [0, 0, 1, 1]
-    >>> network = as_network(LogisticRegression(C=1e3).fit(X, y))
-    >>> x, labels = network.rows(X), network.encode(y)
-    >>> found = Bounds().verify(network, ClassificationRobustness(0.15), x, labels)
-    >>> found.verdicts.tolist()
+    >>> model = LogisticRegression(C=1e3).fit(X, y)
+    >>> result = Bounds().verify(model, X, y, property=ClassificationRobustness(0.15))
+    >>> result.verdicts.tolist()
     ['verified', 'unknown', 'unknown', 'verified']
     """
+
+    kind = "bounds"
 
     def __init__(self, method="crown", *, n_steps=20):
         self.method = method
@@ -86,7 +85,7 @@ class Bounds(Verifier):
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
         graph = state.graph
         step = points_at_once(graph)
-        found = Verification.undecided(x)
+        found = VerificationBuilder(x)
         watch = Stopwatch(None if timeout is None else timeout * len(x))
         for start in range(0, len(x), step):
             index = np.arange(start, min(start + step, len(x)))
@@ -95,8 +94,8 @@ class Bounds(Verifier):
                 continue
             part = None if labels is None else labels[start : start + step]
             decided = self._decide_chunk(state, x[start : start + step], part, watch)
-            found = found.merge(index, decided)
-        return found
+            found.merge(index, decided)
+        return found.result()
 
     def _decide_chunk(self, state, x, labels, watch):
         begun = watch.elapsed
@@ -108,9 +107,9 @@ class Bounds(Verifier):
                 lower = bound_query(state.graph, query[left], self.method, self.n_steps, watch)
             margin = query[left].margin(lower).nan_to_num(-torch.inf, torch.inf, -torch.inf)
             found.lower[left] = margin.cpu().numpy()
-            found = found.prove(left[query[left].holds(lower).cpu().numpy()])
+            found.prove(left[query[left].holds(lower).cpu().numpy()])
         found.seconds[:] = (watch.elapsed - begun) / len(x)
-        return found
+        return found.result()
 
 
 def bound_query(graph, query, method="crown", n_steps=20, watch=None):

@@ -1,35 +1,38 @@
 """Several stages in a row: what is cheap first, what is complete for what is left."""
 
-import tempfile
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
-from pathlib import Path
-
-import numpy as np
-import torch
 
 from skrobust._validation import check_instance, check_real, expected
 from skrobust.attacks import PGD, Attack
-from skrobust.exceptions import SolverDisagreementWarning, UnsupportedModelError
-from skrobust.networks import BlackBox, Model, as_network
-from skrobust.verification._base import Encoding, Step, Verifier, at_reference, attacked
+from skrobust.exceptions import UnsupportedModelError
+from skrobust.networks import BlackBox, as_network
+from skrobust.verification._base import Verifier, check_property, decide_by_attack
 from skrobust.verification._bounds import Bounds
+from skrobust.verification._cross_check import CrossCheck
 from skrobust.verification._exact import Exact
-from skrobust.verification._result import Verdict, Verification
+from skrobust.verification._steps import Encoding, Step, decide_in_steps
 from skrobust.verification._trees import TreeVerifier
-from skrobust.verification._vnnlib import export_query
 
 __all__ = ["Cascade"]
 
 
 @dataclass(frozen=True, eq=False)
-class _CascadeEncoding(Encoding):
-    """Also holds a `Step` for each stage, and one for the cross-check or None."""
+class CascadeEncoding(Encoding):
+    """A network and a property, read by each stage; the graph is None.
 
-    steps: list
-    check: Step | None
+    Parameters
+    ----------
+    stages : dict of str to Attack or Verifier
+    parts : dict of str to Encoding
+    check : Encoding or None
+        Of the cross-check.
+    """
+
+    stages: dict
+    parts: dict
+    check: Encoding | None
 
 
 class Cascade(Verifier):
@@ -44,7 +47,7 @@ class Cascade(Verifier):
         a number where there are several of one class; so ``set_params(exact__batch_size=64)``
         reaches a parameter of a stage, and ``set_params(exact=Marabou())`` replaces one.
     timeout : float or None, default=60.0
-        Seconds that a stage may spend on one point; no limit if None.
+        Seconds a sample, all stages together; no limit if None. The cross-check has as much.
     cross_check : Verifier or None, default=None
         A second, complete verifier, asked for every point. What the stages leave open, it may
         decide. Where one claims a proof, and the other has found a counterexample, the point is
@@ -68,17 +71,14 @@ class Cascade(Verifier):
     Examples
     --------
     >>> from sklearn.neural_network import MLPClassifier
-    >>> from skrobust.networks import as_network
     >>> from skrobust.properties import ClassificationRobustness
     >>> from skrobust.verification import Cascade
     >>> X, y = [[0.2], [0.4], [0.6], [0.8]], [0, 0, 1, 1]
     >>> model = MLPClassifier(5, solver="lbfgs", random_state=0).fit(X, y)
-    >>> network = as_network(model)
-    >>> x, labels = network.rows(X), network.encode(y)
-    >>> found = Cascade().verify(network, ClassificationRobustness(0.15), x, labels)
-    >>> found.verdicts.tolist()
+    >>> result = Cascade().verify(model, X, y, property=ClassificationRobustness(0.15))
+    >>> result.verdicts.tolist()
     ['verified', 'falsified', 'falsified', 'verified']
-    >>> found.decided_by.tolist()
+    >>> result.decided_by.tolist()
     ['bounds', 'pgd', 'pgd', 'bounds']
     """
 
@@ -142,32 +142,23 @@ class Cascade(Verifier):
     # -- deciding --
 
     def encode(self, network, property, n_features=None):
-        """Return the `Encoding` for all stages; see `Verifier.encode`."""
+        """Return the `Encoding` of each stage in one; see `Verifier.encode`."""
         self.check()
-        if not isinstance(network, Model):  # an estimator of trees
-            network = BlackBox(network)
-        steps, seen = [], set()
-        for name, stage in _named(self._stages(network, property)).items():
-            if isinstance(stage, Attack):
-                if stage.needs_gradient and isinstance(network, BlackBox):
-                    _refuse(network, f"the stage {name!r} follows gradients")
-                state = Encoding(network, property, None)
-                decide, is_slow = partial(_attack, stage), False
-            else:
-                state = stage.encode(network, property, n_features)
-                # Twice the same cheap work would be in vain.
-                is_open = {"attack", "bounds"} <= seen
-                decide = stage.decide_open if is_open else stage.decide
-                is_slow = stage.is_slow(state)
-            steps.append(Step(name, state, decide, is_slow))
-            seen |= {"attack"} if isinstance(stage, Attack) else set()
-            seen |= {"bounds"} if isinstance(stage, Bounds) else set()
+        check_property(property)
+        stages = _named(self._stages(network, property))
+        for name, stage in stages.items():
+            if isinstance(stage, Attack) and stage.needs_gradient:
+                _check_gradients(network, name)
+        parts = {
+            name: Encoding(network, property, None)
+            if isinstance(stage, Attack)
+            else stage.encode(network, property, n_features)
+            for name, stage in stages.items()
+        }
         check = None
         if self.cross_check is not None:
-            other = self.cross_check
-            state = other.encode(network, property, n_features)
-            check = Step(other.name, state, other.decide, other.is_slow(state))
-        return _CascadeEncoding(network, property, None, steps, check)
+            check = self.cross_check.encode(network, property, n_features)
+        return CascadeEncoding(network, property, None, stages, parts, check)
 
     def _stages(self, network, property):
         if self.stages is not None:
@@ -176,81 +167,70 @@ class Cascade(Verifier):
             return _network_stages()
         try:
             TreeVerifier().accepts(network, property)
-        except UnsupportedModelError:
-            _refuse(network, "it is no estimator of trees either")
+        except UnsupportedModelError as error:
+            _refuse(network, str(error))
         return [TreeVerifier()]
 
-    def decide(self, state, x, labels=None, *, timeout=None, generator=None):
-        def ask(step, index, limit):
-            at = torch.as_tensor(index, device=x.device)
-            part = None if labels is None else labels[at]
-            return step.decide(step.state, x[at], part, timeout=limit, generator=generator)
+    def steps(self, encoding):
+        """Return the steps of the stages, one after the other, and the cross-check's.
 
-        return self.run(state, x, labels, ask, timeout=timeout)
-
-    def run(self, state, x, labels, ask, *, timeout=None):
-        limits = [limit for limit in (self.timeout, timeout) if limit is not None]
-        limit = min(limits, default=None)
-        found = Verification.undecided(x)
-        for step in state.steps:
-            index = found.undecided_index
-            if len(index) == 0:
-                break
-            found = found.merge(index, ask(step, index, limit).signed(step.name))
-        if state.check is None:
-            return found
-        other = ask(state.check, np.arange(len(x)), limit).signed(state.check.name)
-        return self._compared(state, x, labels, found, other)
-
-    def _compared(self, state, x, labels, found, other):
-        """Return what two verifiers say together."""
-        found.seconds[:] += other.seconds
-        left = found.undecided_index
-        seconds = found.seconds[left]
-        found = found.merge(left, other[left])
-        found.seconds[left] = seconds
-        decided = [Verdict.VERIFIED, Verdict.FALSIFIED]
-        both = np.isin(found.verdicts, decided) & np.isin(other.verdicts, decided)
-        for i in np.flatnonzero(both & (found.verdicts != other.verdicts)):
-            right, wrong = (
-                (found, other) if found.verdicts[i] == Verdict.FALSIFIED else (other, found)
+        What a stage does before its last step, which is what it is for, is left out where an
+        earlier stage has done the same kind: `Exact` attacks nothing after an attack, and
+        computes no bounds after `Bounds`.
+        """
+        steps, done = [], set()
+        for name, stage in encoding.stages.items():
+            *early, last = _steps_of(name, stage, encoding.parts[name])
+            steps += [step for step in early if step.kind not in done] + [last]
+            done |= {step.kind for step in [*early, last]}
+        if self.cross_check is not None:
+            steps.append(
+                CrossCheck(
+                    self.cross_check.name,
+                    encoding.check,
+                    self.cross_check.decide,
+                    chunk_size=self.cross_check.steps(encoding.check)[-1].chunk_size,
+                    query_folder=self.query_folder,
+                )
             )
-            saved = self._save(state, x[i], None if labels is None else int(labels[i]), int(i))
-            note = (
-                f"{wrong.decided_by[i]} claims a proof, but {right.decided_by[i]} found a "
-                f"counterexample. {saved}"
-            )
-            warnings.warn(f"Sample {i}: {note}", SolverDisagreementWarning, stacklevel=2)
-            point = right.counterexamples[i]
-            found = found.disagree(int(i), point, right.decided_by[i], note)
-        return found
+        return [replace(step, timeout=_least(step.timeout, self.timeout)) for step in steps]
 
-    def _save(self, state, x, label, i):
-        """Save the query of one point; return a sentence that says where, or why not."""
-        folder = self.query_folder
-        try:
-            folder = Path(tempfile.mkdtemp(prefix="skrobust-") if folder is None else folder)
-            folder = folder / f"query-{i}"
-            export_query(state.network, state.property, x.cpu().numpy(), label, folder)
-        except Exception as error:  # whatever it is, the verdicts must not be lost
-            return f"The query could not be saved: {error}"
-        return f"The query was saved in {folder}."
+    def decide(self, encoding, x, labels=None, *, timeout=None, generator=None):
+        steps = self.steps(encoding)
+        return decide_in_steps(steps, x, labels, timeout=timeout, generator=generator)
+
+
+def _least(*limits):
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _steps_of(name, stage, encoding):
+    if isinstance(stage, Attack):
+        return [Step(name, encoding, partial(decide_by_attack, stage), "attack")]
+    steps = stage.steps(encoding)
+    # A cascade in a cascade has stages with names of their own.
+    return [replace(step, name=name) if step.name == stage.name else step for step in steps]
 
 
 def _network_stages():
     return [PGD(n_restarts=3), Bounds(), Exact()]
 
 
+def _check_gradients(network, name):
+    if isinstance(network, BlackBox):
+        _refuse(network, f"The stage {name!r} follows gradients.")
+
+
 def _refuse(black_box, why):
-    """Raise an error that says why an estimator is no network."""
+    """Raise an error that says why an estimator is no network, and what else is in the way."""
     try:
         as_network(black_box.estimator)
     except UnsupportedModelError as error:
-        raise UnsupportedModelError(f"{error} And {why}.") from None
+        raise UnsupportedModelError(f"{error} {why}") from None
     # A network, but not for what the property asks of it.
     raise UnsupportedModelError(
         f"Got a {type(black_box.estimator).__name__}, whose outputs are not read as a network for "
-        f"this property. And {why}."
+        f"this property. {why}"
     )
 
 
@@ -262,9 +242,3 @@ def _named(stages):
         for k, name in enumerate(names)
     ]
     return dict(zip(numbered, stages or [], strict=True))
-
-
-def _attack(attack, state, x, labels=None, *, timeout=None, generator=None):
-    """Return what the reference points and an attack tell, as a verifier would."""
-    found = at_reference(state.target(x, labels))
-    return attacked(attack, found, state, x, labels, generator)

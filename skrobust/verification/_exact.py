@@ -1,32 +1,39 @@
 """Complete verification of piecewise linear networks, without an outside verifier."""
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from skrobust._parameters import DefaultParts
-from skrobust._validation import check_instance, check_integer
-from skrobust.attacks import PGD, Attack, confirm
-from skrobust.bounds import check_finite, farthest, relax
+from skrobust._validation import check_integer
+from skrobust.bounds import relax
 from skrobust.graphs import Relu
-from skrobust.verification._base import Encoding, Stopwatch, Verifier, attacked
-from skrobust.verification._bounds import Bounds, bound_query, proved_radius, reference_error
+from skrobust.verification._base import Stopwatch, decide_by_attack
+from skrobust.verification._bounds import Bounds, reference_error
 from skrobust.verification._branch import Problem, branch
-from skrobust.verification._milp import Program, affine_maps
+from skrobust.verification._complete import CompleteVerifier, PointSearch
+from skrobust.verification._highs import Program, add_node
 from skrobust.verification._query import make_query
-from skrobust.verification._result import Reason, Verification
+from skrobust.verification._result import Reason, VerificationBuilder
+from skrobust.verification._steps import Step, decide_in_steps
 
 __all__ = ["Exact"]
 
 _FIRST_SECONDS = 1.0
 _PIECES = 200  # of the outputs' range, for a concave row in one linear piece
 _ROOT_STEPS = 5  # of gradients, for each interval of the whole ball
-_HALVINGS = 40  # of the distance, down to where a network is one linear piece
+# What branch and bound says, which knows of rows and domains, not of properties.
+_REASONS = {
+    "proved": Reason.PROVED,
+    "end": Reason.COUNTEREXAMPLE,
+    "limit": Reason.TIME_OUT,
+    "stuck": Reason.INCOMPLETE,
+}
+_DECIDED = (Reason.PROVED, Reason.COUNTEREXAMPLE)
 
 
-class Exact(DefaultParts, Verifier):
+class Exact(CompleteVerifier):
     r"""Decide a property by bounds, then by branch and bound or a mixed-integer program.
 
     What CROWN and an attack leave open is decided by branch and bound: domains in which units
@@ -62,7 +69,11 @@ class Exact(DefaultParts, Verifier):
 
     `LipschitzRobustness` is 0 at the reference point. Near it, slopes prove it, within a radius
     that is halved until they do; farther out, in shells of doubling radius, it is a row in which
-    d is a variable that is at least the inner radius. There the row has room above 0.
+    d is a variable that is at least the inner radius. There the row has room above 0. Where
+    slopes prove it within no radius, the ball is searched for counterexamples only, for ten
+    seconds at most, from small distances outwards; what is found in none stays unknown.
+
+    All tensors live on the device of the network; HiGHS works on the CPU.
 
     References
     ----------
@@ -72,15 +83,12 @@ class Exact(DefaultParts, Verifier):
     Examples
     --------
     >>> from sklearn.neural_network import MLPClassifier
-    >>> from skrobust.networks import as_network
     >>> from skrobust.properties import ClassificationRobustness
     >>> from skrobust.verification import Exact
     >>> X, y = [[0.2], [0.4], [0.6], [0.8]], [0, 0, 1, 1]
     >>> model = MLPClassifier(5, solver="lbfgs", random_state=0).fit(X, y)
-    >>> network = as_network(model)
-    >>> x, labels = network.rows(X), network.encode(y)
-    >>> found = Exact().verify(network, ClassificationRobustness(0.09), x, labels)
-    >>> found.verdicts.tolist()
+    >>> result = Exact().verify(model, X, y, property=ClassificationRobustness(0.09))
+    >>> result.verdicts.tolist()
     ['verified', 'verified', 'verified', 'verified']
     """
 
@@ -90,75 +98,36 @@ class Exact(DefaultParts, Verifier):
         self.batch_size = batch_size
         self.n_steps = n_steps
 
-    def _default_parts(self):
-        return {"attack": PGD(40, n_restarts=3)}
+    _rule = staticmethod(add_node)
 
     def check(self):
-        if self.attack is not None:
-            check_instance("attack", self.attack, Attack, "PGD(n_steps=40)").check()
+        super().check()
         check_integer("milp_units", self.milp_units)
         check_integer("batch_size", self.batch_size, low=1)
         check_integer("n_steps", self.n_steps, low=1)
         return self
 
-    def encode(self, network, property, n_features=None):
-        encoding = super().encode(network, property, n_features)
-        return _ExactEncoding(encoding.network, encoding.property, encoding.graph)
+    def steps(self, encoding):
+        by_attack = partial(decide_by_attack, self._part("attack"))
+        return [
+            Step(self.name, encoding, by_attack, "attack"),
+            Step(self.name, encoding, Bounds().decide, "bounds"),
+            Step(self.name, encoding, self.search, chunk_size=1),
+        ]
 
-    def _graph(self, network, n_features):
-        return check_finite(super()._graph(network, n_features))
+    def decide(self, encoding, x, labels=None, *, timeout=None, generator=None):
+        steps = self.steps(encoding)
+        return decide_in_steps(steps, x, labels, timeout=timeout, generator=generator)
 
-    def is_slow(self, state):
-        return True
-
-    def decide(self, state, x, labels=None, *, timeout=None, generator=None):
-        watch = Stopwatch()
-        found = Bounds().decide(state, x, labels, timeout=timeout)
-        attack = self._part("attack")
-        found = attacked(attack, found, state, x, labels, generator)
-        left = found.undecided_index
-        if len(left) == 0:
-            return found
-        index = torch.as_tensor(left, device=x.device)
-        labels = None if labels is None else labels[index]
-        # What bounds and the attack have spent is a part of each point's time.
-        if timeout is not None:
-            timeout = max(0.0, timeout - watch.elapsed / len(x))
-        return found.merge(left, self.decide_open(state, x[index], labels, timeout=timeout))
-
-    def decide_open(self, state, x, labels=None, *, timeout=None, generator=None):
-        found = Verification.undecided(x)
-        for place in range(len(x)):
-            at = slice(place, place + 1)
-            part = None if labels is None else labels[at]
-            found = found.merge(at, self._decide_point(state, x[at], part, Stopwatch(timeout)))
-        return found
-
-    def _decide_point(self, state, x, labels, watch):
-        query = make_query(state, x, labels)
-        search = _Search(self, state, query, watch)
-        status = search.run()
-        if status == "stuck" and watch.left == 0:
-            status = "limit"
-        found = Verification.undecided(x, _REASONS.get(status, Reason.BOUNDS_TOO_LOOSE))
-        if status == "proved":
-            found = found.prove([0], search.lower)
-        elif search.counterexample is not None:
-            found = found.falsify([0], search.counterexample, torch.tensor([True]))
-        found.lower[:] = search.lower
-        found.seconds[:] = watch.elapsed
-        return found
-
-
-_REASONS = {"limit": Reason.TIME_OUT, "spurious": Reason.SPURIOUS, "failure": Reason.SOLVER_ERROR}
-
-
-@dataclass(frozen=True, eq=False)
-class _ExactEncoding(Encoding):
-    @cached_property
-    def maps(self):
-        """The network's affine parts as sparse matrices."""
-        return affine_maps(self.graph)
+    def search(self, encoding, x, labels=None, *, timeout=None, generator=None):
+        """Decide points that an attack and bounds leave open; arguments as of `decide`."""
+        verdicts = VerificationBuilder(x)
+        for i in range(len(x)):
+            at = slice(i, i + 1)
+            watch = Stopwatch(timeout)
+            query = make_query(encoding, x[at], None if labels is None else labels[at])
+            verdicts.merge(at, _Search(self, encoding, query, watch).run())
+        return verdicts.result()
 
 
 def _is_box(ball):
@@ -166,160 +135,89 @@ def _is_box(ball):
     return ball.norm == "linf" or int((ball.upper > ball.lower).sum()) <= 1
 
 
-class _Search:
-    """The search for one reference point.
+class _Search(PointSearch):
+    """By branch and bound, and by mixed-integer programs."""
 
-    Attributes
-    ----------
-    lower : float
-        Proved lower bound of the smallest row, over the pieces of the ball looked at so far.
-    counterexample : Tensor of shape (1, n_features) or None
-    """
+    def __init__(self, settings, encoding, query, watch):
+        super().__init__(encoding, query, watch)
+        self.settings = settings
+        self._n_descents = 0
 
-    def __init__(self, settings, state, query, watch):
-        self.settings, self.state, self.query, self.watch = settings, state, query, watch
-        self.counterexample = None
-        self.lower = -np.inf
-        self._tried = 0
-
-    def run(self):
-        """Return "proved", "end" (a counterexample), "limit", "spurious", "failure" or "stuck"."""
-        if not self.query.uses_distance:
-            return self._piece(self.query)
-        return self._shells()
-
-    # -- the ball in pieces --
-
-    def _shells(self):
-        query, graph = self.query, self.state.graph
-        near = proved_radius(graph, query, halvings=_HALVINGS, watch=self.watch)
-        far = farthest(query.ball)
-        if near.item() == 0:
-            return "end" if self._steepest() else "stuck" if self.watch.left else "limit"
-        status, radius = "proved", near
-        while radius < far:
-            outer = torch.minimum(2 * radius, far)
-            found = self._piece(query.within(outer).beyond(radius))
-            status = found if found != "proved" else status
-            if found in ("end", "limit"):
-                break
-            radius = outer
-        # What is known of one shell says nothing of the others; and near the reference point
-        # the rows come down to 0.
-        self.lower = min(self.lower, 0.0) if status == "proved" else -np.inf
-        return status
-
-    def _steepest(self):
-        """Try the points along the steepest direction of each row from the reference point."""
-        center = self.query.ball.center.clone().requires_grad_()
-        with torch.enable_grad():
-            logits = self.state.graph(center)
-            rows = (self.query.rows.A[0] @ logits[0]).unbind()
-            gradients = [torch.autograd.grad(row, center, retain_graph=True)[0] for row in rows]
-        ball = self.query.ball
-        moves = torch.cat([ball.steepest(gradient) for gradient in gradients])
-        sizes = torch.tensor([1.0, 0.1, 0.01, 0.001], dtype=torch.float64)
-        points = ball.center - (sizes[:, None, None] * moves).flatten(0, 1)
-        return self._try(points)
-
-    def _piece(self, query):
-        """Decide all rows over one ball: the linear ones together, and each concave one."""
-        root = relax(self.state.graph, query.ball, n_steps=_ROOT_STEPS, watch=self.watch)
-        status, lower = "proved", torch.inf
-        parts = query.parts()
-        while parts and status not in ("end", "limit"):
-            self.lower = -np.inf
-            found = self._part(parts.pop(0), root)
-            status = found if found != "proved" else status
-            lower = min(lower, self.lower)
-        # A part that was not looked at has no bound.
-        self.lower = -np.inf if parts else lower
-        return status
-
-    def _part(self, query, root):
-        """Decide rows that are linear, or one that is concave, over the ball of the root."""
-        with torch.no_grad():
-            lower = bound_query(self.state.graph, query, "crown", watch=self.watch)
-            lower = lower.nan_to_num(-torch.inf, torch.inf, -torch.inf)
-        if query.holds(lower).item():
-            self.lower = query.margin(lower).item()
-            return "proved"
-        undecided = sum(int(lines.open.sum()) for lines in root.lines.values())
-        by_units = all(isinstance(self.state.graph.nodes[i], Relu) for i in root.lines)
+    def decide_piece(self, query, lower):
+        graph = self.encoding.graph
+        root = relax(graph, query.ball, n_steps=_ROOT_STEPS, watch=self.watch)
+        n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
+        by_units = all(isinstance(graph.nodes[i], Relu) for i in root.lines)
         if not (query.is_linear and _is_box(query.ball)):
             return self._by_branching(query, root, lower, self.watch)
         if not by_units:
             return self._by_programs(query, root, lower)
-        if undecided > self.settings.milp_units:
+        if n_open > self.settings.milp_units:
             return self._by_branching(query, root, lower, self.watch)
         # Where no point breaks the rows, branching is the faster one, as a rule by far. Where
         # one does that the attack has missed, the program finds it sooner.
-        status = self._by_branching(query, root, lower, self.watch.part(_FIRST_SECONDS))
-        if status in ("proved", "end"):
-            return status
-        status = self._by_programs(query, root, lower)
-        if status in ("proved", "end", "limit"):
-            return status
+        reason = self._by_branching(query, root, lower, self.watch.part(_FIRST_SECONDS))
+        if reason in _DECIDED:
+            return reason
+        reason = self._by_programs(query, root, lower)
+        if reason in _DECIDED or reason is Reason.TIME_OUT:
+            return reason
         # The solver has failed, or the row is closer to 0 than its tolerance.
-        found = self._by_branching(query, root, lower, self.watch)
-        return found if found in ("proved", "end") else status
-
-    # -- candidates --
-
-    def _try(self, points, repair=True):
-        """Keep a point that breaks the property in the network itself; return whether one does."""
-        index = torch.zeros(len(points), dtype=torch.long)
-        outcome = confirm(self.query.target[index], points, repair=repair)
-        if outcome.broken.any():
-            self.counterexample = outcome.points[outcome.broken][:1]
-        return bool(outcome.broken.any())
+        again = self._by_branching(query, root, lower, self.watch)
+        return again if again in _DECIDED else reason
 
     def _visit(self, points):
         """Try the points that bounds suggest, where it is worth it."""
         points = self.query.ball.project(points) if self.query.ball.norm == "l2" else points
-        index = torch.zeros(len(points), dtype=torch.long)
+        index = torch.zeros(len(points), dtype=torch.long, device=points.device)
         with torch.no_grad():
-            values = self.query[index].values(self.state.graph(points), points).amin(dim=1)
+            values = self.query[index].values(self.encoding.graph(points), points).amin(dim=1)
         order = values.argsort()
-        if values[order[0]] <= 0 and self._try(points[order[:8]]):
+        if values[order[0]] <= 0 and self.confirms(points[order[:8]]):
             return True
         # A short descent from the best points, while the search is young.
-        self._tried += 1
-        return self._tried <= 3 and self._try(points[order[:8]])
+        self._n_descents += 1
+        return self._n_descents <= 3 and self.confirms(points[order[:8]])
 
     # -- mixed-integer programs --
 
     def _by_programs(self, query, root, lower):
         nearest = query.nearest.item() if query.uses_distance else None
-        program = Program(self.state.maps, root, nearest)
-        shift = query.rows.b - reference_error(self.state.graph, query)
-        status = "proved"
+        program = Program(self.encoding.maps, root, nearest)
+        shift = query.rows.b - reference_error(self.encoding.graph, query)
+        reason = Reason.PROVED
         proved = query.proved(lower)[0]
         for row in lower[0].argsort().tolist():
             if proved[row]:
                 continue
-            found = program.minimise(
-                query.rows.A[0, row].numpy(),
+            minimum = program.minimise(
+                query.rows.A[0, row].cpu().numpy(),
                 query.rows.c[0, row].item(),
                 shift[0, row].item(),
                 time_limit=self.watch.left,
             )
-            if found.point is not None and self._try(torch.as_tensor(found.point)[None]):
-                return "end"
-            if found.status == "limit":
-                return "limit"
-            if found.status != "proved":
-                status = "spurious" if found.status == "found" else "failure"
-            else:
+            answer = self._confirmed(minimum)
+            if answer in (Reason.COUNTEREXAMPLE, Reason.TIME_OUT):
+                return answer
+            if answer is Reason.PROVED:
                 lower[0, row] = max(lower[0, row].item(), 0.0)
+            else:
+                reason = answer
         self.lower = lower.amin().item()
-        return status
+        return reason
+
+    def _confirmed(self, minimum):
+        """Return the reason of a `Minimum`, whose point counts only if the network confirms it."""
+        if minimum.point is not None and self.confirms(torch.as_tensor(minimum.point)[None]):
+            return Reason.COUNTEREXAMPLE
+        is_spurious = minimum.reason is Reason.COUNTEREXAMPLE
+        return Reason.SPURIOUS if is_spurious else minimum.reason
 
     # -- branch and bound --
 
     def _by_branching(self, query, root, lower, watch):
         problem, open_rows = self._problem(query, root, lower)
-        status, bounds = branch(
+        word, bounds = branch(
             problem,
             batch_size=self.settings.batch_size,
             n_steps=self.settings.n_steps,
@@ -327,18 +225,21 @@ class _Search:
             visit=self._visit,
             leaf=lambda domains, k: self._leaf(query, root, problem, domains[k : k + 1]),
         )
-        if status == "stuck" and query.is_linear and query.ball.norm == "linf":
-            # All units are decided there: what is left is a matter of tolerances, or of time.
-            status = "spurious" if watch.left else "limit"
+        reason = _REASONS[word]
+        if reason is Reason.INCOMPLETE and watch.left == 0:
+            reason = Reason.TIME_OUT
+        elif reason is Reason.INCOMPLETE and query.is_linear and _is_box(query.ball):
+            # All units are decided in what is stuck, so that only tolerances are in the way.
+            reason = Reason.SPURIOUS
         if query.is_linear:
             lower[0, open_rows] = torch.maximum(lower[0, open_rows], bounds.clamp(max=0))
             self.lower = lower.amin().item()
         else:
             self.lower = max(query.margin(lower).item(), min(bounds.item(), 0.0))
-        return status
+        return reason
 
     def _problem(self, query, root, lower):
-        rows, shift = query.rows, query.rows.b - reference_error(self.state.graph, query)
+        rows, shift = query.rows, query.rows.b - reference_error(self.encoding.graph, query)
         nearest = query.nearest if query.uses_distance else None
         if not query.is_linear:
             # All gaps together, since the row is a function of all.
@@ -359,7 +260,7 @@ class _Search:
         return Problem(root, A, shift, slope, nearest, single), chosen
 
     def _leaf(self, query, root, problem, domain):
-        """Decide a domain without undecided units, by a linear program."""
+        """Decide a domain without undecided units, by a linear program; see `branch`."""
         if not _is_box(query.ball):
             return "stuck"
         lows, highs = list(root.lows), list(root.highs)
@@ -367,20 +268,20 @@ class _Search:
             lows[j], highs[j] = domain.lows[j], domain.highs[j]
         cut = replace(root, lows=lows, highs=highs)
         nearest = query.nearest.item() if query.uses_distance else None
-        program = Program(self.state.maps, cut, nearest, integer=False)
+        program = Program(self.encoding.maps, cut, nearest, integer=False)
         for j, signs in domain.signs.items():
-            units = signs.flatten().nonzero().squeeze(1).numpy()
+            signs = signs.flatten().cpu().numpy()
+            units = np.flatnonzero(signs)
             if len(units):
-                program.restrict(j, units, signs.flatten().numpy()[units])
+                program.restrict(j, units, signs[units])
         which = domain.problem.item()
-        rows, shifts = problem.rows[which].numpy(), problem.shift[which].tolist()
+        rows, shifts = problem.rows[which].cpu().numpy(), problem.shift[which].tolist()
         if not query.is_linear:
             return self._concave_leaf(query, program, rows, shifts)
         slope = 0.0 if problem.slope is None else problem.slope[which, 0].item()
-        found = program.minimise(rows[0], slope, shifts[0], time_limit=self.watch.left)
-        if found.point is not None and self._try(torch.as_tensor(found.point)[None]):
-            return "end"
-        return "proved" if found.status == "proved" else "stuck"
+        minimum = program.minimise(rows[0], slope, shifts[0], time_limit=self.watch.left)
+        answer = self._confirmed(minimum)
+        return {Reason.PROVED: "proved", Reason.COUNTEREXAMPLE: "end"}.get(answer, "stuck")
 
     def _concave_leaf(self, query, program, rows, shifts):
         """Decide the row of strong classification where the outputs are affine.
@@ -393,27 +294,28 @@ class _Search:
         for _ in range(_PIECES):
             if not pieces:
                 return "proved"
-            piece, found = pieces.pop(), []
+            piece, minima = pieces.pop(), []
             for row, shift in zip(rows, shifts, strict=True):
-                left = self.watch.left
-                found.append(piece.minimise(row, 0.0, shift, time_limit=left, decide=False))
-                if found[-1].point is None:
+                limit = self.watch.left
+                minima.append(piece.minimise(row, 0.0, shift, time_limit=limit, decide=False))
+                if minima[-1].point is None:
                     break
-            if found[-1].status == "proved":  # no point is left
+            if minima[-1].reason is Reason.PROVED:  # the piece holds no point
                 continue
-            if found[-1].point is None:
+            if minima[-1].point is None:
                 return "stuck"
-            points = torch.as_tensor(np.stack([each.point for each in found]))
-            if self._try(points, repair=False):
+            points = torch.as_tensor(np.stack([each.point for each in minima]))
+            points = points.to(query.ball.center.device)
+            if self.confirms(points, repair=False):
                 return "end"
-            lower = torch.tensor([[each.lower for each in found]], dtype=torch.float64)
+            lower = points.new_tensor([[each.lower for each in minima]])
             if query.margin(lower).item() >= 0:
                 continue
             with torch.no_grad():
-                outputs = self.state.graph(points).numpy()
+                outputs = self.encoding.graph(points).cpu().numpy()
             values = outputs @ rows.T + shifts
             values = values[np.exp(-values).sum(axis=1).argmax()]
-            lower = lower[0].numpy()
+            lower = lower[0].cpu().numpy()
             worst = (np.exp(-lower) - np.exp(-values)).argmax()
             pieces += piece.cut(rows[worst], shifts[worst], (lower[worst] + values[worst]) / 2)
         return "stuck"

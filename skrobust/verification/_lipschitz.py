@@ -12,8 +12,9 @@ from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.graphs import Clamp, Linear, MaxPool, Permute, Relu, Reshape, no_rule, read_graph
 from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
-from skrobust.verification._base import Encoding, Stopwatch, Verifier, at_reference
+from skrobust.verification._base import Stopwatch, Verifier, at_reference
 from skrobust.verification._result import Reason
+from skrobust.verification._steps import Encoding
 
 __all__ = ["LipschitzBounds", "lipschitz_bound"]
 
@@ -115,14 +116,12 @@ class LipschitzBounds(Verifier):
     Examples
     --------
     >>> from sklearn.linear_model import LogisticRegression
-    >>> from skrobust.networks import as_network
     >>> from skrobust.properties import LipschitzRobustness
     >>> from skrobust.verification import LipschitzBounds
     >>> X, y = [[0.2], [0.4], [0.6], [0.8]], [0, 0, 1, 1]
-    >>> network = as_network(LogisticRegression().fit(X, y))
-    >>> x = network.rows(X)
-    >>> found = LipschitzBounds().verify(network, LipschitzRobustness(0.1, lipschitz=2.0), x)
-    >>> found.verdicts.tolist()
+    >>> model = LogisticRegression().fit(X, y)
+    >>> property = LipschitzRobustness(0.1, lipschitz=2.0)
+    >>> LipschitzBounds().verify(model, X, property=property).verdicts.tolist()
     ['verified', 'verified', 'verified', 'verified']
     """
 
@@ -151,11 +150,11 @@ class LipschitzBounds(Verifier):
         if len(left):
             ball = state.property.outer_ball(x[torch.as_tensor(left, device=x.device)])
             constant = self._constant(state, ball, watch)
-            found = found.prove(left[constant <= state.property.lipschitz])
+            found.prove(left[constant <= state.property.lipschitz])
             failed = left[np.isinf(constant)]
             found.reasons[failed] = Reason.SOLVER_ERROR if watch.left else Reason.TIME_OUT
         found.seconds[:] = watch.elapsed / len(x)
-        return found
+        return found.result()
 
     def _constant(self, state, ball, watch):
         """Return a bound for each ball, of shape (n,)."""

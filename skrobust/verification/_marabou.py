@@ -1,41 +1,30 @@
 """Verification by Marabou, in a process that may be killed."""
 
 import warnings
-from dataclasses import dataclass
-from functools import cached_property
 from importlib.util import find_spec
 
 import numpy as np
 import torch
 
-from skrobust._parameters import DefaultParts
-from skrobust._validation import check_choice, check_instance
-from skrobust.attacks import PGD, Attack, confirm
-from skrobust.bounds import bound_rows, check_finite, farthest, relax
+from skrobust._validation import check_choice
+from skrobust.bounds import bound_rows, relax
 from skrobust.exceptions import SolverDisagreementWarning, UnsupportedPropertyError
-from skrobust.verification._base import (
-    Encoding,
-    Stopwatch,
-    Verifier,
-    at_reference,
-    attacked,
-)
-from skrobust.verification._bounds import bound_query, proved_radius, reference_error
-from skrobust.verification._marabou_process import MISSING, STATUSES, Child
-from skrobust.verification._marabou_query import MARGIN, MarabouProgram
-from skrobust.verification._milp import affine_maps
+from skrobust.verification._base import Stopwatch, at_reference, decide_by_attack
+from skrobust.verification._bounds import reference_error
+from skrobust.verification._complete import CompleteVerifier, PointSearch
+from skrobust.verification._marabou_process import MISSING, Child, reason_of
+from skrobust.verification._marabou_query import MARGIN, MarabouProgram, image
 from skrobust.verification._query import make_query
-from skrobust.verification._result import Reason, Verdict, Verification
+from skrobust.verification._result import Reason, Verdict, VerificationBuilder
+from skrobust.verification._steps import Step
 
 __all__ = ["Marabou"]
 
 _FORMS = ("auto", "disjunction", "rows")
-_HALVINGS = 40  # of the distance, down to where a network is one linear piece
 _FIRST_SECONDS = 0.5  # for each question, where forms take turns; then twice that, and so on
-_OPEN_HALVINGS = 6  # where slopes prove nothing
 
 
-class Marabou(DefaultParts, Verifier):
+class Marabou(CompleteVerifier):
     r"""Decide a property by Marabou, the solver of the networks that Casadio et al. verify.
 
     The rows of the property that CROWN leaves open are negated, and Marabou is asked whether a
@@ -99,13 +88,11 @@ class Marabou(DefaultParts, Verifier):
         self.form = form
         self.attack = attack
 
-    def _default_parts(self):
-        return {"attack": PGD(40, n_restarts=3)}
+    _rule = staticmethod(image)
 
     def check(self):
+        super().check()
         check_choice("form", self.form, _FORMS)
-        if self.attack is not None:
-            check_instance("attack", self.attack, Attack, "PGD(n_steps=40)").check()
         return self
 
     def accepts(self, network, property):
@@ -116,177 +103,136 @@ class Marabou(DefaultParts, Verifier):
                 f"Got a property with norm={property.norm!r}, but Marabou speaks of boxes. Use "
                 "norm='linf', or Exact."
             )
+        super().accepts(network, property)
 
-    def encode(self, network, property, n_features=None):
-        encoding = super().encode(network, property, n_features)
-        return _MarabouEncoding(encoding.network, encoding.property, encoding.graph)
+    def steps(self, encoding):
+        return [Step(self.name, encoding, self.decide, chunk_size=1)]
 
-    def _graph(self, network, n_features):
-        return check_finite(super()._graph(network, n_features))
-
-    def is_slow(self, state):
-        return True
-
-    def decide(self, state, x, labels=None, *, timeout=None, generator=None):
+    def decide(self, encoding, x, labels=None, *, timeout=None, generator=None):
         if len(x) == 0:
-            return Verification.undecided(x)
-        found = at_reference(state.target(x, labels))
+            return VerificationBuilder(x).result()
+        verdicts = at_reference(encoding.target(x, labels))
         claimed = []
         with Child() as child:
-            for place in found.undecided_index:
-                at, watch = slice(place, place + 1), Stopwatch(timeout)
-                query = make_query(state, x[at], None if labels is None else labels[at])
-                search = _Search(self.form, state, query, child, watch)
-                found = found.merge(at, search.run())
-                if search.n_asked and found.verdicts[place] == Verdict.VERIFIED:
-                    claimed.append(place)
-        return self._checked(found, np.array(claimed, dtype=int), state, x, labels, generator)
+            for i in verdicts.undecided_index:
+                at = slice(i, i + 1)
+                watch = Stopwatch(timeout)
+                query = make_query(encoding, x[at], None if labels is None else labels[at])
+                search = _Search(self.form, child, encoding, query, watch)
+                verdicts.merge(at, search.run())
+                if search.n_questions and verdicts.verdicts[i] == Verdict.VERIFIED:
+                    claimed.append(i)
+        if claimed:
+            self._attack_claims(verdicts, np.array(claimed), encoding, x, labels, generator)
+        return verdicts.result()
 
-    def _checked(self, found, claimed, state, x, labels, generator):
+    def _attack_claims(self, verdicts, claimed, encoding, x, labels, generator):
         """Attack the points at `claimed`, of which Marabou says that nothing breaks them."""
-        if len(claimed) == 0:
-            return found
-        attack = self._part("attack")
         at = torch.as_tensor(claimed, device=x.device)
-        part = None if labels is None else labels[at]
-        asked = Verification.undecided(x[at])
-        other = attacked(attack, asked, state, x[at], part, generator)
-        found.seconds[claimed] += other.seconds
-        for k in np.flatnonzero(other.verdicts == Verdict.FALSIFIED):
-            place = int(claimed[k])
+        labels = None if labels is None else labels[at]
+        attack = self._part("attack")
+        answer = decide_by_attack(attack, encoding, x[at], labels, generator=generator)
+        verdicts.seconds[claimed] += answer.seconds
+        for k in np.flatnonzero(answer.verdicts == Verdict.FALSIFIED):
+            i = int(claimed[k])
             note = "Marabou claims a proof, but the attack that checks it found a counterexample."
-            where = f"Point {place} of the {len(x)} that Marabou was asked for"
-            warnings.warn(f"{where}: {note}", SolverDisagreementWarning, stacklevel=3)
-            found = found.disagree(place, other.counterexamples[k], "attack", note)
-        return found
+            where = f"Point {i} of the {len(x)} that Marabou was asked for"
+            warnings.warn(f"{where}: {note}", SolverDisagreementWarning, stacklevel=4)
+            verdicts.disagree(i, answer.counterexamples[k], "attack", note)
 
 
-@dataclass(frozen=True, eq=False)
-class _MarabouEncoding(Encoding):
-    @cached_property
-    def maps(self):
-        """The network's affine parts as sparse matrices."""
-        return affine_maps(self.graph)
-
-
-_REASONS = {
-    "limit": Reason.TIME_OUT,
-    "crash": Reason.SOLVER_CRASH,
-    "failure": Reason.SOLVER_ERROR,
-    "spurious": Reason.SPURIOUS,
-    "narrow": Reason.NOT_SUPPORTED,
-    "open": Reason.BOUNDS_TOO_LOOSE,
-}
-
-
-class _Search:
-    """The search for one reference point.
+class _Search(PointSearch):
+    """By questions to Marabou.
 
     Attributes
     ----------
-    n_asked : int
+    n_questions : int
         How often Marabou was asked.
-    counterexample : Tensor of shape (1, n_features) or None
     """
 
-    def __init__(self, form, state, query, child, watch):
-        self.form, self.state, self.query = form, state, query
-        self.child, self.watch = child, watch
-        self.n_asked = 0
-        self.counterexample = None
+    def __init__(self, form, child, encoding, query, watch):
+        super().__init__(encoding, query, watch)
+        self.form, self.child = form, child
+        self.n_questions = 0
 
-    def run(self):
-        status = self._shells() if self.query.uses_distance else self._piece(self.query)
-        found = Verification.undecided(self.query.target.x, _REASONS.get(status))
-        if status == "proved":
-            found = found.prove([0])
-        elif status == "found":
-            found = found.falsify([0], self.counterexample, torch.tensor([True]))
-        found.seconds[:] = self.watch.elapsed
-        return found
-
-    def _shells(self):
-        """Decide rows that are 0 at the reference point: near it by slopes, farther by d."""
-        near = proved_radius(self.state.graph, self.query, halvings=_HALVINGS)
-        far = farthest(self.query.ball)
-        # Where slopes prove nothing, a counterexample is what can be found.
-        status = "proved" if near.item() > 0 else "open"
-        radius = torch.where(near > 0, near, far / 2**_OPEN_HALVINGS)
-        while radius < far:
-            outer = torch.minimum(2 * radius, far)
-            found = self._piece(self.query.within(outer).beyond(radius))
-            if found in ("found", "limit"):
-                return found
-            status = found if found != "proved" else status
-            radius = outer
-        return status
-
-    def _piece(self, query):
-        """Decide all rows over one ball."""
-        graph = self.state.graph
-        with torch.no_grad():
-            lower = bound_query(graph, query, "crown")
-        if query.holds(lower).item():
-            return "proved"
+    def decide_piece(self, query, lower):
+        graph = self.encoding.graph
         nearest = query.nearest.item() if query.uses_distance else None
-        program = MarabouProgram(self.state.maps, relax(graph, query.ball), nearest)
+        program = MarabouProgram(self.encoding.maps, relax(graph, query.ball), nearest)
         shift = query.rows.b - reference_error(graph, query)
         chosen = (~query.proved(lower)[0]).nonzero().squeeze(1)
         chosen = chosen[lower[0, chosen].argsort()]
-        status = self._ask_rows(program, query.rows, chosen, shift, lower, MARGIN)
-        if status in ("proved", "found", "limit") or query.is_linear:
-            return status
+        reason = self._ask_rows(program, query.rows, chosen, shift, lower, MARGIN)
+        decided = (Reason.PROVED, Reason.COUNTEREXAMPLE, Reason.TIME_OUT)
+        if reason in decided or query.is_linear:
+            return reason
         # The row of strong classification lies between these and those that it implies.
-        status = "open" if status == "spurious" else status
-        return "found" if self._breaks_necessary(program, query) else status
+        if self._breaks_necessary(program, query):
+            return Reason.COUNTEREXAMPLE
+        return Reason.INCOMPLETE if reason is Reason.SPURIOUS else reason
 
     def _breaks_necessary(self, program, query):
         rows = query.necessary
-        lower = bound_rows(self.state.graph, query.ball, rows)
+        lower = bound_rows(self.encoding.graph, query.ball, rows)
         chosen = (lower[0] < 0).nonzero().squeeze(1)
-        return self._ask_rows(program, rows, chosen, rows.b, lower, 0.0) == "found"
+        reason = self._ask_rows(program, rows, chosen, rows.b, lower, 0.0)
+        return reason is Reason.COUNTEREXAMPLE
 
     def _ask_rows(self, program, rows, chosen, shift, lower, limit):
         """Ask whether one of the chosen rows, hardest first, is at most `limit`."""
         if len(chosen) == 0:
-            return "proved"
+            return Reason.PROVED
         slope = rows.c[0, chosen] if self.query.uses_distance else None
         places = program.add_rows(rows.A[0, chosen], slope, shift[0, chosen], lower[0, chosen])
         if places is None:
-            return "narrow"
+            return Reason.NOT_SUPPORTED
         if self.form == "disjunction":
             return self._ask(program, places, limit, self.watch)
-        status = "proved"
-        seconds = np.inf if self.form == "rows" else _FIRST_SECONDS
+        if self.form == "rows":
+            return self._one_by_one(program, places, limit, np.inf)[0]
+        return self._in_turns(program, places, limit)
+
+    def _in_turns(self, program, places, limit):
+        """Ask for all rows together, then for each, with time limits that double."""
+        reason, seconds = Reason.PROVED, _FIRST_SECONDS
         while places:
-            if len(places) == 1:
-                seconds = np.inf
-            elif self.form == "auto":
-                found = self._ask(program, places, limit, self.watch.part(seconds))
-                if found in ("proved", "found"):
-                    return found if found == "found" else status
-            for place in list(places):
-                found = self._ask(program, [place], limit, self.watch.part(seconds))
-                if found == "found":
-                    return found
-                if found != "limit" or seconds == np.inf:
-                    places.remove(place)
-                    status = status if found == "proved" else found
+            if len(places) > 1:
+                answer = self._ask(program, places, limit, self.watch.part(seconds))
+                if answer is Reason.COUNTEREXAMPLE:
+                    return answer
+                if answer is Reason.PROVED:
+                    return reason
+            answer, places = self._one_by_one(
+                program, places, limit, np.inf if len(places) == 1 else seconds
+            )
+            if answer is Reason.COUNTEREXAMPLE:
+                return answer
+            reason = reason if answer is Reason.PROVED else answer
             if places and self.watch.left == 0:
-                return "limit"
+                return Reason.TIME_OUT
             seconds *= 2
-        return status
+        return reason
+
+    def _one_by_one(self, program, places, limit, seconds):
+        """Ask for each row; return the `Reason`, and the rows that `seconds` leave open."""
+        reason, late = Reason.PROVED, []
+        for place in places:
+            answer = self._ask(program, [place], limit, self.watch.part(seconds))
+            if answer is Reason.COUNTEREXAMPLE:
+                return answer, []
+            if answer is Reason.TIME_OUT and seconds < np.inf:
+                late.append(place)
+            elif answer is not Reason.PROVED:
+                reason = answer
+        return reason, late
 
     def _ask(self, program, places, limit, watch):
+        """Ask whether one of the variables at `places` is at most `limit`."""
         if watch.left == 0:
-            return "limit"
-        self.n_asked += 1
-        status, values = self.child.ask(program.task, places, limit, watch)
-        if status != "sat":
-            return STATUSES.get(status, "failure")
-        candidate = program.point(values)[None]
-        outcome = confirm(self.query.target, candidate, repair=True)
-        if not outcome.broken.item():
-            return "spurious"
-        self.counterexample = outcome.points
-        return "found"
+            return Reason.TIME_OUT
+        self.n_questions += 1
+        word, values = self.child.ask(program.task, places, limit, watch)
+        reason = reason_of(word)
+        if reason is not Reason.COUNTEREXAMPLE:
+            return reason
+        return reason if self.confirms(program.point(values)[None]) else Reason.SPURIOUS

@@ -9,16 +9,28 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["MISSING", "STATUSES", "Child"]
+from skrobust.verification._result import Reason
+
+__all__ = ["MISSING", "Child", "reason_of"]
 
 _LONGEST = 1e6  # seconds that a process is waited for at once
 _WORKER = Path(__file__).with_name("_marabou_worker.py")
-# Marabou's words; "ERROR", "UNKNOWN" and "QUIT_REQUESTED" are failures.
-STATUSES = {"unsat": "proved", "TIMEOUT": "limit", "crash": "crash"}
+_REASONS = {
+    "unsat": Reason.PROVED,
+    "sat": Reason.COUNTEREXAMPLE,
+    "TIMEOUT": Reason.TIME_OUT,
+    "crash": Reason.SOLVER_CRASH,
+}
 MISSING = (
     "{} Marabou needs the package maraboupy, which has wheels for Python 3.11 and older on Linux "
     "and macOS: pip install maraboupy. The verifier Exact does the same job without it."
 )
+
+
+def reason_of(word):
+    """Return the `Reason` for a word of Marabou or of `Child.ask`; a point is only claimed."""
+    # "ERROR", "UNKNOWN" and "QUIT_REQUESTED" are failures.
+    return _REASONS.get(word, Reason.SOLVER_ERROR)
 
 
 class Child:

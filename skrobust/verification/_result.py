@@ -6,7 +6,7 @@ from enum import StrEnum
 import numpy as np
 import torch
 
-__all__ = ["Reason", "Verdict", "Verification"]
+__all__ = ["Reason", "Verdict", "Verification", "VerificationBuilder"]
 
 
 class Verdict(StrEnum):
@@ -25,6 +25,12 @@ class Reason(StrEnum):
     BOUNDS_TOO_LOOSE = (
         "The bounds neither prove nor break the property. Try a tighter method of bounds, or "
         "a complete verifier such as Exact."
+    )
+    INCOMPLETE = (
+        "The search ended with a part of the ball in which it can neither prove nor break the "
+        "property: it is not complete for L2 balls, for probabilities (eta), and next to the "
+        "reference point for Lipschitz robustness. Try another epsilon, another threshold, or "
+        "norm='linf' with a ball that holds this one (a proof there is one here)."
     )
     TIME_OUT = (
         "The time limit was reached. Try a larger timeout, a smaller epsilon, or a network "
@@ -74,22 +80,6 @@ class Verification:
     decided_by: np.ndarray
     notes: np.ndarray
 
-    @classmethod
-    def undecided(cls, x, reason=Reason.BOUNDS_TOO_LOOSE):
-        """Return a result for the rows of the tensor `x` in which nothing is decided."""
-        n = len(x)
-        reasons = np.empty(n, dtype=object)
-        reasons.fill(reason)  # np.full would make it a plain string
-        return cls(
-            np.full(n, Verdict.UNKNOWN, dtype="<U9"),
-            np.full(tuple(x.shape), np.nan, dtype=torch.empty(0, dtype=x.dtype).numpy().dtype),
-            reasons,
-            np.zeros(n),
-            np.full(n, -np.inf),
-            np.full(n, "", dtype=object),
-            np.full(n, "", dtype=object),
-        )
-
     def __len__(self):
         return len(self.verdicts)
 
@@ -101,41 +91,74 @@ class Verification:
         """Places of the points whose verdict is unknown."""
         return np.flatnonzero(self.verdicts == Verdict.UNKNOWN)
 
-    def falsify(self, index, points, broken):
-        """Return this result with counterexamples of the points at `index`.
+
+class VerificationBuilder:
+    """A `Verification` while it is made: filled in place, so that n points cost n writes.
+
+    Its methods change it and return it; `result` hands the arrays over.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, n_features)
+        The reference points, none of them decided yet.
+    reason : Reason, default=Reason.BOUNDS_TOO_LOOSE
+        Why a point is unknown, until another reason is entered.
+    """
+
+    def __init__(self, x, reason=Reason.BOUNDS_TOO_LOOSE):
+        n = len(x)
+        self.verdicts = np.full(n, Verdict.UNKNOWN, dtype="<U9")
+        dtype = torch.empty(0, dtype=x.dtype).numpy().dtype
+        self.counterexamples = np.full(tuple(x.shape), np.nan, dtype=dtype)
+        self.reasons = np.empty(n, dtype=object)
+        self.reasons.fill(reason)  # np.full would make it a plain string
+        self.seconds = np.zeros(n)
+        self.lower = np.full(n, -np.inf)
+        self.decided_by = np.full(n, "", dtype=object)
+        self.notes = np.full(n, "", dtype=object)
+
+    def __len__(self):
+        return len(self.verdicts)
+
+    @property
+    def undecided_index(self):
+        """Places of the points whose verdict is unknown."""
+        return np.flatnonzero(self.verdicts == Verdict.UNKNOWN)
+
+    def result(self):
+        """Return the `Verification`; the builder has no arrays, and no use, after that."""
+        arrays = [self.__dict__.pop(field.name) for field in fields(Verification)]
+        return Verification(*arrays)
+
+    def falsify(self, index, points, broken=None):
+        """Enter counterexamples of the points at `index`.
 
         Parameters
         ----------
         index : ndarray of shape (k,)
         points : Tensor of shape (k, n_features)
-        broken : bool Tensor of shape (k,)
-            Which of them were confirmed (see `confirm`); the others change nothing.
+        broken : bool Tensor of shape (k,), default=None
+            Which of them were confirmed; the others change nothing. All, if None.
         """
-        broken = broken.cpu().numpy()
-        changed, index = self._copy(), np.asarray(index)[broken]
-        changed.verdicts[index] = Verdict.FALSIFIED
-        changed.reasons[index] = Reason.COUNTEREXAMPLE
-        changed.counterexamples[index] = points.detach().cpu().numpy()[broken]
-        return changed
+        index, points = np.asarray(index), points.detach().cpu().numpy()
+        if broken is not None:
+            broken = broken.cpu().numpy()
+            index, points = index[broken], points[broken]
+        self.verdicts[index] = Verdict.FALSIFIED
+        self.reasons[index] = Reason.COUNTEREXAMPLE
+        self.counterexamples[index] = points
+        return self
 
     def prove(self, index, lower=None):
-        """Return this result with the points at `index` verified."""
-        changed = self._copy()
-        changed.verdicts[index] = Verdict.VERIFIED
-        changed.reasons[index] = Reason.PROVED
+        """Enter the points at `index` as verified, with lower bounds where they are known."""
+        self.verdicts[index] = Verdict.VERIFIED
+        self.reasons[index] = Reason.PROVED
         if lower is not None:
-            changed.lower[index] = lower
-        return changed
-
-    def signed(self, name):
-        """Return this result with a name on what was decided and bears none."""
-        changed = self._copy()
-        unsigned = (self.verdicts != Verdict.UNKNOWN) & (self.decided_by == "")
-        changed.decided_by[unsigned] = name
-        return changed
+            self.lower[index] = lower
+        return self
 
     def disagree(self, index, points, name, note):
-        """Return this result with a counterexample against a proof at the place `index`.
+        """Enter a counterexample against a claimed proof at the place `index`.
 
         Parameters
         ----------
@@ -143,32 +166,38 @@ class Verification:
         points : ndarray of shape (n_features,)
             The counterexample, confirmed.
         name : str
-            Who found it.
+            Who has it.
         note : str
         """
-        changed = self._copy()
-        changed.verdicts[index] = Verdict.FALSIFIED
-        changed.reasons[index] = Reason.DISAGREEMENT
-        changed.counterexamples[index] = points
-        changed.lower[index] = -np.inf  # was a claim of the one that is wrong
-        changed.decided_by[index] = name
-        changed.notes[index] = note
-        return changed
+        self.verdicts[index] = Verdict.FALSIFIED
+        self.reasons[index] = Reason.DISAGREEMENT
+        self.counterexamples[index] = points
+        self.lower[index] = -np.inf  # the claim of the one that is wrong
+        self.decided_by[index] = name
+        self.notes[index] = note
+        return self
 
-    def merge(self, index, other):
-        """Return this result with what `other` says of the points at `index`.
+    def merge(self, index, other, name=""):
+        """Enter what `other` says of the points at `index`.
 
         Seconds add up, and the larger lower bound is kept. Only points that are unknown here
         may be asked again.
+
+        Parameters
+        ----------
+        index : ndarray of shape (k,), or slice
+        other : Verification
+            Of k points.
+        name : str, default=""
+            Who decided, where `other` does not say.
         """
         if (self.verdicts[index] != Verdict.UNKNOWN).any():
             raise ValueError("Got an index of decided points, but expected unknown ones.")
-        changed = self._copy()
-        for field in fields(self):
-            getattr(changed, field.name)[index] = getattr(other, field.name)
-        changed.seconds[index] = self.seconds[index] + other.seconds
-        changed.lower[index] = np.maximum(self.lower[index], other.lower)
-        return changed
-
-    def _copy(self):
-        return Verification(*(getattr(self, field.name).copy() for field in fields(self)))
+        seconds, lower = self.seconds[index], self.lower[index]
+        for field in fields(Verification):
+            getattr(self, field.name)[index] = getattr(other, field.name)
+        self.seconds[index] = seconds + other.seconds
+        self.lower[index] = np.maximum(lower, other.lower)
+        unsigned = (other.verdicts != Verdict.UNKNOWN) & (other.decided_by == "")
+        self.decided_by[index] = np.where(unsigned, name, other.decided_by)
+        return self

@@ -10,8 +10,8 @@ from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.graphs import OnnxWriter, read_graph
 from skrobust.networks import import_onnx
 from skrobust.properties import RobustnessProperty
-from skrobust.verification._base import Encoding
 from skrobust.verification._query import make_query
+from skrobust.verification._steps import Encoding
 
 __all__ = ["export_query"]
 

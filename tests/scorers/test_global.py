@@ -1,7 +1,6 @@
 """Global robustness: promises kept, sides named, and closed forms."""
 
 import warnings
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
@@ -21,7 +20,15 @@ from skrobust.exceptions import ToleranceWarning, UnsupportedModelError
 from skrobust.properties import ClassificationRobustness
 from skrobust.scorers import GlobalRobustness
 from skrobust.statistics import attainable_tolerance, clopper_pearson, hoeffding, sample_size
-from skrobust.verification import Bounds, Cascade, Exact, TreeVerifier, tree_distances
+from skrobust.verification import (
+    Bounds,
+    Cascade,
+    Exact,
+    TreeVerifier,
+    VerificationBuilder,
+    Verifier,
+    tree_distances,
+)
 from tests._asserts import assert_counterexamples_break
 
 CR = ClassificationRobustness
@@ -43,16 +50,7 @@ def line():
     return TorchClassifier(layer, 2), X
 
 
-@dataclass(frozen=True)
-class Found:
-    verdicts: np.ndarray
-    counterexamples: np.ndarray
-    reasons: np.ndarray
-    seconds: np.ndarray
-    lower: np.ndarray
-
-
-class Exactly(BaseEstimator):
+class Exactly(Verifier):
     """A verifier of `line`, in closed form, that knows nothing of some inputs."""
 
     def __init__(self, unknown_from=2.0):
@@ -67,13 +65,13 @@ class Exactly(BaseEstimator):
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
         epsilon = state.property.epsilon
         x = x.double().numpy()
-        robust = np.abs(x[:, 0] - 0.5) > epsilon
-        verdicts = np.where(robust, "verified", "falsified")
-        verdicts[x[:, 0] > self.unknown_from] = "unknown"
-        counterexamples = np.where(verdicts[:, None] == "falsified", 0.5, np.nan)
-        lower = 40 * (np.abs(x[:, 0] - 0.5) - epsilon)
-        n = len(x)
-        return Found(verdicts, counterexamples, np.full(n, ""), np.zeros(n), lower)
+        robust, known = np.abs(x[:, 0] - 0.5) > epsilon, x[:, 0] <= self.unknown_from
+        verdicts = VerificationBuilder(torch.as_tensor(x))
+        verdicts.prove(np.flatnonzero(robust & known))
+        broken = np.flatnonzero(~robust & known)
+        verdicts.falsify(broken, torch.full((len(broken), 1), 0.5))
+        verdicts.lower[:] = 40 * (np.abs(x[:, 0] - 0.5) - epsilon)
+        return verdicts.result()
 
 
 # ---- how many samples, and what is promised --------------------

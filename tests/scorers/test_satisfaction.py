@@ -206,17 +206,25 @@ SWEEP = """
     from sklearn.linear_model import LogisticRegression
     from skrobust.properties import ClassificationRobustness
     from skrobust.scorers import ConstraintSatisfaction
-    from skrobust.verification import Cascade, Exact
+    from skrobust.verification import Cascade, Exact, Step, Verifier
 
-    class Counted(Exact):
+    class Counted(Verifier):
         \"\"\"Writes each point that it is asked for into a file, and dies at the n-th call.\"\"\"
 
         def __init__(self, file=None):
-            super().__init__()
             self.file = file
 
-        def decide(self, state, x, labels=None, **options):
-            found = super().decide(state, x, labels, **options)
+        def check(self):
+            return self
+
+        def encode(self, network, property, n_features=None):
+            return Exact().encode(network, property, n_features)
+
+        def steps(self, encoding):
+            return [Step(self.name, encoding, self.decide, chunk_size=1)]
+
+        def decide(self, encoding, x, labels=None, **options):
+            found = Exact().decide(encoding, x, labels, **options)
             with open(self.file, "a") as file:
                 file.write("".join(f"{value:.2f}\\n" for value in x[:, 0].tolist()))
             if os.environ.get("DIES") and len(open(self.file).readlines()) == 4:

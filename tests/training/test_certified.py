@@ -19,6 +19,7 @@ from skrobust.properties import (
 from skrobust.training import CertifiedTraining, TrainingStep
 from skrobust.training._certified import lower_rows
 from skrobust.verification import Bounds
+from tests.verification._tensors import decided
 
 CR = ClassificationRobustness
 
@@ -93,7 +94,7 @@ def test_intervals_are_those_of_the_verifier():
     loss, _ = worst_case().loss(None, asked)
     network = Network(module, np.arange(2), 16)
     verifier = Bounds("ibp")
-    found = verifier.verify(network, CR(0.05), asked.x, asked.labels)
+    found = decided(verifier, network, CR(0.05), asked.x, asked.labels)
     known = np.isfinite(found.lower)
     assert known.any()
     # One row a sample, with two classes: the loss is that of its bound, where that is known.
@@ -143,7 +144,7 @@ def test_it_makes_networks_verifiable(digits):
         network = as_network(model)
         x, labels = network.rows(X_test), network.encode(y_test)
         for method in ("ibp", "crown"):
-            found = Bounds(method).verify(network, CR(0.1), x, labels)
+            found = decided(Bounds(method), network, CR(0.1), x, labels)
             shares[name, method] = (found.verdicts == "verified").mean()
         accuracies[name] = model.score(X_test, y_test)
     assert shares["certified", "ibp"] > 0.65 and shares["standard", "ibp"] < 0.05
@@ -250,7 +251,7 @@ def test_it_trains_with_lines(digits):
     ).fit(X, y)  # fmt: skip
     assert model.score(X_test, y_test) > 0.7
     network = as_network(model)
-    found = Bounds("ibp").verify(network, CR(0.1), network.rows(X_test), network.encode(y_test))
+    found = decided(Bounds("ibp"), network, CR(0.1), network.rows(X_test), network.encode(y_test))
     assert (found.verdicts == "verified").mean() > 0.3
 
 

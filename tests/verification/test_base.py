@@ -9,8 +9,9 @@ from torch import nn
 from skrobust.attacks import Target
 from skrobust.networks import Network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
-from skrobust.verification import Bounds, Exact, Reason, Verdict, Verification
+from skrobust.verification import Bounds, Exact
 from skrobust.verification._base import Stopwatch, at_reference
+from tests.verification._tensors import decided
 
 
 def line(replay=None):
@@ -28,56 +29,13 @@ def target(epsilon=0.2, x=(0.6, 0.65, 0.9), replay=None, **options):
 
 
 def test_at_reference_decides_what_needs_no_verifier():
-    found = at_reference(target(epsilon=0.1, x=(0.3, 0.7)))
+    found = at_reference(target(epsilon=0.1, x=(0.3, 0.7))).result()
     assert found.verdicts.tolist() == ["falsified", "unknown"]
-    found = at_reference(target(epsilon=0.0, x=(0.3, 0.7)))
+    found = at_reference(target(epsilon=0.0, x=(0.3, 0.7))).result()
     assert found.verdicts.tolist() == ["falsified", "verified"]
     # The domain alone can fix a point, too.
     found = at_reference(target(epsilon=0.1, x=(0.7,), bounds=(np.float32(0.7).item(),) * 2))
     assert found.verdicts.tolist() == ["verified"]
-
-
-def result(n=3):
-    return Verification.undecided(torch.zeros(n, 2))
-
-
-def test_results_are_built_step_by_step():
-    found = result()
-    points, broken = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([True, False])
-    found = found.falsify([2, 0], points, broken).prove([1], lower=0.5)
-    assert found.verdicts.tolist() == ["unknown", "verified", "falsified"]
-    np.testing.assert_array_equal(found.counterexamples, [[np.nan] * 2, [np.nan] * 2, [1, 2]])
-    assert found.reasons.tolist() == [
-        Reason.BOUNDS_TOO_LOOSE,
-        Reason.PROVED,
-        Reason.COUNTEREXAMPLE,
-    ]
-    assert found.lower.tolist() == [-np.inf, 0.5, -np.inf]
-    assert found.undecided_index.tolist() == [0]
-    assert found[1:].verdicts.tolist() == ["verified", "falsified"]
-    assert len(found) == 3
-
-
-def test_merge_adds_seconds_and_keeps_the_better_bound():
-    found = result().prove([1])
-    found.seconds[:], found.lower[:] = 1.0, [-2.0, 0.0, -3.0]
-    other = result(2).prove([1])
-    other.seconds[:], other.lower[:] = 2.0, [-5.0, 0.1]
-    merged = found.merge([0, 2], other)
-    assert merged.verdicts.tolist() == ["unknown", "verified", "verified"]
-    assert merged.seconds.tolist() == [3.0, 1.0, 3.0]
-    assert merged.lower.tolist() == [-2.0, 0.0, 0.1]
-    assert found.verdicts.tolist() == ["unknown", "verified", "unknown"]  # unchanged
-
-
-def test_decided_points_are_not_asked_again():
-    with pytest.raises(ValueError, match="expected unknown ones"):
-        result().prove([1]).merge([1], result(1))
-
-
-def test_reasons_are_advice():
-    assert all(reason.value.endswith(".") for reason in Reason)
-    assert {v.value for v in Verdict} == {"verified", "falsified", "unknown"}
 
 
 @pytest.mark.parametrize("verifier", [Bounds("ibp", n_steps=3), Exact(batch_size=7)])
@@ -89,10 +47,10 @@ def test_verifiers_are_parameters_and_nothing_else(verifier):
 def test_labels_are_asked_for_where_they_are_needed(verifier):
     x = torch.tensor([[0.7]])
     with pytest.raises(ValueError, match="needs the true labels"):
-        verifier.verify(line(), ClassificationRobustness(0.1), x)
+        decided(verifier, line(), ClassificationRobustness(0.1), x)
     own = ClassificationRobustness(0.1, reference="prediction")
-    assert verifier.verify(line(), own, x).verdicts.tolist() == ["verified"]
-    assert verifier.verify(line(), LipschitzRobustness(0.1, 2.0), x).verdicts[0] == "verified"
+    assert decided(verifier, line(), own, x).verdicts.tolist() == ["verified"]
+    assert decided(verifier, line(), LipschitzRobustness(0.1, 2.0), x).verdicts[0] == "verified"
 
 
 def test_stopwatch():

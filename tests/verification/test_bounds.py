@@ -28,6 +28,7 @@ from skrobust.properties import (
 )
 from skrobust.verification import Bounds, Exact, Reason, Verdict
 from skrobust.verification._query import make_query
+from tests.verification._tensors import decided
 
 METHODS = ("ibp", "crown", "alpha-crown")
 
@@ -267,7 +268,7 @@ def line():
     ids=repr,
 )
 def test_verdicts_of_a_line_worked_by_hand(method, property, expected):
-    found = Bounds(method).verify(line(), property, torch.tensor([[0.7]]), torch.tensor([0]))
+    found = decided(Bounds(method), line(), property, torch.tensor([[0.7]]), torch.tensor([0]))
     assert found.verdicts.tolist() == [expected]
     assert (found.lower >= 0).tolist() == [expected == "verified"]
     assert found.reasons[0] == (
@@ -276,15 +277,15 @@ def test_verdicts_of_a_line_worked_by_hand(method, property, expected):
 
 
 def test_lower_is_the_smallest_row():
-    found = Bounds().verify(
-        line(), ClassificationRobustness(0.15), torch.tensor([[0.7]]), torch.tensor([0])
+    found = decided(
+        Bounds(), line(), ClassificationRobustness(0.15), torch.tensor([[0.7]]), torch.tensor([0])
     )
     assert found.lower[0] == pytest.approx(0.1, abs=1e-6)
 
 
 def test_broken_reference_points_are_falsified():
     x, labels = torch.tensor([[0.7], [0.5], [0.3]]), torch.tensor([0, 0, 0])
-    found = Bounds().verify(line(), ClassificationRobustness(0.01), x, labels)
+    found = decided(Bounds(), line(), ClassificationRobustness(0.01), x, labels)
     assert found.verdicts.tolist() == [Verdict.VERIFIED, Verdict.FALSIFIED, Verdict.FALSIFIED]
     np.testing.assert_array_equal(found.counterexamples, [[np.nan], [0.5], [np.float32(0.3)]])
 
@@ -292,18 +293,18 @@ def test_broken_reference_points_are_falsified():
 def test_points_that_cannot_move_are_decided_by_the_network_itself():
     x, labels = torch.tensor([[0.7], [0.3]]), torch.tensor([0, 0])
     for property in (ClassificationRobustness(0.0), ClassificationRobustness([0.0])):
-        found = Bounds("ibp").verify(line(), property, x, labels)
+        found = decided(Bounds("ibp"), line(), property, x, labels)
         assert found.verdicts.tolist() == ["verified", "falsified"]
     still = LipschitzRobustness(0.0, 1e-3)
-    assert Bounds().verify(line(), still, x, labels).verdicts.tolist() == ["verified"] * 2
+    assert decided(Bounds(), line(), still, x, labels).verdicts.tolist() == ["verified"] * 2
 
 
 def test_more_points_than_fit_in_one_chunk(monkeypatch):
     monkeypatch.setattr("skrobust.bounds._tightening.NUMBERS_AT_ONCE", 1)
     x, labels = torch.tensor([[0.7], [0.9], [0.52]]), torch.tensor([0, 0, 0])
-    found = Bounds().verify(line(), ClassificationRobustness(0.1), x, labels)
+    found = decided(Bounds(), line(), ClassificationRobustness(0.1), x, labels)
     assert found.verdicts.tolist() == ["verified", "verified", "unknown"]
-    found = Bounds().verify(line(), ClassificationRobustness(0.1), x, labels, timeout=0)
+    found = decided(Bounds(), line(), ClassificationRobustness(0.1), x, labels, timeout=0)
     assert set(found.reasons) == {Reason.TIME_OUT}
 
 
@@ -333,7 +334,7 @@ def test_numbers_that_overflow_prove_nothing(verifier):
         LipschitzRobustness(2.0, 1.0, bounds=None),
         StrongClassificationRobustness(2.0, 0.6, bounds=None),
     ):
-        found = verifier.verify(net, property, x, labels, timeout=2.0)
+        found = decided(verifier, net, property, x, labels, timeout=2.0)
         assert found.verdicts[0] != "verified"
         assert found.lower[0] < 0
 
@@ -345,11 +346,11 @@ def test_bad_input_is_refused():
         Bounds("alpha-crown", n_steps=0).check()
     x, labels = torch.tensor([[0.7]]), torch.tensor([0])
     with pytest.raises(UnsupportedPropertyError, match="probabilities"):
-        Bounds().verify(line(), StandardRobustness(0.1, output="probabilities"), x, labels)
+        decided(Bounds(), line(), StandardRobustness(0.1, output="probabilities"), x, labels)
     sigmoid = network(linear([[1.0]], [0.0]), nn.Sigmoid(), linear([[1.0], [2.0]], [0.0, 0.0]),
                       n_features=1)  # fmt: skip
     with pytest.raises(UnsupportedModelError, match="sigmoid"):
-        Bounds().verify(sigmoid, ClassificationRobustness(0.1), x, labels)
+        decided(Bounds(), sigmoid, ClassificationRobustness(0.1), x, labels)
 
 
 def test_custom_rows_with_a_distance_are_no_lipschitz_rows():
@@ -358,8 +359,8 @@ def test_custom_rows_with_a_distance_are_no_lipschitz_rows():
     good = LinearRobustness(([[1.0, 0.0]], [1.01], [-0.65]), epsilon=0.2)
     bad = LinearRobustness(([[1.0, 0.0]], [0.5], [-0.65]), epsilon=0.2)
     verifier = Bounds()
-    assert verifier.verify(line(), good, x).verdicts.tolist() == ["verified"]
-    assert verifier.verify(line(), bad, x).verdicts.tolist() == ["unknown"]
+    assert decided(verifier, line(), good, x).verdicts.tolist() == ["verified"]
+    assert decided(verifier, line(), bad, x).verdicts.tolist() == ["unknown"]
 
 
 def test_slopes_prove_near_and_rows_prove_far():
@@ -370,7 +371,7 @@ def test_slopes_prove_near_and_rows_prove_far():
     x = torch.tensor([[0.5]])
     for lipschitz, expected in ((1.13, "verified"), (1.12, "unknown")):
         property = LipschitzRobustness(0.8, lipschitz, bounds=None)
-        assert Bounds().verify(kinked, property, x).verdicts.tolist() == [expected]
+        assert decided(Bounds(), kinked, property, x).verdicts.tolist() == [expected]
 
 
 def test_strong_classification_uses_all_gaps():
@@ -380,7 +381,7 @@ def test_strong_classification_uses_all_gaps():
     x, labels = torch.tensor([[0.5]]), torch.tensor([0])
     for eta, expected in ((0.878, "verified"), (0.880, "falsified")):
         property = StrongClassificationRobustness(0.1, eta)
-        assert Bounds().verify(fixed, property, x, labels).verdicts.tolist() == [expected]
+        assert decided(Bounds(), fixed, property, x, labels).verdicts.tolist() == [expected]
 
 
 def test_a_query_is_indexed_as_its_balls(digits, digits_model):

@@ -1,5 +1,7 @@
 """The cascade: who is asked for what, and what happens where two verifiers contradict."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,17 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
 from skrobust.attacks import FGSM, PGD, UniformSampling
-from skrobust.exceptions import SolverDisagreementWarning, UnsupportedModelError
+from skrobust.exceptions import (
+    SolverDisagreementWarning,
+    UnsupportedModelError,
+    UnsupportedPropertyError,
+)
 from skrobust.networks import Network, as_model, as_network
 from skrobust.properties import (
     ClassificationRobustness,
@@ -27,10 +33,12 @@ from skrobust.verification import (
     Cascade,
     Exact,
     Reason,
+    Step,
     TreeVerifier,
-    Verification,
+    VerificationBuilder,
     Verifier,
 )
+from tests.verification._tensors import decided
 
 CR = ClassificationRobustness
 
@@ -47,12 +55,24 @@ class Recorder(Verifier):
 
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
         self.asked.append((len(x), timeout))
-        found = Verification.undecided(x)
-        return found.prove(np.arange(len(x))) if self.verdict == "verified" else found
+        found = VerificationBuilder(x)
+        if self.verdict == "verified":
+            found.prove(np.arange(len(x)))
+        return found.result()
 
-    def decide_open(self, state, x, labels=None, **options):
-        self.asked.append("open")
-        return self.decide(state, x, labels, **options)
+
+class Careful(Recorder):
+    """Attacks and bounds before it searches, and keeps what it did."""
+
+    def steps(self, encoding):
+        return [
+            Step(self.name, encoding, partial(self.note, kind), kind)
+            for kind in ("attack", "bounds", "search")
+        ]
+
+    def note(self, kind, encoding, x, labels=None, **options):
+        self.asked.append(kind)
+        return VerificationBuilder(x).result()
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +88,11 @@ def test_each_stage_is_asked_for_what_is_left(line):
     network, x, labels = line
     first, last = Recorder(), Recorder()
     # The ball of 0.45 and 0.55 crosses 0.5; bounds prove the others.
-    found = Cascade([first, Bounds(), last]).verify(network, CR(0.1), x, labels)
+    found = decided(Cascade([first, Bounds(), last]), network, CR(0.1), x, labels)
     assert first.asked == [(5, 60.0)]
-    assert last.asked == [(2, 60.0)]
+    # What the stages before it have spent is no longer there.
+    assert last.asked == [(2, pytest.approx(60.0, abs=2.0))]
+    assert last.asked[0][1] < 60.0
     assert found.verdicts.tolist() == ["verified", "unknown", "verified", "unknown", "verified"]
     assert found.decided_by.tolist() == ["bounds", "", "bounds", "", "bounds"]
     assert (found.seconds > 0).all()
@@ -79,13 +101,22 @@ def test_each_stage_is_asked_for_what_is_left(line):
 def test_a_complete_stage_does_not_repeat_the_cheap_ones(line):
     network, x, labels = line
     last = Recorder()
-    found = Cascade([FGSM(), Bounds(), last]).verify(network, CR(0.1), x, labels)
+    found = decided(Cascade([FGSM(), Bounds(), last]), network, CR(0.1), x, labels)
     assert last.asked == []  # nothing was left
     assert found.decided_by.tolist() == ["bounds", "fgsm", "bounds", "fgsm", "bounds"]
     # No attack breaks the hat, and intervals do not prove it.
-    for cheap, asked in ((Recorder(), []), (Bounds("ibp"), ["open"])):
-        Cascade([FGSM(), cheap, last]).verify(*_hat())
-        assert last.asked == [*asked, (1, 60.0)]
+    for cheap, asked in (
+        (Recorder(), ["bounds", "search"]),
+        (Bounds("ibp"), ["search"]),
+        (Exact(milp_units=0), []),  # decides
+    ):
+        last = Careful()
+        decided(Cascade([FGSM(), cheap, last]), *_hat())
+        assert last.asked == asked
+    # The last step of a stage is what the stage is for.
+    twice = [Bounds("ibp"), Bounds()]
+    steps = Cascade(twice).steps(Cascade(twice).encode(line[0], CR(0.1)))
+    assert [step.name for step in steps] == ["bounds_1", "bounds_2"]
 
 
 def _hat():
@@ -105,7 +136,7 @@ LIMITS = [(60.0, None, 60.0), (5.0, 7.0, 5.0), (None, 3.0, 3.0)]
 def test_the_smaller_time_limit_holds(line, own, given, used):
     network, x, labels = line
     stage = Recorder()
-    Cascade([stage], timeout=own).verify(network, CR(0.1), x, labels, timeout=given)
+    decided(Cascade([stage], timeout=own), network, CR(0.1), x, labels, timeout=given)
     assert stage.asked == [(5, used)]
 
 
@@ -123,8 +154,8 @@ def test_the_default_says_what_exact_says(digits, digits_model, property):
     _, X, _, y = digits
     network = as_network(digits_model)
     x, labels = network.rows(X[:40]), network.encode(y[:40])
-    exact = Exact().verify(network, property, x, labels, timeout=10)
-    found = Cascade(timeout=10).verify(network, property, x, labels)
+    exact = decided(Exact(), network, property, x, labels, timeout=10)
+    found = decided(Cascade(timeout=10), network, property, x, labels)
     assert len(set(found.verdicts)) > 1
     assert (found.verdicts == "unknown").mean() <= 0.1
     both = (exact.verdicts != "unknown") & (found.verdicts != "unknown")
@@ -141,14 +172,11 @@ def test_the_default_says_what_exact_says(digits, digits_model, property):
 def test_the_default_for_trees(digits, model):
     X, X_test, y, y_test = digits
     model.fit(X, y)
-    black_box = as_model(model, CR().needed_outputs, needs_gradient=False)
-    for network in (model, black_box):
-        x, labels = black_box.rows(X_test[:20]), black_box.encode(y_test[:20])
-        found = Cascade().verify(network, CR(0.03), x, labels)
-        assert set(found.verdicts) == {"verified", "falsified"}
-        assert set(found.decided_by) == {"treeverifier"}
-        broken = found.verdicts == "falsified"
-        assert (model.predict(found.counterexamples[broken]) != y_test[:20][broken]).all()
+    found = Cascade().verify(model, X_test[:20], y_test[:20], property=CR(0.03))
+    assert set(found.verdicts) == {"verified", "falsified"}
+    assert set(found.decided_by) == {"treeverifier"}
+    broken = found.verdicts == "falsified"
+    assert (model.predict(found.counterexamples[broken]) != y_test[:20][broken]).all()
 
 
 @pytest.mark.parametrize("model", [SVC(), MLPClassifier(4, activation="tanh", max_iter=5)])
@@ -169,7 +197,7 @@ def test_a_false_proof_is_reported(line, tmp_path):
     network, x, labels = line
     cascade = Cascade([PGD()], cross_check=Recorder("verified"), query_folder=tmp_path)
     with pytest.warns(SolverDisagreementWarning, match=r"Sample [13]: recorder claims a proof"):
-        found = cascade.verify(network, CR(0.1), x, labels)
+        found = decided(cascade, network, CR(0.1), x, labels)
     # What PGD has left open is decided by the cross-check.
     assert found.verdicts.tolist() == [
         "verified",
@@ -191,7 +219,7 @@ def test_a_proof_of_the_stages_is_contradicted(line, tmp_path):
     network, x, labels = line
     cascade = Cascade([Recorder("verified")], cross_check=Exact(), query_folder=tmp_path)
     with pytest.warns(SolverDisagreementWarning, match="recorder claims a proof, but exact"):
-        found = cascade.verify(network, CR(0.1), x, labels)
+        found = decided(cascade, network, CR(0.1), x, labels)
     assert found.verdicts[1] == "falsified" and found.decided_by[1] == "exact"
     assert abs(found.counterexamples[1] - 0.45) <= 0.1 + 1e-6
     assert np.isneginf(found.lower[1])
@@ -201,7 +229,7 @@ def test_a_query_that_cannot_be_saved_loses_no_verdict(line, tmp_path):
     network, x, labels = line
     cascade = Cascade([PGD()], cross_check=Recorder("verified"), query_folder=tmp_path)
     with pytest.warns(SolverDisagreementWarning, match="could not be saved"):
-        found = cascade.verify(network, CR(0.1, norm="l2"), x, labels)
+        found = decided(cascade, network, CR(0.1, norm="l2"), x, labels)
     assert found.verdicts.tolist() == [
         "verified",
         "falsified",
@@ -213,7 +241,7 @@ def test_a_query_that_cannot_be_saved_loses_no_verdict(line, tmp_path):
 
 def test_agreement_is_silent(line):
     network, x, labels = line
-    found = Cascade(cross_check=Exact()).verify(network, CR(0.1), x, labels)
+    found = decided(Cascade(cross_check=Exact()), network, CR(0.1), x, labels)
     assert (found.notes == "").all()
     assert set(found.decided_by) == {"pgd", "bounds"}
 
@@ -290,12 +318,36 @@ def test_attacks_that_follow_gradients_are_refused_for_trees(digits):
     X, _, y, _ = digits
     model = DecisionTreeClassifier(random_state=0).fit(X[:100], y[:100])
     with pytest.raises(UnsupportedModelError, match="'pgd' follows gradients"):
-        Cascade([PGD(), TreeVerifier()]).encode(model, CR(0.1), 64)
-    black_box = as_model(model, CR().needed_outputs, needs_gradient=False)
-    x, labels = black_box.rows(X[:10]), black_box.encode(y[:10])
-    found = Cascade([UniformSampling(50), TreeVerifier()]).verify(model, CR(0.05), x, labels)
-    alone = TreeVerifier().verify(model, CR(0.05), x, labels)
+        Cascade([PGD(), TreeVerifier()]).verify(model, X[:10], y[:10], property=CR(0.1))
+    cascade = Cascade([UniformSampling(50), TreeVerifier()])
+    found = cascade.verify(model, X[:10], y[:10], property=CR(0.05))
+    alone = TreeVerifier().verify(model, X[:10], y[:10], property=CR(0.05))
     assert found.verdicts.tolist() == alone.verdicts.tolist()
+
+
+def test_a_tree_behind_a_scaler_is_told_from_what_is_no_tree(digits):
+    X, _, y, _ = digits
+    model = make_pipeline(StandardScaler(), DecisionTreeClassifier(random_state=0))
+    model.fit(X[:100], y[:100])
+    with pytest.raises(
+        UnsupportedModelError, match="Its last step is one, a DecisionTree"
+    ) as error:
+        Cascade().verify(model, X[:5], y[:5], property=CR(0.1))
+    assert "no estimator of trees" not in str(error.value)
+    # What the message advises works.
+    found = Cascade().verify(
+        model[-1], model[:-1].transform(X[:5]), y[:5], property=CR(0.1, bounds=None)
+    )
+    assert "unknown" not in found.verdicts
+
+
+def test_other_properties_of_trees_are_refused_at_once(digits):
+    X, _, y, _ = digits
+    model = RandomForestClassifier(3, random_state=0).fit(X[:100], y[:100])
+    for output in ("logits", "probabilities"):
+        property = StandardRobustness(0.1, delta=0.1, output=output)
+        with pytest.raises(UnsupportedPropertyError, match="ClassificationRobustness alone"):
+            Cascade().verify(model, X[:5], y[:5], property=property)
 
 
 def test_a_step_that_is_not_affine_is_named(digits):
@@ -309,9 +361,9 @@ def test_a_step_that_is_not_affine_is_named(digits):
 def test_the_reference_point_counts_before_any_attack(line):
     network, x, labels = line
     wrong = 1 - labels
-    found = Cascade([FGSM()]).verify(network, CR(0.0), x, wrong)
+    found = decided(Cascade([FGSM()]), network, CR(0.0), x, wrong)
     assert (found.verdicts == "falsified").all()
-    assert (Cascade([FGSM()]).verify(network, CR(0.0), x, labels).verdicts == "verified").all()
+    assert (decided(Cascade([FGSM()]), network, CR(0.0), x, labels).verdicts == "verified").all()
 
 
 def test_the_time_of_the_cross_check_counts(line):
@@ -320,8 +372,8 @@ def test_the_time_of_the_cross_check_counts(line):
     class Slow(Recorder):
         def decide(self, state, x, labels=None, **options):
             found = super().decide(state, x, labels, **options)
-            found.seconds[:] = 100.0
+            found.seconds[:] = 100.0  # a result's arrays can be written
             return found
 
-    found = Cascade([Bounds()], cross_check=Slow()).verify(network, CR(0.1), x, labels)
+    found = decided(Cascade([Bounds()], cross_check=Slow()), network, CR(0.1), x, labels)
     assert (found.seconds > 100).all() and (found.seconds < 110).all()

@@ -23,7 +23,9 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.verification import Exact, Reason
-from skrobust.verification._milp import Outcome, Program, affine_maps
+from skrobust.verification._highs import Minimum, Program
+from skrobust.verification._program import AffineMaps
+from tests.verification._tensors import decided
 
 CR, SR, LR = ClassificationRobustness, StandardRobustness, LipschitzRobustness
 SCR = StrongClassificationRobustness
@@ -152,7 +154,7 @@ def test_verdicts_are_those_of_brute_force(seed, property):
     labels = net(x).argmax(dim=1)
     margins = [truth(net, property, x[k].double().numpy(), labels[k].item()) for k in range(2)]
     for verifier in SETTINGS:
-        found = verifier.verify(net, property, x, labels)
+        found = decided(verifier, net, property, x, labels)
         for k, margin in enumerate(margins):
             if abs(margin) > 2e-4:
                 assert found.verdicts[k] == ("verified" if margin > 0 else "falsified"), verifier
@@ -184,7 +186,7 @@ def test_random_networks_against_brute_force(seed, epsilon, delta, milp_units):
     labels = net(x).argmax(dim=1)
     property = CR(epsilon) if delta is None else SR(epsilon, delta)
     margin = truth(net, property, x[0].double().numpy(), labels[0].item())
-    found = Exact(UniformSampling(1), milp_units=milp_units).verify(net, property, x, labels)
+    found = decided(Exact(UniformSampling(1), milp_units=milp_units), net, property, x, labels)
     if abs(margin) > 1e-4:
         assert found.verdicts[0] == ("verified" if margin > 0 else "falsified")
     assert_counterexamples(net, property, x, labels, found)
@@ -207,12 +209,12 @@ def test_leaky_units_against_a_grid(monkeypatch, slope, milp_units):
         change = (net((x[k] + grid).clamp(0, 1)) - net(x[k : k + 1])).abs().max().item()
         for delta, expected in ((1.02 * change, "verified"), (0.98 * change, "falsified")):
             verifier = Exact(UniformSampling(1), milp_units=milp_units)
-            found = verifier.verify(net, SR(0.2, delta), x[k : k + 1], labels[k : k + 1])
+            found = decided(verifier, net, SR(0.2, delta), x[k : k + 1], labels[k : k + 1])
             assert found.verdicts[0] == expected
 
 
-@pytest.mark.parametrize("status", ["failure", "found"])
-def test_what_the_solver_of_programs_does_not_decide_is_not_lost(monkeypatch, status):
+@pytest.mark.parametrize("reason", [Reason.SOLVER_ERROR, Reason.COUNTEREXAMPLE])
+def test_what_the_solver_of_programs_does_not_decide_is_not_lost(monkeypatch, reason):
     # It fails; or it returns a point that breaks nothing. Branch and bound goes on.
     monkeypatch.setattr("skrobust.verification._exact._FIRST_SECONDS", 0.0)
     net, x = perceptron(3, sizes=(2, 6, 5, 3)), points(1, 1)[:, :2]
@@ -222,11 +224,12 @@ def test_what_the_solver_of_programs_does_not_decide_is_not_lost(monkeypatch, st
     delta = 1.02 * (net(grid) - net(x)).abs().max().item()  # too close for bounds
 
     def minimise(self, *args, **options):
-        calls.append(status)
-        return Outcome(status, point=x[0].double().numpy() if status == "found" else None)
+        calls.append(reason)
+        is_point = reason is Reason.COUNTEREXAMPLE
+        return Minimum(reason, point=x[0].double().numpy() if is_point else None)
 
     monkeypatch.setattr(Program, "minimise", minimise)
-    found = Exact().verify(net, SR(0.2, delta), x, labels)
+    found = decided(Exact(), net, SR(0.2, delta), x, labels)
     assert calls
     assert found.verdicts.tolist() == ["verified"]
 
@@ -236,8 +239,8 @@ def test_the_solver_of_programs_alone_agrees(monkeypatch):
     for seed, property in itertools.product(range(3), (CR(0.15), SR(0.2, 0.4), LR(0.2, 1.5))):
         net, x = perceptron(seed), points(seed=seed)
         labels = net(x).argmax(dim=1)
-        by_program = Exact().verify(net, property, x, labels)
-        by_branching = Exact(milp_units=0).verify(net, property, x, labels)
+        by_program = decided(Exact(), net, property, x, labels)
+        by_branching = decided(Exact(milp_units=0), net, property, x, labels)
         assert by_program.verdicts.tolist() == by_branching.verdicts.tolist()
 
 
@@ -254,7 +257,7 @@ def test_strong_classification_against_a_grid(seed):
             (p - 0.01, {"verified"}),
             (min(p + 0.01, 0.999), {"falsified"}),
         ):
-            found = Exact().verify(net, SCR(0.1, eta), x[k : k + 1], labels[k : k + 1])
+            found = decided(Exact(), net, SCR(0.1, eta), x[k : k + 1], labels[k : k + 1])
             assert found.verdicts[0] in allowed
 
 
@@ -266,7 +269,7 @@ def test_samples_never_contradict_a_proof(norm):
     n_verified = 0
     for property in (CR(0.2, norm=norm), SR(0.2, 0.6, norm=norm), LR(0.2, 3.0, norm=norm),
                      SCR(0.1, 0.4, norm=norm)):  # fmt: skip
-        found = Exact(milp_units=0).verify(net, property, x, labels, timeout=5)
+        found = decided(Exact(milp_units=0), net, property, x, labels, timeout=5)
         verified = found.verdicts == "verified"
         n_verified += verified.sum()
         ball = property.ball(x[verified])
@@ -285,7 +288,7 @@ def test_agrees_with_marabou():
     for seed in range(4):
         net, x = perceptron(seed, sizes=(3, 6, 3)), points(1, seed)
         labels = net(x).argmax(dim=1)
-        found = Exact().verify(net, CR(0.15), x, labels)
+        found = decided(Exact(), net, CR(0.15), x, labels)
         expected = marabou(core, net, x[0].numpy(), labels[0].item())
         assert found.verdicts[0] == expected
         seen.add(expected)
@@ -356,7 +359,7 @@ def test_clamps_and_pools_are_decided(seed):
         net = Network(Cut().requires_grad_(False), np.arange(2), 3)
     x = points(5, seed)
     labels = net(x).argmax(dim=1)
-    found = Exact(attack=None).verify(net, SR(0.3, 0.05), x, labels)
+    found = decided(Exact(attack=None), net, SR(0.3, 0.05), x, labels)
     line = torch.linspace(-0.3, 0.3, 31)
     grid = torch.cartesian_prod(line, line, line)
     for k in range(len(x)):
@@ -396,7 +399,7 @@ def test_slopes_of_kinks_at_the_reference_point():
     net = Network(module.requires_grad_(False), np.arange(2), 1)
     x = torch.tensor([[0.5], [0.45]])
     for lipschitz, expected in ((1.01, "verified"), (0.99, "falsified")):
-        found = Exact().verify(net, LR(0.2, lipschitz), x, timeout=5)
+        found = decided(Exact(), net, LR(0.2, lipschitz), x, timeout=5)
         assert found.verdicts.tolist() == [expected] * 2
 
 
@@ -420,7 +423,7 @@ def test_the_unit_of_the_inputs_does_not_matter(scale):
         with torch.no_grad():
             net.module.first.weight.mul_(2 / factor)
         property = SR(0.3 * factor, 0.12, bounds=(0.0, factor))
-        found = Exact(FGSM()).verify(net, property, x)
+        found = decided(Exact(FGSM()), net, property, x)
         verdicts.append(found.verdicts.tolist())
     assert verdicts[0] == verdicts[1]
     assert set(verdicts[0]) == {"verified", "falsified"}
@@ -431,11 +434,14 @@ def test_rounding_that_no_program_can_hold_is_a_failure_not_a_proof():
     module = nn.Sequential(nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 2)).double()
     module[0].weight.data.copy_(torch.tensor([[1.0, -1.0]]))
     graph = read_graph(module.requires_grad_(False), 2)
-    for offset, expected in ((0.0, {"proved", "found"}), (1e16, {"failure"})):
+    for offset, expected in (
+        (0.0, {Reason.PROVED, Reason.COUNTEREXAMPLE}),
+        (1e16, {Reason.SOLVER_ERROR}),
+    ):
         x = torch.full((1, 2), offset, dtype=torch.float64)
         root = relax(graph, CR(2.0, bounds=None).outer_ball(x))
-        program = Program(affine_maps(graph), root)
-        assert program.minimise(np.array([1.0, -1.0]), 0.0, 0.0).status in expected
+        program = Program(AffineMaps(graph), root)
+        assert program.minimise(np.array([1.0, -1.0]), 0.0, 0.0).reason in expected
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -444,7 +450,7 @@ def test_lower_bounds_hold_also_where_a_counterexample_was_found(seed):
     generator = torch.Generator().manual_seed(seed)
     for property in (LR(0.3, 1.0), LR(0.3, 3.0), SR(0.3, 0.4), CR(0.3)):
         labels = net(x).argmax(dim=1)
-        found = Exact(FGSM()).verify(net, property, x, labels, timeout=5)
+        found = decided(Exact(FGSM()), net, property, x, labels, timeout=5)
         ball = property.ball(x)
         samples = ball.sample(3000, generator)
         values = property.conclusion(net(x), labels).values(
@@ -467,7 +473,7 @@ def test_what_rounding_makes_of_large_inputs_is_accounted_for(x, epsilon, thresh
     module[2].bias.copy_(torch.tensor([0.0, -threshold]))
     net = Network(module, np.arange(2), 1)
     rows = net.rows([[x]])
-    found = Exact().verify(net, CR(epsilon, bounds=None), rows, torch.tensor([0]))
+    found = decided(Exact(), net, CR(epsilon, bounds=None), rows, torch.tensor([0]))
     assert (found.verdicts[0] == "verified") == holds
 
 
@@ -476,7 +482,7 @@ def test_a_ball_with_one_entry_that_moves_is_decided_in_any_norm():
     labels = net(x).argmax(dim=1)
     for epsilon in ([0.4, 0.0, 0.0], [0.0, 0.25, 0.0]):
         box, ball = (
-            Exact(milp_units=0).verify(net, CR(epsilon, norm=norm), x, labels)
+            decided(Exact(milp_units=0), net, CR(epsilon, norm=norm), x, labels)
             for norm in ("linf", "l2")
         )
         assert (box.verdicts != "unknown").all()

@@ -11,6 +11,7 @@ from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
 from skrobust.verification import Cascade, Exact, LipschitzBounds, lipschitz_bound
+from tests.verification._tensors import decided
 
 
 def classifier(*layers, seed=0):
@@ -124,7 +125,7 @@ def asked(model, lipschitz, norm="linf", epsilon=0.1, method="norm-product"):
     n = 4
     x = torch.rand((6, n), generator=torch.Generator().manual_seed(0))
     property = LipschitzRobustness(epsilon, lipschitz=lipschitz, norm=norm)
-    return LipschitzBounds(method).verify(as_network(model), property, x)
+    return decided(LipschitzBounds(method), as_network(model), property, x)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -161,14 +162,14 @@ def test_what_it_proves_no_attack_breaks_and_exact_confirms():
     x = torch.rand((6, 4), generator=torch.Generator().manual_seed(0))
     for lipschitz in (0.2 * bound, 0.5 * bound, bound):
         property = LipschitzRobustness(0.1, lipschitz=lipschitz)
-        decided = found.verify(as_network(model), property, x)  # disagreement would warn
-        assert (decided.verdicts != "unknown").all()
-    assert (decided.decided_by == "lipschitzbounds").all()
+        verdicts = decided(found, as_network(model), property, x)  # disagreement would warn
+        assert (verdicts.verdicts != "unknown").all()
+    assert (verdicts.decided_by == "lipschitzbounds").all()
 
 
 def test_other_properties_are_refused():
     network, x = as_network(perceptron()), torch.zeros((1, 4))
     with pytest.raises(UnsupportedPropertyError, match="LipschitzRobustness"):
-        LipschitzBounds().verify(network, ClassificationRobustness(0.1), x)
+        decided(LipschitzBounds(), network, ClassificationRobustness(0.1), x)
     with pytest.raises(ValueError, match="Got method='sdp'"):
         LipschitzBounds("sdp").check()

@@ -30,6 +30,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.verification import Exact, Marabou, Reason, _marabou, _marabou_process
+from tests.verification._tensors import decided
 
 CR, SR, LR = ClassificationRobustness, StandardRobustness, LipschitzRobustness
 SCR = StrongClassificationRobustness
@@ -91,8 +92,8 @@ PROPERTIES = [
 def test_agrees_with_exact(seed, property, form, activation):
     net, x = perceptron(seed, activation=activation), points(seed=seed)
     labels = net(x).argmax(dim=1)
-    found = Marabou(form).verify(net, property, x, labels, timeout=10)
-    other = Exact().verify(net, property, x, labels, timeout=10)
+    found = decided(Marabou(form), net, property, x, labels, timeout=10)
+    other = decided(Exact(), net, property, x, labels, timeout=10)
     pairs = set(zip(found.verdicts, other.verdicts, strict=True))
     assert not pairs & {("verified", "falsified"), ("falsified", "verified")}
     # The row of SCR is concave, and what holds by very little may stay open.
@@ -108,8 +109,8 @@ def test_agrees_where_bounds_are_loose(form):
     net, x = perceptron(4, sizes=(3, 20, 20, 4)), points(6, 4)
     labels = net(x).argmax(dim=1)
     property = CR(0.2)
-    found = Marabou(form).verify(net, property, x, labels, timeout=10)
-    assert found.verdicts.tolist() == Exact().verify(net, property, x, labels).verdicts.tolist()
+    found = decided(Marabou(form), net, property, x, labels, timeout=10)
+    assert found.verdicts.tolist() == decided(Exact(), net, property, x, labels).verdicts.tolist()
     assert set(found.verdicts) == {"verified", "falsified"}
     assert_counterexamples(net, property, x, labels, found)
 
@@ -163,7 +164,7 @@ def test_by_hand(function, top, form):
     x, labels = torch.tensor([[0.2, 0.4]]), torch.tensor([0])
     for height, expected in ((top + 0.002, "verified"), (top - 0.002, "falsified")):
         net = Network(Peak(height, function), np.arange(2), 2)
-        found = Marabou(form).verify(net, CR(0.15), x, labels, timeout=10)
+        found = decided(Marabou(form), net, CR(0.15), x, labels, timeout=10)
         assert found.verdicts.tolist() == [expected]
         assert_counterexamples(net, CR(0.15), x, labels, found)
 
@@ -175,7 +176,7 @@ def test_a_clamp_cuts_what_would_break_the_row():
         net = Network(Peak(height, clamped), np.arange(2), 2)
         # The reference point itself is under the roof, at 0.95.
         property = LinearRobustness(([[1.0, -1.0]], [0.0]), 0.1)
-        found = Marabou().verify(net, property, x, labels, timeout=10)
+        found = decided(Marabou(), net, property, x, labels, timeout=10)
         assert found.verdicts.tolist() == [expected]
 
 
@@ -184,7 +185,7 @@ def test_slopes_of_kinks_at_the_reference_point():
     net = Network(Peak(0.0, lambda x: (x - 0.5).abs()), np.arange(2), 1)
     x = torch.tensor([[0.5], [0.45]])
     for lipschitz, expected in ((1.01, "verified"), (0.99, "falsified")):
-        found = Marabou().verify(net, LR(0.2, lipschitz), x, timeout=10)
+        found = decided(Marabou(), net, LR(0.2, lipschitz), x, timeout=10)
         assert found.verdicts.tolist() == [expected] * 2
 
 
@@ -195,7 +196,7 @@ def test_strong_classification_of_two_classes_is_decided():
     net = Network(Peak(1.0, ramp), np.arange(2), 2)
     least = 1 / (1 + math.exp(0.1 - 1.0))
     for eta, expected in ((least - 0.002, "verified"), (least + 0.002, "falsified")):
-        found = Marabou().verify(net, SCR(0.1, eta), x, labels, timeout=10)
+        found = decided(Marabou(), net, SCR(0.1, eta), x, labels, timeout=10)
         assert found.verdicts.tolist() == [expected]
 
 
@@ -209,7 +210,7 @@ def test_inputs_that_cannot_move_are_no_variables():
     ):
         for height, expected in ((0.802, "verified"), (0.798, "falsified")):
             net = Network(Peak(height, tent), np.arange(2), 2)
-            found = Marabou().verify(net, property, x, labels, timeout=10)
+            found = decided(Marabou(), net, property, x, labels, timeout=10)
             assert found.verdicts.tolist() == [expected]
             moved = found.counterexamples - x.numpy()
             assert np.isnan(moved).all() or moved[0, 0] == 0
@@ -227,7 +228,7 @@ def test_narrow_inputs_are_not_taken_as_fixed(width):
     for height, expected in ((0.4, "falsified"), (0.6, "verified")):
         net = Network(Peak(height, steep, torch.float64), np.arange(2), 1)
         for form in FORMS:
-            found = Marabou(form).verify(net, CR(width / 2), x, labels, timeout=10)
+            found = decided(Marabou(form), net, CR(width / 2), x, labels, timeout=10)
             assert found.verdicts.tolist() == [expected]
 
 
@@ -240,14 +241,14 @@ def test_units_that_are_nearly_decided_are_sound():
     x, labels = torch.tensor([[0.5]], dtype=torch.float64), torch.tensor([0])
     for height, expected in ((0.9, "falsified"), (1.1, "verified")):
         net = Network(Peak(height, late, torch.float64), np.arange(2), 1)
-        found = Marabou().verify(net, CR(0.1), x, labels, timeout=10)
+        found = decided(Marabou(), net, CR(0.1), x, labels, timeout=10)
         assert found.verdicts.tolist() == [expected]
 
 
 @needs_marabou
 def test_nothing_is_printed(capfd):
     net, x = perceptron(4, sizes=(3, 20, 20, 4)), points(2, 4)
-    Marabou().verify(net, CR(0.2), x, net(x).argmax(dim=1), timeout=10)
+    decided(Marabou(), net, CR(0.2), x, net(x).argmax(dim=1), timeout=10)
     assert capfd.readouterr() == ("", "")
 
 
@@ -256,9 +257,9 @@ def test_nothing_is_printed(capfd):
 def test_works_inside_a_worker_of_joblib():
     net, x = perceptron(4, sizes=(3, 20, 20, 4)), points(4, 4)
     labels = net(x).argmax(dim=1)
-    expected = Marabou().verify(net, CR(0.2), x, labels).verdicts.tolist()
+    expected = decided(Marabou(), net, CR(0.2), x, labels).verdicts.tolist()
     found = Parallel(n_jobs=2, backend="loky")(
-        delayed(Marabou().verify)(net, CR(0.2), x, labels) for _ in range(2)
+        delayed(decided)(Marabou(), net, CR(0.2), x, labels) for _ in range(2)
     )
     assert [part.verdicts.tolist() for part in found] == [expected] * 2
 
@@ -328,7 +329,7 @@ BODIES = {
 def test_failures_are_told_apart(body, reason, form, replaced):
     started = replaced(body)
     net, x, labels = hard()
-    found = Marabou(form).verify(net, CR(0.1), x, labels, timeout=20)
+    found = decided(Marabou(form), net, CR(0.1), x, labels, timeout=20)
     assert found.verdicts.tolist() == ["unknown"] * 2
     assert [str(part) for part in found.reasons] == [reason] * 2
     assert started
@@ -340,7 +341,7 @@ def test_what_hangs_is_killed_at_the_limit(body, replaced):
     started = replaced(body)
     net, x, labels = hard()
     begun = time.perf_counter()
-    found = Marabou().verify(net, CR(0.1), x, labels, timeout=0.5)
+    found = decided(Marabou(), net, CR(0.1), x, labels, timeout=0.5)
     assert 1.0 <= time.perf_counter() - begun < 10
     assert (found.seconds >= 0.5).all()
     assert [str(part) for part in found.reasons] == [Reason.TIME_OUT] * 2
@@ -351,7 +352,7 @@ def test_a_worker_that_never_starts_is_killed_at_the_limit(replaced, monkeypatch
     replaced("")
     (tmp_path / "worker.py").write_text("import time; time.sleep(60)", encoding="utf-8")
     net, x, labels = hard()
-    found = Marabou().verify(net, CR(0.1), x[:1], labels[:1], timeout=0.5)
+    found = decided(Marabou(), net, CR(0.1), x[:1], labels[:1], timeout=0.5)
     assert found.reasons[0] == Reason.TIME_OUT
 
 
@@ -364,7 +365,7 @@ def test_a_dead_process_is_replaced_for_the_next_point(replaced, tmp_path):
         "    connection.send(('unsat', []))"
     )
     net, x, labels = hard()
-    found = Marabou("disjunction").verify(net, CR(0.1), x, labels, timeout=20)
+    found = decided(Marabou("disjunction"), net, CR(0.1), x, labels, timeout=20)
     assert found.verdicts.tolist() == ["unknown", "verified"]
     assert found.reasons[0] == Reason.SOLVER_CRASH
     assert len(started) == 2
@@ -373,7 +374,7 @@ def test_a_dead_process_is_replaced_for_the_next_point(replaced, tmp_path):
 def test_one_process_serves_all_points(replaced):
     started = replaced("connection.send(('unsat', []))")
     net, x, labels = hard()
-    found = Marabou("rows").verify(net, CR(0.1), x, labels, timeout=20)
+    found = decided(Marabou("rows"), net, CR(0.1), x, labels, timeout=20)
     assert found.verdicts.tolist() == ["verified"] * 2
     assert len(started) == 1
 
@@ -384,8 +385,14 @@ def test_a_false_proof_is_reported(replaced):
     x = torch.cat([x, torch.tensor([[0.1, 0.9]])])
     labels = torch.tensor([0, 0, 0])
     with pytest.warns(SolverDisagreementWarning, match="Point [01] of the 3 .* claims a proof"):
-        found = Marabou().verify(
-            net, CR(0.1), x, labels, timeout=20, generator=torch.Generator().manual_seed(0)
+        found = decided(
+            Marabou(),
+            net,
+            CR(0.1),
+            x,
+            labels,
+            timeout=20,
+            generator=torch.Generator().manual_seed(0),
         )
     assert found.verdicts.tolist() == ["falsified", "falsified", "verified"]
     assert [str(part) for part in found.reasons[:2]] == [Reason.DISAGREEMENT] * 2
@@ -397,7 +404,7 @@ def test_a_spurious_point_is_repaired(replaced):
     # The process names the reference point, from which a descent finds the top.
     replaced("connection.send(('sat', [0.0] * problem['n_inputs']))")
     net, x, labels = (part[:1] if torch.is_tensor(part) else part for part in soft())
-    found = Marabou().verify(net, CR(0.1), x, labels, timeout=20)
+    found = decided(Marabou(), net, CR(0.1), x, labels, timeout=20)
     assert found.verdicts.tolist() == ["falsified"]
     assert_counterexamples(net, CR(0.1), x, labels, found)
 
@@ -409,7 +416,7 @@ def test_slices_of_time_double(replaced):
         "    connection.send(('unsat', []))"
     )
     net, x = Network(Two(), np.arange(3), 2), torch.tensor([[0.5, 0.5]])
-    found = Marabou().verify(net, CR(0.1), x, torch.tensor([0]), timeout=20)
+    found = decided(Marabou(), net, CR(0.1), x, torch.tensor([0]), timeout=20)
     assert found.verdicts.tolist() == ["verified"]
     assert 2.0 < found.seconds[0] < 12
     assert len(started) > 3
@@ -426,7 +433,7 @@ class Two(nn.Module):
 def test_no_row_left_needs_no_process(replaced):
     started = replaced("sys.exit(1)")
     net, x, labels = hard()
-    found = Marabou().verify(net, CR(0.01), x, labels)
+    found = decided(Marabou(), net, CR(0.01), x, labels)
     assert found.verdicts.tolist() == ["verified"] * 2
     assert started == []
 
@@ -434,7 +441,7 @@ def test_no_row_left_needs_no_process(replaced):
 def test_no_points_need_no_process(replaced):
     replaced("sys.exit(1)")
     net, x, labels = hard()
-    assert len(Marabou().verify(net, CR(0.1), x[:0], labels[:0])) == 0
+    assert len(decided(Marabou(), net, CR(0.1), x[:0], labels[:0])) == 0
 
 
 @needs_marabou
@@ -476,7 +483,7 @@ def test_without_maraboupy_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setattr(_marabou, "find_spec", lambda name: None)
     net, x, labels = hard()
     with pytest.raises(ImportError, match=r"pip install maraboupy.* Exact does the same job"):
-        Marabou().verify(net, CR(0.1), x, labels)
+        decided(Marabou(), net, CR(0.1), x, labels)
 
 
 def test_a_broken_maraboupy_gives_the_same_error(replaced, tmp_path):
@@ -489,7 +496,7 @@ def test_a_broken_maraboupy_gives_the_same_error(replaced, tmp_path):
     )
     net, x, labels = hard()
     with pytest.raises(ImportError, match=r"libgfortran.so.5 is missing\. .*pip install"):
-        Marabou().verify(net, CR(0.1), x, labels)
+        decided(Marabou(), net, CR(0.1), x, labels)
     assert all(process.poll() is not None for process in started)
 
 
@@ -497,9 +504,10 @@ def test_what_cannot_be_encoded_is_refused_first(replaced):
     started = replaced("sys.exit(1)")
     net, x, labels = hard()
     with pytest.raises(UnsupportedPropertyError, match="Got a property with norm='l2'"):
-        Marabou().verify(net, CR(0.1, norm="l2"), x, labels)
+        decided(Marabou(), net, CR(0.1, norm="l2"), x, labels)
     with pytest.raises(UnsupportedModelError, match="sigmoid"):
-        Marabou().verify(
+        decided(
+            Marabou(),
             Network(nn.Sequential(nn.Linear(2, 2), nn.Sigmoid()), np.arange(2), 2),
             CR(0.1),
             x,
@@ -508,7 +516,7 @@ def test_what_cannot_be_encoded_is_refused_first(replaced):
     broken = nn.Linear(2, 2).requires_grad_(False)
     broken.weight[0, 0] = torch.nan
     with pytest.raises(UnsupportedModelError, match="NaN"):
-        Marabou().verify(Network(broken, np.arange(2), 2), CR(0.1), x, labels)
+        decided(Marabou(), Network(broken, np.arange(2), 2), CR(0.1), x, labels)
     assert started == []
 
 

@@ -1,7 +1,6 @@
 """Trees: distances and verdicts against brute force over cells, projections, and each other."""
 
 import itertools
-import sys
 from fractions import Fraction
 
 import cvxpy as cp
@@ -27,7 +26,7 @@ from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import BlackBox
 from skrobust.properties import ClassificationRobustness, StandardRobustness
 from skrobust.trees import ExactBall, last_left, tree_distances
-from skrobust.verification import Reason, TreeVerifier, _trees
+from skrobust.verification import Reason, TreeVerifier
 from tests._asserts import assert_inside_ball
 
 SINGLE = {
@@ -104,9 +103,10 @@ def brute_force(model, property, X, y):
 
 def verify(model, property, X, y, method="branch", **options):
     verifier = TreeVerifier(method, max_boxes=options.pop("max_boxes", None))
-    state = verifier.encode(model, property)
-    labels = None if y is None else state.network.encode(y)
-    return verifier.decide(state, state.network.rows(X), labels, **options)
+    network = BlackBox(model)
+    encoding = verifier.encode(network, property)
+    labels = None if y is None else network.encode(y)
+    return verifier.decide(encoding, network.rows(X), labels, **options)
 
 
 def assert_sound(model, property, X, y, result):
@@ -222,7 +222,7 @@ def test_distances_are_those_of_brute_force(name, norm):
 
 def test_euclidean_distances_are_projections():
     model = fitted(SINGLE["tree"], n_classes=2)
-    boxes = TreeVerifier().encode(model, ClassificationRobustness()).graph
+    boxes = TreeVerifier().encode(BlackBox(model), ClassificationRobustness()).boxes
     x = np.array([0.31, 0.62])
     label = model.predict([x])[0]
     found = []
@@ -296,40 +296,6 @@ def test_bounds_are_sound_and_never_beat_the_search(name):
         assert_sound(model, property, X, y, loose)
         seen |= set(loose.verdicts)
     assert {"verified", "falsified"} <= seen
-
-
-@pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("name", ENSEMBLES)
-def test_veritas_agrees(name, n_classes):
-    pytest.importorskip("veritas")
-    if name == "exponential" and n_classes == 3:
-        pytest.skip("scikit-learn's exponential loss is for two classes")
-    model = fitted(ENSEMBLES[name], n_classes, n_features=4)
-    X, y = data(n_classes, n_features=4, n=40, seed=4)
-    for epsilon in (0.03, 0.1):
-        property = ClassificationRobustness(epsilon)
-        theirs = verify(model, property, X, y, "veritas")
-        ours = verify(model, property, X, y)
-        np.testing.assert_array_equal(theirs.verdicts, ours.verdicts)
-        assert_sound(model, property, X, y, theirs)
-
-
-def test_a_witness_of_veritas_that_does_not_hold_leaves_the_work_to_us(monkeypatch):
-    pytest.importorskip("veritas")
-    model, property = fitted(ENSEMBLES["forest"]), ClassificationRobustness(0.06)
-    X, _ = data(n=40, seed=2)
-    y = model.predict(X)
-    asked = []
-
-    def center(box, question):
-        asked.append(question.i)
-        return question.ball.center[question.i]
-
-    monkeypatch.setattr(_trees, "_solution_point", center)
-    result = verify(model, property, X, y, "veritas")
-    assert len(asked) > 5
-    np.testing.assert_array_equal(result.verdicts, verify(model, property, X, y).verdicts)
-    assert_sound(model, property, X, y, result)
 
 
 def test_tied_votes_count_as_predict_counts_them():
@@ -437,9 +403,9 @@ def test_refused_properties():
     for property in (StandardRobustness(), ClassificationRobustness() & StandardRobustness()):
         name = type(property).__name__
         with pytest.raises(UnsupportedPropertyError, match=f"Got a {name}, but TreeVerifier"):
-            TreeVerifier().encode(tree, property)
+            TreeVerifier().encode(BlackBox(tree), property)
     with pytest.raises(TypeError, match="Got property=None"):
-        TreeVerifier().encode(tree, None)
+        TreeVerifier().encode(BlackBox(tree), None)
 
 
 class Contrarian(DecisionTreeClassifier):
@@ -452,22 +418,22 @@ def test_refused_models():
     property = ClassificationRobustness()
     for model in (LogisticRegression(), AdaBoostClassifier(), Contrarian()):
         with pytest.raises(UnsupportedModelError, match=f"Got a {type(model).__name__}, but"):
-            TreeVerifier().encode(model.fit(X, y), property)
+            TreeVerifier().encode(BlackBox(model.fit(X, y)), property)
     with pytest.raises(NotFittedError):
-        TreeVerifier().encode(RandomForestClassifier(), property)
+        TreeVerifier().verify(RandomForestClassifier(), X, y, property=property)
     for model in (DecisionTreeClassifier(), RandomForestClassifier(3)):
         with pytest.raises(UnsupportedModelError, match="one class, but expected two or more"):
             TreeVerifier().encode(model.fit(X, np.zeros(len(X))), property)
         model.fit(X, np.stack([y, y], axis=1))
         with pytest.raises(UnsupportedModelError, match="with 2 outputs"):
-            TreeVerifier().encode(model, property)
+            TreeVerifier().encode(BlackBox(model), property)
     with pytest.raises(UnsupportedModelError, match="starts from another estimator"):
         model = GradientBoostingClassifier(init=LogisticRegression(), n_estimators=2).fit(X, y)
-        TreeVerifier().encode(model, property)
+        TreeVerifier().encode(BlackBox(model), property)
     with pytest.raises(UnsupportedModelError, match="categorical features"):
         codes = np.floor(X * 4)
         model = HistGradientBoostingClassifier(categorical_features=[0], max_iter=2).fit(codes, y)
-        TreeVerifier().encode(model, property)
+        TreeVerifier().encode(BlackBox(model), property)
 
 
 def test_distances_refuse_bad_input():
@@ -487,26 +453,10 @@ def test_distances_refuse_bad_input():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"method": "smt"}, "Got method='smt', but expected one of 'branch', 'veritas', 'bounds'"),
+        ({"method": "smt"}, "Got method='smt', but expected one of 'branch', 'bounds'"),
         ({"max_boxes": 0}, "Got max_boxes=0, but expected an integer of at least 1"),
     ],
 )
 def test_bad_parameters(params, message):
     with pytest.raises(ValueError, match=message):
-        TreeVerifier(**params).encode(fitted(SINGLE["tree"]), ClassificationRobustness())
-
-
-def test_veritas_is_optional(monkeypatch):
-    forest = fitted(ENSEMBLES["forest"])
-    monkeypatch.setitem(sys.modules, "veritas", None)
-    with pytest.raises(ImportError, match=r"pip install 'skrobust\[trees\]'"):
-        TreeVerifier("veritas").encode(forest, ClassificationRobustness())
-    TreeVerifier("branch").encode(forest, ClassificationRobustness())
-
-
-def test_veritas_takes_boxes_only():
-    pytest.importorskip("veritas")
-    with pytest.raises(UnsupportedPropertyError, match="Got norm='l2', but method='veritas'"):
-        TreeVerifier("veritas").encode(
-            fitted(ENSEMBLES["forest"]), ClassificationRobustness(norm="l2")
-        )
+        TreeVerifier(**params).encode(BlackBox(fitted(SINGLE["tree"])), ClassificationRobustness())

@@ -1,0 +1,227 @@
+"""What complete verifiers have in common: the search around one point, piece by piece."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from skrobust._parameters import DefaultParts
+from skrobust._validation import check_instance
+from skrobust.attacks import PGD, Attack, confirm
+from skrobust.bounds import check_finite, farthest
+from skrobust.verification._base import Verifier
+from skrobust.verification._bounds import bound_query, proved_radius
+from skrobust.verification._program import AffineMaps, check_rules
+from skrobust.verification._result import Reason, VerificationBuilder
+from skrobust.verification._steps import Encoding
+
+__all__ = ["CompleteEncoding", "CompleteVerifier", "PointSearch"]
+
+_HALVINGS = 40  # of the distance, down to where a network is one linear piece
+# Where slopes prove nothing near the reference point, the ball is searched for counterexamples
+# only: from this part of it outwards, for so many seconds.
+_OPEN_HALVINGS = 6
+_MOST_HALVINGS = 20
+_OPEN_SECONDS = 10.0
+_STEPS_INWARDS = torch.logspace(0, -6, 13, dtype=torch.float64)  # relative to a distance
+
+
+@dataclass(frozen=True, eq=False)
+class CompleteEncoding(Encoding):
+    """A network and a property, with the network's affine parts as sparse matrices.
+
+    Parameters
+    ----------
+    maps : AffineMaps
+        Shared by all that is made of this one by `dataclasses.replace`.
+    """
+
+    maps: AffineMaps
+
+
+class CompleteVerifier(DefaultParts, Verifier):
+    """Base class of verifiers that search, with an attack and a solver's rule for each node."""
+
+    def _default_parts(self):
+        return {"attack": PGD(40, n_restarts=3)}
+
+    @property
+    @abstractmethod
+    def _rule(self):
+        """The singledispatch function by which the solver is told of a piecewise node."""
+
+    def check(self):
+        if self.attack is not None:
+            check_instance("attack", self.attack, Attack, "PGD(n_steps=40)").check()
+        return self
+
+    def encode(self, network, property, n_features=None):
+        encoding = super().encode(network, property, n_features)
+        check_rules(encoding.graph, self._rule)
+        return CompleteEncoding(network, property, encoding.graph, AffineMaps(encoding.graph))
+
+    def _graph(self, network, n_features):
+        return check_finite(super()._graph(network, n_features))
+
+
+class PointSearch(ABC):
+    """The search around one reference point; subclasses say how one piece is decided.
+
+    Parameters
+    ----------
+    encoding : CompleteEncoding
+    query : Query
+        Of one point.
+    watch : Stopwatch
+
+    Attributes
+    ----------
+    lower : float
+        Proved lower bound of the smallest row, over the pieces of the ball looked at so far.
+    counterexample : Tensor of shape (1, n_features) or None
+    """
+
+    def __init__(self, encoding, query, watch):
+        self.encoding, self.query, self.watch = encoding, query, watch
+        self.counterexample = None
+        self.lower = -np.inf
+
+    def run(self):
+        """Return the `Verification` of the point."""
+        reason = self._shells() if self.query.uses_distance else self.piece(self.query)
+        verdicts = VerificationBuilder(self.query.target.x, reason)
+        if reason is Reason.PROVED:
+            verdicts.prove([0])
+        elif reason is Reason.COUNTEREXAMPLE:
+            verdicts.falsify([0], self.counterexample)
+        verdicts.lower[:] = self.lower
+        verdicts.seconds[:] = self.watch.elapsed
+        return verdicts.result()
+
+    @abstractmethod
+    def decide_piece(self, query, lower):
+        """Decide rows that are linear, or one that is concave, over one ball.
+
+        Parameters
+        ----------
+        query : Query
+        lower : Tensor of shape (1, m)
+            Proved bounds of the rows, which do not prove the property.
+
+        Returns
+        -------
+        Reason
+            PROVED; COUNTEREXAMPLE, with `counterexample` set; or why it is neither.
+        """
+
+    def piece(self, query):
+        """Return whether all rows hold over one ball, as a `Reason`."""
+        reason, lower, parts = Reason.PROVED, np.inf, query.parts()
+        while parts and reason not in (Reason.COUNTEREXAMPLE, Reason.TIME_OUT):
+            self.lower = -np.inf
+            answer = self._part(parts.pop(0))
+            reason = answer if answer is not Reason.PROVED else reason
+            lower = min(lower, self.lower)
+        # A part that was not looked at has no bound.
+        self.lower = -np.inf if parts else lower
+        return reason
+
+    def _part(self, query):
+        """Return whether rows that are linear, or one that is concave, hold over one ball."""
+        with torch.no_grad():
+            lower = bound_query(self.encoding.graph, query, "crown", watch=self.watch)
+            lower = lower.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        if query.holds(lower).item():
+            self.lower = query.margin(lower).item()
+            return Reason.PROVED
+        return self.decide_piece(query, lower)
+
+    def confirms(self, points, repair=True):
+        """Keep a point that breaks the property in the network itself; return whether one does."""
+        index = torch.zeros(len(points), dtype=torch.long, device=self.query.target.x.device)
+        outcome = confirm(self.query.target[index], points, repair=repair)
+        if outcome.broken.any():
+            self.counterexample = outcome.points[outcome.broken][:1]
+        return bool(outcome.broken.any())
+
+    # -- rows that are 0 at the reference point --
+
+    def _shells(self):
+        """Decide the ball from the inside: near it by slopes, farther in shells of distance.
+
+        A row L d - change is 0 at the reference point, where no solver with a tolerance can
+        prove it. In a shell d is at least the inner radius, which gives it room above 0.
+        """
+        graph, query = self.encoding.graph, self.query
+        near = proved_radius(graph, query, halvings=_HALVINGS, watch=self.watch)
+        if near.item() == 0:
+            return self._open_shells()
+        reason, far = Reason.PROVED, farthest(query.ball)
+        while near < far:
+            outer = torch.minimum(2 * near, far)
+            answer = self.piece(query.within(outer).beyond(near))
+            reason = answer if answer is not Reason.PROVED else reason
+            if answer in (Reason.COUNTEREXAMPLE, Reason.TIME_OUT):
+                break
+            near = outer
+        # What is known of one shell says nothing of the others; and near the reference point
+        # the rows come down to 0.
+        self.lower = min(self.lower, 0.0) if reason is Reason.PROVED else -np.inf
+        return reason
+
+    def _open_shells(self):
+        """Look for a counterexample where slopes prove nothing, however near.
+
+        The property is never proved here: what lies next to the reference point stays open.
+        """
+        if self._confirms_steepest():
+            return Reason.COUNTEREXAMPLE
+        if self.watch.left == 0:
+            return Reason.TIME_OUT
+        query, whole = self.query, self.watch
+        self.watch = whole.part(_OPEN_SECONDS)
+        far = farthest(query.ball)
+        reach = _reach(query.ball)
+        least = reach[reach > 0].min().clamp(min=far / 2**_MOST_HALVINGS)
+        outer = torch.minimum(least, far / 2**_OPEN_HALVINGS)
+        shell, answer = query.within(outer), None
+        while answer not in (Reason.COUNTEREXAMPLE, Reason.TIME_OUT):
+            answer = self.piece(shell)
+            if outer >= far:
+                break
+            inner, outer = outer, torch.minimum(2 * outer, far)
+            shell = query.within(outer).beyond(inner)
+        self.watch, self.lower = whole, -np.inf
+        if answer is Reason.COUNTEREXAMPLE:
+            return answer
+        return Reason.INCOMPLETE if whole.left else Reason.TIME_OUT
+
+    def _confirms_steepest(self):
+        """Try the steepest move for each row, at all distances where it changes.
+
+        Were the network linear, one of these would be where the row is least for its distance:
+        an entry moves as far as the others, until it comes to the end of its own range. So the
+        ratio of change to distance is largest before the first of these ends.
+        """
+        ball = self.query.ball
+        reach = _reach(ball)
+        ends = reach[reach > 0].unique()
+        steps = _STEPS_INWARDS.to(ends.device)
+        sizes = torch.cat([ends, ends[:1] * steps, ends[-1:] * steps])[:, None, None]
+        moves = torch.stack([ball.unit(gradient)[0] for gradient in self._gradients()])
+        points = (ball.center - sizes * moves).flatten(0, 1)
+        return self.confirms(points.clamp(ball.lower, ball.upper))
+
+    def _gradients(self):
+        """Return the gradient of each row at the reference point, each of shape (1, n)."""
+        center = self.query.ball.center.clone().requires_grad_()
+        with torch.enable_grad():
+            logits = self.encoding.graph(center)
+            rows = (self.query.rows.A[0] @ logits[0]).unbind()
+            return [torch.autograd.grad(row, center, retain_graph=True)[0] for row in rows]
+
+
+def _reach(ball):
+    """Return how far each entry of one ball can move at most, of shape (n_features,)."""
+    return torch.maximum(ball.upper - ball.center, ball.center - ball.lower)[0]

@@ -1,0 +1,119 @@
+"""What a verifier does, as data: steps that one caller takes, in chunks and jobs or at once."""
+
+from dataclasses import dataclass
+
+import torch
+
+from skrobust.attacks import Target
+from skrobust.properties import RobustnessProperty
+from skrobust.verification._result import VerificationBuilder
+
+__all__ = ["Encoding", "Step", "decide_in_steps"]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """A network and a property, read once for many points.
+
+    Parameters
+    ----------
+    network : Network
+    property : RobustnessProperty
+    graph : object
+        The network as the verifier needs it; by default a `Graph` in float64.
+    """
+
+    network: object
+    property: RobustnessProperty
+    graph: object
+
+    def target(self, x, labels=None):
+        """Return the `Target` at the reference points `x`, in the network's own precision."""
+        return Target(self.network, self.property, x, labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Something that is asked of points, as data: whoever has the points spreads it over jobs.
+
+    Parameters
+    ----------
+    name : str
+        Who decides, in results.
+    encoding : Encoding
+    decide : callable
+        ``decide(encoding, x, labels, timeout=, generator=) -> Verification``; picklable.
+    kind : {"attack", "bounds", "search"}, default="search"
+        What it does. A `Cascade` leaves out what a stage does before its last step where an
+        earlier stage has done the same kind.
+    chunk_size : int or None, default=None
+        Most points of one job; 1 where a point may take minutes. None where points are cheap
+        together.
+    timeout : float or None, default=None
+        Seconds a point, for this step and those before it; no limit if None.
+    """
+
+    name: str
+    encoding: Encoding
+    decide: object
+    kind: str = "search"
+    chunk_size: int | None = None
+    timeout: float | None = None
+
+    def points(self, verdicts):
+        """Return the places of the points that are asked: those that are still unknown."""
+        return verdicts.undecided_index
+
+    def limit(self, timeout, verdicts, index):
+        """Return the seconds that each of the points at `index` has left; None for no limit."""
+        limit = min((t for t in (self.timeout, timeout) if t is not None), default=None)
+        return None if limit is None else max(0.0, limit - verdicts.seconds[index].mean())
+
+    def enter(self, verdicts, index, answer, x, labels):
+        """Enter an answer into the verdicts so far.
+
+        Parameters
+        ----------
+        verdicts : VerificationBuilder
+            Of all points; changed.
+        index : ndarray of shape (k,)
+            Places of the points that were asked.
+        answer : Verification
+            Of these points.
+        x, labels
+            Of all points.
+        """
+        verdicts.merge(index, answer, self.name)
+
+
+def decide_in_steps(steps, x, labels=None, *, timeout=None, generator=None):
+    """Take the steps of a verifier one after the other, all points in one job.
+
+    Parameters
+    ----------
+    steps : list of Step
+    x : Tensor of shape (n, n_features)
+    labels : Tensor of shape (n,), default=None
+    timeout : float, default=None
+        Seconds a point, all steps together.
+    generator : torch.Generator, default=None
+
+    Returns
+    -------
+    Verification
+    """
+    verdicts = VerificationBuilder(x)
+    for step in steps:
+        index = step.points(verdicts)
+        if len(index) == 0:
+            continue
+        at = torch.as_tensor(index, device=x.device)
+        answer = step.decide(
+            step.encoding,
+            x[at],
+            None if labels is None else labels[at],
+            timeout=step.limit(timeout, verdicts, index),
+            generator=generator,
+        )
+        step.enter(verdicts, index, answer, x, labels)
+    return verdicts.result()

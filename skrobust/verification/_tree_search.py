@@ -1,0 +1,170 @@
+"""Branch and bound over the thresholds of an ensemble of trees, around one point."""
+
+import heapq
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from skrobust.trees import ENTRIES, ExactBall, Rivals
+from skrobust.verification._result import Reason
+
+__all__ = ["Question", "search"]
+
+_ROUNDING = 1e-9  # of relative distances; what lies within it of 1 is computed exactly
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Whether an ensemble, cut to ball i, leaves a label there.
+
+    Parameters
+    ----------
+    rivals : Rivals
+        That bounds on the whole ball do not beat.
+    target : Target
+    ball : ExactBall
+    i : int
+    rng : numpy.random.Generator
+    """
+
+    rivals: Rivals
+    target: object
+    ball: ExactBall
+    i: int
+    rng: np.random.Generator
+
+    @classmethod
+    def ask(cls, trees, target, ball, label, i, rng):
+        lower, upper = ball.lower[[i]], ball.upper[[i]]
+        near = trees.within(lower[0], upper[0])
+        rivals = near.rivals(label)
+        leads, _, _ = rivals.leads(near.reach(lower, upper))
+        return cls(rivals.among(leads[0] >= rivals.limits), target, ball, i, rng)
+
+    @property
+    def trees(self):
+        return self.rivals.trees
+
+    def nearest(self, lower, upper):
+        """Return the closest point of each box to the center."""
+        return np.clip(self.ball.center[self.i], lower, upper)
+
+    def vertices(self, lower, upper):
+        """Return one random vertex of each box; for L2 pulled into the ball."""
+        points = np.where(self.rng.random(lower.shape) < 0.5, lower, upper)
+        if self.ball.norm == "l2":
+            center = self.ball.center[self.i]
+            step = (points - center) / np.maximum(self._lengths(points), 1)[:, None]
+            points = np.clip(center + (1 - _ROUNDING) * step, lower, upper)
+        return points
+
+    def breaking(self, points):
+        """Return the first of the points that breaks the property, or None."""
+        # Asking `predict` is slow: our own scores tell where it is needed.
+        for k in np.flatnonzero(~self.rivals.beaten(self.rivals.at(points))):
+            if self.ball.holds(self.i, points[k]):
+                point = torch.as_tensor(points[[k]])
+                if self.target[[self.i]].replay(point).broken[0]:
+                    return points[k]
+        return None
+
+    def touches(self, lower, upper):
+        """Return which boxes may hold a point of the ball."""
+        if self.ball.norm == "linf":
+            return np.ones(len(lower), dtype=bool)
+        return self._lengths(self.nearest(lower, upper)) <= 1 + _ROUNDING
+
+    def _lengths(self, points):
+        """Return L2 distances from the center in units of epsilon."""
+        move = np.abs(points - self.ball.center[self.i])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            move = np.where(move > 0, move / self.ball.epsilon, 0.0)
+        return np.linalg.norm(move, axis=1)
+
+
+_BATCH = 64  # boxes that are cut together, at most
+_VERTICES = 256  # that are tried before the first cut
+
+
+def search(question, watch, max_boxes):
+    """Return a point that breaks the property, or the `Reason` why there is none to return.
+
+    Boxes are cut at a threshold of the tree that says least about them, the most promising
+    first, until every tree is in one leaf.
+    """
+    trees, ball, i = question.trees, question.ball, question.i
+    lower, upper = ball.lower[[i]], ball.upper[[i]]
+    many = np.repeat(lower, _VERTICES, axis=0), np.repeat(upper, _VERTICES, axis=0)
+    point = question.breaking(question.vertices(*many))
+    if point is not None:
+        return point
+    entries = 2 * len(trees.leaves) * len(question.rivals.classes)
+    batch = max(1, min(_BATCH, ENTRIES // max(1, entries)))
+    queue, count, seen = [], itertools.count(), 0
+    while True:
+        point = _queue_open_boxes(question, lower, upper, queue, count)
+        if point is not None:
+            return point
+        seen += len(lower)
+        if not queue:
+            return Reason.PROVED
+        if watch.left == 0:
+            return Reason.TIME_OUT
+        if max_boxes is not None and seen >= max_boxes:
+            return Reason.BOUNDS_TOO_LOOSE
+        boxes = [heapq.heappop(queue)[2:] for _ in range(min(batch, len(queue)))]
+        lower, upper = _halves(*(np.array(column) for column in zip(*boxes, strict=True)))
+
+
+def _halves(lower, upper, feature, last):
+    """Cut each box behind the number `last` of one feature; return what lies on both sides."""
+    rows = np.arange(len(lower))
+    left, right = upper.copy(), lower.copy()
+    left[rows, feature] = last
+    right[rows, feature] = np.nextafter(last, np.inf)
+    return np.concatenate([lower, right]), np.concatenate([left, upper])
+
+
+def _queue_open_boxes(question, lower, upper, queue, count):
+    """Put the boxes that are still open into the queue, with where to cut them.
+
+    Returns a point that breaks the property, or None.
+    """
+    rivals, touched = question.rivals, question.touches(lower, upper)
+    lower, upper = lower[touched], upper[touched]
+    if len(lower) == 0:
+        return None
+    reached = question.trees.reach(lower, upper)
+    leads, most, least = rivals.leads(reached)
+    is_open = ~rivals.beaten(leads)
+    lower, upper, reached, leads = (v[is_open] for v in (lower, upper, reached, leads))
+    if len(lower) == 0:
+        return None
+    tried = (
+        question.nearest(lower, upper),
+        lower / 2 + upper / 2,
+        question.vertices(lower, upper),
+    )
+    point = question.breaking(np.concatenate(tried))
+    if point is not None:
+        return point
+    cuts = _cuts(question.trees, reached, leads, (most - least)[is_open])
+    feature, last = question.trees.feature[cuts], question.trees.last[cuts]
+    for k in np.flatnonzero(cuts >= 0):
+        place = (-leads[k].max(), next(count))
+        heapq.heappush(queue, (*place, lower[k], upper[k], feature[k], last[k]))
+    return None
+
+
+def _cuts(trees, reached, leads, spread):
+    """Return the node at which to cut each box; -1 where every tree is in one leaf.
+
+    It is the first undecided one of the tree whose values differ most for the leading class.
+    """
+    undecided = reached[:, trees.left] & reached[:, trees.right] & (trees.feature >= 0)
+    rows = np.arange(len(leads))
+    spread = spread[rows, :, leads.argmax(axis=1)]
+    node = np.where(undecided, spread[:, trees.tree_of], -1.0).argmax(axis=1)
+    return np.where(undecided[rows, node], node, -1)
