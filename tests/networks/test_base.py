@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_array
 from sklearn.tree import DecisionTreeClassifier
 
 from skrobust.attacks import LBFGS, PGD, LinearBoundary, Target, UniformSampling
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks import Network, as_network, evaluation_mode
+from skrobust.networks import Network, as_network
 from skrobust.properties import ClassificationRobustness
 
 
@@ -25,99 +24,7 @@ def test_rows_have_the_type_of_the_network():
     assert network().rows(np.ones((2, 2, 2))).shape == (2, 4)
 
 
-def test_rows_do_not_warn_of_read_only_arrays():
-    X = np.ones((2, 4), dtype=np.float32)
-    X.flags.writeable = False
-    assert network().rows(X).shape == (2, 4)
-
-
-@pytest.mark.parametrize(
-    ("X", "error", "message"),
-    [
-        ([[1.0, 2.0]], ValueError, "Got X with 2 features, but expected 4, as at fit"),
-        ([[1.0, np.nan, 0.0, 0.0]], ValueError, "NaN or infinity in 1 rows"),
-        ([[np.inf] * 4, [-np.inf] * 4], ValueError, "NaN or infinity in 2 rows"),
-        ([1.0, 2.0, 3.0, 4.0], ValueError, r"Got X of shape \(4,\), but expected"),
-        (np.ones((0, 4)), ValueError, "with at least one sample"),
-        ([["a", "b", "c", "d"]], TypeError, "Got X of dtype .*, but expected numbers"),
-        (csr_array(np.ones((2, 4))), TypeError, r"Got a sparse X.*Use X\.toarray\(\)"),
-        (np.ones((2, 0)), ValueError, r"Got X of shape \(2, 0\), but expected"),
-        ([[1.0, 2.0], [1.0]], ValueError, "Got a ragged X, but expected rows of the same"),
-        (np.ones((2, 4), dtype=complex), TypeError, "dtype complex128, but expected real"),
-        (torch.ones(2, 4, dtype=torch.complex64), TypeError, "complex64, but expected real"),
-        (
-            np.full((2, 4), -1e300),
-            ValueError,
-            r"Got X with values up to 1e\+300, but expected values that are finite in float32",
-        ),
-        (np.full((2, 4), np.longdouble("1e4000")), ValueError, "NaN or infinity in 2 rows"),
-    ],
-)
-def test_rows_refused(X, error, message):
-    with pytest.raises(error, match=message):
-        network().rows(X)
-
-
 X = np.random.default_rng(0).random((5, 4))
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        X[::-1][::-1],
-        np.asfortranarray(X),
-        np.ascontiguousarray(X[:, ::-1])[:, ::-1],
-        X.astype(">f8"),
-        X.astype(">f4"),
-        X.astype(np.longdouble),
-        X.astype(object),
-        torch.tensor(X, requires_grad=True),
-        torch.tensor(X),
-        X.tolist(),
-    ],
-    ids=[
-        "reversed",
-        "fortran",
-        "negative",
-        "big",
-        "big4",
-        "long",
-        "object",
-        "grad",
-        "torch",
-        "list",
-    ],
-)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_arrays_of_any_kind_are_rows(given, dtype):
-    rows = Network(torch.nn.Linear(4, 2).to(dtype), [0, 1]).rows(given)
-    assert rows.dtype == dtype and not rows.requires_grad
-    np.testing.assert_allclose(rows, X, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        np.eye(4, dtype=np.float16),
-        torch.eye(4, dtype=torch.bfloat16),
-        np.eye(4, dtype=">i4"),
-        np.eye(4, dtype=np.uint64),
-        np.eye(4, dtype=bool),
-    ],
-    ids=["float16", "bfloat16", "big", "unsigned", "bool"],
-)
-def test_numbers_of_any_kind_are_rows(given):
-    assert network().rows(given).tolist() == np.eye(4).tolist()
-
-
-def test_reversed_rows_are_in_their_order():
-    np.testing.assert_allclose(network().rows(X[::-1]), X[::-1], rtol=1e-6)
-
-
-def test_what_is_large_in_float32_fits_in_float64():
-    assert (
-        Network(torch.nn.Linear(4, 2).double(), [0, 1]).rows(np.full((1, 4), 1e300)).max() > 1e299
-    )
 
 
 def test_labels_become_indices():
@@ -255,18 +162,6 @@ def test_a_module_without_a_gradient_is_known_by_its_first_rows():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiled_modules_are_what_they_were():
-    inner = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
-    whole = torch.nn.Sequential(inner, torch.nn.Linear(3, 2))
-    assert Network(torch.compile(whole, backend="eager"), [0, 1]).module is whole
-    partly = torch.nn.Sequential(torch.compile(inner, backend="eager"), whole[1])
-    net = Network(partly, [0, 1])
-    assert net.module[0] is inner and net.module[1] is whole[1]
-    assert hasattr(partly[0], "_orig_mod")  # the given module is as it was
-    assert torch.equal(net(net.rows(X)), whole(net.rows(X)))
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripted_modules_can_be_attacked():
     layer = torch.nn.Linear(4, 2)
     net = Network(torch.jit.script(layer), [0, 1])
@@ -274,28 +169,3 @@ def test_scripted_modules_can_be_attacked():
     assert net.has_gradient
     expected = Target(layer, target.property, target.x, target.labels)
     torch.testing.assert_close(PGD(3).search(target).broken, PGD(3).search(expected).broken)
-
-
-# ---- evaluation mode ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_evaluation_mode_comes_and_goes(training):
-    module = torch.nn.Dropout().train(training)
-    with evaluation_mode(module):
-        assert not module.training
-    assert module.training is training
-    with pytest.raises(KeyError), evaluation_mode(module):
-        raise KeyError
-    assert module.training is training
-
-
-def test_evaluation_mode_leaves_a_frozen_batch_norm_frozen():
-    module = torch.nn.Sequential(
-        torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout()
-    )
-    module.train()
-    module[1].eval()
-    with evaluation_mode(module):
-        assert not any(part.training for part in module.modules())
-    assert [part.training for part in module] == [True, False, True] and module.training
