@@ -26,13 +26,13 @@ __all__ = [
 class Model(ABC):
     """Base class of what a fitted classifier is to the library: rows in, outputs out.
 
-    A `Network` has gradients and can be read; a `BlackBox` can be asked only.
+    A `Network` has gradients and can be read; a `BlackBox` can be asked only. A subclass writes
+    ``__call__`` and `fingerprint`, and `replay` and `replay_rows` where the estimator computes
+    in other steps than ``__call__``.
 
-    Attributes
+    Parameters
     ----------
-    has_gradient : bool
-        Whether the outputs can be differentiated in the rows. A class attribute.
-    classes : ndarray of shape (n_classes,)
+    classes : array-like of shape (n_classes,)
         Label of each output.
     n_features : int or None
         Number of features of a row; None if not known before the first row comes.
@@ -42,6 +42,11 @@ class Model(ABC):
         Of the rows.
     device : torch.device
         Of the rows.
+
+    Attributes
+    ----------
+    has_gradient : bool
+        Whether the outputs can be differentiated in the rows.
     """
 
     has_gradient = False

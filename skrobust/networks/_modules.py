@@ -10,7 +10,18 @@ __all__ = ["dtype_and_device", "evaluation_mode", "linear_layer", "uncompiled"]
 
 
 def dtype_and_device(module):
-    """Return those of the first parameter of a module that is no integer."""
+    """Return those of the first parameter of a module that is no integer.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    dtype : torch.dtype
+        float32 where there is none.
+    device : torch.device
+    """
     floats = (part for part in module.parameters() if part.is_floating_point())
     first = next(floats, torch.empty(0))
     return first.dtype, first.device
@@ -18,7 +29,17 @@ def dtype_and_device(module):
 
 @contextmanager
 def evaluation_mode(module):
-    """Put a torch module in evaluation mode for a while; parts that were in it stay so."""
+    """Put a torch module in evaluation mode for a while; parts that were in it stay so.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Yields
+    ------
+    torch.nn.Module
+        The same one.
+    """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

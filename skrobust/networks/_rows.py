@@ -7,9 +7,19 @@ __all__ = ["check_rows"]
 
 
 def check_rows(X, n_features=None):
-    """Return `X` as a finite array of rows, of shape (n_samples, n_features).
+    """Return `X` as a finite array of rows.
 
-    Of any kind of real numbers, in the byte order of the machine and of at most float64.
+    Parameters
+    ----------
+    X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *shape)``
+        Of any kind of real numbers.
+    n_features : int, default=None
+        Features that a row must have; any number if None.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+        In the byte order of the machine; in the precision of `X` where torch has it.
 
     Raises
     ------
