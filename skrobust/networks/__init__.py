@@ -1,16 +1,11 @@
 """Any supported estimator as one torch network, from raw input rows to class logits."""
 
 from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (register themselves)
-from skrobust.networks._base import (
-    Model,
-    Network,
-    as_network,
-    check_rows,
-    dtype_and_device,
-    evaluation_mode,
-)
+from skrobust.networks._base import Model, Network, as_network
 from skrobust.networks._black_box import BlackBox, as_model
+from skrobust.networks._modules import dtype_and_device, evaluation_mode
 from skrobust.networks._onnx import import_onnx, load_onnx
+from skrobust.networks._rows import check_rows
 
 __all__ = [
     "BlackBox",

@@ -3,13 +3,14 @@
 import warnings
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from copy import copy
 from functools import singledispatch
 
 import numpy as np
 import torch
 
 from skrobust.exceptions import UnsupportedModelError
+from skrobust.networks._modules import dtype_and_device, uncompiled
+from skrobust.networks._rows import check_rows
 
 _PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
 
@@ -17,10 +18,6 @@ __all__ = [
     "Model",
     "Network",
     "as_network",
-    "check_rows",
-    "dtype_and_device",
-    "evaluation_mode",
-    "linear_layer",
     "named",
     "without_names",
 ]
@@ -29,13 +26,13 @@ __all__ = [
 class Model(ABC):
     """Base class of what a fitted classifier is to the library: rows in, outputs out.
 
-    A `Network` has gradients and can be read; a `BlackBox` can be asked only.
+    A `Network` has gradients and can be read; a `BlackBox` can be asked only. A subclass writes
+    ``__call__`` and `fingerprint`, and `replay` and `replay_rows` where the estimator computes
+    in other steps than ``__call__``.
 
-    Attributes
+    Parameters
     ----------
-    has_gradient : bool
-        Whether the outputs can be differentiated in the rows. A class attribute.
-    classes : ndarray of shape (n_classes,)
+    classes : array-like of shape (n_classes,)
         Label of each output.
     n_features : int or None
         Number of features of a row; None if not known before the first row comes.
@@ -45,6 +42,11 @@ class Model(ABC):
         Of the rows.
     device : torch.device
         Of the rows.
+
+    Attributes
+    ----------
+    has_gradient : bool
+        Whether the outputs can be differentiated in the rows.
     """
 
     has_gradient = False
@@ -193,7 +195,7 @@ class Network(Model):
             dtype=own if dtype is None else dtype,
             device=device,
         )
-        self.module = _uncompiled(module).eval()
+        self.module = uncompiled(module).eval()
         self._replay = replay
 
     def __call__(self, x):
@@ -256,99 +258,10 @@ class Network(Model):
             return self(self.rows(X)) if self._replay is None else self._replay(X)
 
 
-def _uncompiled(module):
-    """Return a module without the wrappers of `torch.compile`, the given one unchanged."""
-    if hasattr(module, "_orig_mod"):
-        return _uncompiled(module._orig_mod)
-    if not any(hasattr(part, "_orig_mod") for part in module.modules()):
-        return module
-    children = {name: _uncompiled(child) for name, child in module.named_children()}
-    module = copy(module)
-    module._modules = module._modules | children
-    return module
-
-
 def named(thing):
     """Return the name of a kind with its article, such as "an ExtraTreesClassifier"."""
     name = type(thing).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
-
-
-def dtype_and_device(module):
-    """Return those of the first parameter of a module that is no integer."""
-    floats = (part for part in module.parameters() if part.is_floating_point())
-    first = next(floats, torch.empty(0))
-    return first.dtype, first.device
-
-
-def check_rows(X, n_features=None):
-    """Return `X` as a finite array of rows, of shape (n_samples, n_features).
-
-    Of any kind of real numbers, in the byte order of the machine and of at most float64.
-
-    Raises
-    ------
-    TypeError
-        If `X` is sparse, or holds what are no real numbers.
-    ValueError
-        If `X` is empty or ragged, holds NaN or infinity, or has another number of features.
-    """
-    X = _as_numbers(X)
-    if X.ndim < 2 or X.size == 0:
-        raise ValueError(
-            f"Got X of shape {X.shape}, but expected (n_samples, n_features) or "
-            "(n_samples, *input_shape) with at least one sample."
-        )
-    X = X.reshape(len(X), -1)
-    if n_features is not None and X.shape[1] != n_features:
-        raise ValueError(
-            f"Got X with {X.shape[1]} features, but expected {n_features}, as at fit."
-        )
-    n_bad = int((~np.isfinite(X)).any(axis=1).sum())
-    if n_bad:
-        raise ValueError(
-            f"Got X with NaN or infinity in {n_bad} rows, but expected finite values."
-        )
-    return X
-
-
-def _as_numbers(X):
-    """Return an array of real numbers that torch can take."""
-    if hasattr(X, "toarray"):
-        raise TypeError("Got a sparse X, but expected a dense array. Use X.toarray().")
-    if isinstance(X, torch.Tensor):
-        X = X.detach().cpu()
-        X = X.float() if X.dtype == torch.bfloat16 else X  # NumPy has no such kind
-    try:
-        X = np.asarray(X)
-    except ValueError:
-        raise ValueError("Got a ragged X, but expected rows of the same length.") from None
-    if X.dtype.kind in "bO":
-        try:
-            return X.astype(np.float64)
-        except (TypeError, ValueError):
-            raise TypeError(f"Got X of dtype {X.dtype}, but expected numbers.") from None
-    if X.dtype.kind not in "iuf":
-        kind = "real numbers" if X.dtype.kind == "c" else "numbers"
-        raise TypeError(f"Got X of dtype {X.dtype}, but expected {kind}.")
-    if X.dtype.kind == "f":
-        # Half precision would overflow in sums; torch knows no longer ones than float64.
-        width = min(max(X.dtype.itemsize, 4), 8)
-        with np.errstate(over="ignore"):  # infinity is refused afterwards
-            return X.astype(f"f{width}", copy=False)
-    return X.astype(X.dtype.newbyteorder("="), copy=False)
-
-
-@contextmanager
-def evaluation_mode(module):
-    """Put a torch module in evaluation mode for a while; parts that were in it stay so."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield module
-    finally:
-        for part, was_training in modes:
-            part.training = was_training
 
 
 @contextmanager
@@ -357,16 +270,6 @@ def without_names():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
         yield
-
-
-def linear_layer(weight, bias):
-    """Return a frozen layer of the arrays weight (outputs, inputs) and bias, in their dtype."""
-    weight = torch.tensor(np.array(weight))
-    bias = torch.tensor(np.broadcast_to(bias, len(weight)).copy(), dtype=weight.dtype)
-    layer = torch.nn.Linear(*weight.shape[::-1], dtype=weight.dtype)
-    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
-    layer.bias = torch.nn.Parameter(bias, requires_grad=False)
-    return layer
 
 
 @singledispatch

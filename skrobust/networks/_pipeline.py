@@ -17,7 +17,8 @@ from sklearn.preprocessing import (
 from sklearn.utils.validation import check_is_fitted
 
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks._base import Network, as_network, linear_layer, named, without_names
+from skrobust.networks._base import Network, as_network, named, without_names
+from skrobust.networks._modules import linear_layer
 
 __all__ = ["Scale"]
 

@@ -22,7 +22,8 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks._base import Network, as_network, linear_layer, without_names
+from skrobust.networks._base import Network, as_network, without_names
+from skrobust.networks._modules import linear_layer
 
 __all__ = []
 

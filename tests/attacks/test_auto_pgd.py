@@ -7,7 +7,7 @@ import torch
 from skrobust.attacks import PGD, AutoPGD, Target
 from skrobust.attacks._auto_pgd import _checkpoints
 from skrobust.properties import ClassificationRobustness
-from tests.attacks._nets import generator
+from tests.attacks._nets import generator, rows, small_net
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 10, 100])
@@ -16,6 +16,15 @@ def test_checkpoints_follow_the_paper(n_steps):
     shares = [0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99]
     expected = [int(np.ceil(round(n_steps * share, 9))) for share in shares]
     assert _checkpoints(n_steps) == expected
+
+
+def test_small_integers_of_numpy():
+    net, x = small_net(), rows(3)
+    target = Target(net, ClassificationRobustness(0.2), x, net(x).argmax(dim=1))
+    small, plain = (
+        AutoPGD(kind(100)).points(target, generator=generator()) for kind in (np.int8, int)
+    )
+    assert torch.equal(small, plain)
 
 
 def test_auto_pgd_halves_its_step_where_it_oscillates():

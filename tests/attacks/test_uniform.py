@@ -83,3 +83,14 @@ def test_more_samples_find_lower_margins():
         for n in (1, 10, 1000)
     ]
     assert means[0] > means[1] > means[2]
+
+
+def test_small_integers_of_numpy():
+    net, x = small_net(), rows(3)
+    target = Target(net, ClassificationRobustness(0.2), x, net(x).argmax(dim=1))
+    small, plain = (
+        UniformSampling(kind(3), batch_size=kind(100)).summary(target, generator())
+        for kind in (np.int8, int)
+    )
+    assert torch.equal(small.worst.points, plain.worst.points)
+    assert torch.equal(small.n_holding, plain.n_holding)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_array
 from sklearn.tree import DecisionTreeClassifier
 
+from skrobust.attacks import LBFGS, PGD, LinearBoundary, Target, UniformSampling
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import Network, as_network
+from skrobust.properties import ClassificationRobustness
 
 
 def network(classes=("b", "a", "c"), n_features=4):
@@ -23,27 +24,7 @@ def test_rows_have_the_type_of_the_network():
     assert network().rows(np.ones((2, 2, 2))).shape == (2, 4)
 
 
-def test_rows_do_not_warn_of_read_only_arrays():
-    X = np.ones((2, 4), dtype=np.float32)
-    X.flags.writeable = False
-    assert network().rows(X).shape == (2, 4)
-
-
-@pytest.mark.parametrize(
-    ("X", "error", "message"),
-    [
-        ([[1.0, 2.0]], ValueError, "Got X with 2 features, but expected 4, as at fit"),
-        ([[1.0, np.nan, 0.0, 0.0]], ValueError, "NaN or infinity in 1 rows"),
-        ([[np.inf] * 4, [-np.inf] * 4], ValueError, "NaN or infinity in 2 rows"),
-        ([1.0, 2.0, 3.0, 4.0], ValueError, r"Got X of shape \(4,\), but expected"),
-        (np.ones((0, 4)), ValueError, "with at least one sample"),
-        ([["a", "b", "c", "d"]], TypeError, "Got X of dtype .*, but expected numbers"),
-        (csr_array(np.ones((2, 4))), TypeError, r"Got a sparse X.*Use X\.toarray\(\)"),
-    ],
-)
-def test_rows_refused(X, error, message):
-    with pytest.raises(error, match=message):
-        network().rows(X)
+X = np.random.default_rng(0).random((5, 4))
 
 
 def test_labels_become_indices():
@@ -56,6 +37,7 @@ def test_labels_become_indices():
     [
         (["a", "z", "q"], r"labels \['q', 'z'\], but expected .*classes \['b', 'a', 'c'\]"),
         ([0, 1], "Got y with labels"),
+        ([None] * 3, r"Got y with labels \['None'\], but expected labels among"),
         ([["a"], ["b"]], r"Got y of shape \(2, 1\), but expected"),
     ],
 )
@@ -117,3 +99,73 @@ def test_other_estimators_are_refused_by_name(estimator):
     name = type(estimator).__name__
     with pytest.raises(UnsupportedModelError, match=rf"Got an? {name}, but expected a classifier"):
         as_network(estimator)
+
+
+# ---- modules ------------------------------------------------------------------------------
+
+
+class Tuple(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+class ByNumpy(torch.nn.Linear):
+    """Computes outside of torch."""
+
+    def forward(self, x):
+        return torch.as_tensor(x.numpy() @ self.weight.detach().numpy().T)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Tuple(4, 2), "Got a module that returns a tuple, but expected one tensor"),
+        (torch.nn.LSTM(4, 2), "Got a module that returns a tuple, but expected one tensor"),
+        (torch.nn.Linear(5, 2), r"fails on rows of shape \(n, 4\).*shapes cannot be multiplied"),
+        (torch.nn.Conv2d(1, 2, 3), r"fails on rows of shape \(n, 4\)"),
+        (torch.nn.Embedding(4, 2), r"fails on rows of shape \(n, 4\)"),
+    ],
+    ids=["tuple", "lstm", "width", "images", "integers"],
+)
+def test_modules_that_cannot_take_rows_are_refused(module, message):
+    net = Network(module, [0, 1])
+    for _ in range(2):  # a refusal is not forgotten
+        with pytest.raises(UnsupportedModelError, match=message):
+            net.rows(X)
+    assert net._width is None
+
+
+def test_a_module_with_other_outputs_is_refused():
+    with pytest.raises(ValueError, match=r"outputs of shape \(2, 3\), but expected \(2, 2\)"):
+        Network(torch.nn.Linear(4, 3), [0, 1]).rows(X)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_modules_in_half_precision_are_refused(dtype):
+    with pytest.raises(UnsupportedModelError, match=r"Got a module in .*float16.*module\.float"):
+        Network(torch.nn.Linear(4, 2).to(dtype), [0, 1])
+
+
+def test_a_module_without_a_gradient_is_known_by_its_first_rows():
+    net = Network(ByNumpy(4, 2), [0, 1])
+    rows = net.rows(X)
+    assert not net.has_gradient
+    target = Target(net, ClassificationRobustness(0.1), rows, torch.zeros(5, dtype=torch.int64))
+    for attack in (PGD(), LBFGS(), LinearBoundary()):
+        for call in (attack.search, attack.closest, attack.points):
+            with pytest.raises(UnsupportedModelError, match="no gradient in its inputs"):
+                call(target)
+    assert len(UniformSampling(2).search(target)) == 5
+    other = network()
+    other.rows(X)
+    assert other.has_gradient
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_modules_can_be_attacked():
+    layer = torch.nn.Linear(4, 2)
+    net = Network(torch.jit.script(layer), [0, 1])
+    target = Target(net, ClassificationRobustness(0.5), net.rows(X), layer(net.rows(X)).argmax(1))
+    assert net.has_gradient
+    expected = Target(layer, target.property, target.x, target.labels)
+    torch.testing.assert_close(PGD(3).search(target).broken, PGD(3).search(expected).broken)

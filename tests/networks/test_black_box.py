@@ -1,16 +1,21 @@
 """Classifiers without gradients."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.svm import SVC
 
+from skrobust.attacks import FGSM, Target
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.networks import BlackBox, Network, as_model
+from skrobust.networks import BlackBox, Model, Network, as_model
+from skrobust.properties import ClassificationRobustness
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((60, 4)), np.array(["no", "yes", "so"])[np.arange(60) % 3]
@@ -47,9 +52,60 @@ def test_what_is_refused(forest):
         as_model(forest, {"logits"}, needs_gradient=False)
     with pytest.raises(UnsupportedModelError, match=r"Got a SVC without predict_proba"):
         as_model(SVC().fit(X, Y), {"probabilities"}, needs_gradient=False)
-    with pytest.raises(
-        UnsupportedModelError, match="a fitted classifier with predict and classes_"
-    ):
+    with pytest.raises(NotFittedError, match="RandomForestClassifier instance is not fitted"):
         as_model(RandomForestClassifier(), {"labels"}, needs_gradient=False)
+    with pytest.raises(
+        UnsupportedModelError, match="Got an object, but expected a fitted classifier with predict"
+    ):
+        as_model(object(), {"labels"}, needs_gradient=False)
     with pytest.raises(ValueError, match="Got X with 3 features, but expected 4"):
         as_model(forest, {"labels"}, needs_gradient=False).rows(X[:, :3])
+
+
+@pytest.mark.parametrize("output", ["labels", "probabilities"])
+def test_models_are_siblings_of_one_base(forest, output):
+    box = BlackBox(forest, output)
+    assert isinstance(box, Model) and not isinstance(box, Network)
+    assert not box.has_gradient
+    assert box.probabilistic is (output == "probabilities")
+    assert (box.n_features, box.dtype) == (4, torch.float64)
+    rows = box.rows(X[:5])
+    assert torch.equal(box.replay(rows), box(rows))
+    assert torch.equal(box.replay_rows(X[:5]), box(rows))
+
+
+def test_a_gradient_attack_refuses_a_black_box(forest):
+    box = BlackBox(forest)
+    target = Target(box, ClassificationRobustness(0.1), box.rows(X), box.encode(Y))
+    with pytest.raises(UnsupportedModelError, match="no gradient in its inputs"):
+        FGSM().search(target)
+
+
+class Named:
+    """Takes frames, and says what columns it was given."""
+
+    classes_ = np.array([0, 1])
+    feature_names_in_ = np.array(["a", "b"])
+
+    def predict(self, X):
+        self.columns_ = list(getattr(X, "columns", ["none"]))
+        return np.zeros(len(X), dtype=int)
+
+
+def test_columns_are_named_where_pandas_is_there(monkeypatch):
+    box = BlackBox(Named())
+    pytest.importorskip("pandas")
+    box(torch.zeros(1, 2, dtype=torch.float64))
+    assert box.estimator.columns_ == ["a", "b"]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    box(torch.zeros(1, 2, dtype=torch.float64))
+    assert box.estimator.columns_ == ["none"]
+
+
+def test_a_model_of_named_columns_works_without_pandas(monkeypatch):
+    pd = pytest.importorskip("pandas")
+    model = RandomForestClassifier(3, random_state=0).fit(pd.DataFrame(X, columns=list("abcd")), Y)
+    box = BlackBox(model)
+    expected = box(box.rows(X))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert torch.equal(box(box.rows(X)), expected)

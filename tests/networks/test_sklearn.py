@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_blobs
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import NotFittedError
@@ -120,3 +121,14 @@ def test_a_search_over_something_else_is_refused():
 def test_not_fitted(model):
     with pytest.raises(NotFittedError):
         as_network(model)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_sparse_coefficients(n_classes):
+    X, y = data(n_classes)
+    dense = LogisticRegression().fit(X, y)
+    sparse = LogisticRegression().fit(X, y).sparsify()
+    network = as_network(sparse)
+    rows = network.rows(X)
+    torch.testing.assert_close(network(rows), as_network(dense)(rows))
+    torch.testing.assert_close(network.replay(rows), network(rows))

@@ -1,6 +1,7 @@
 """What all scorers share: a float for searches, results, jobs, memory, refusals."""
 
 import os
+import sys
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +20,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skrobust import RobustClassifier, TorchClassifier
 from skrobust.attacks import FGSM, PGD
+from skrobust.exceptions import UnsupportedModelError
 from skrobust.properties import ClassificationRobustness, LinearRobustness, StandardRobustness
 from skrobust.scorers import (
     ConstraintAccuracy,
@@ -352,3 +354,80 @@ def test_rows_for_another_number_of_classes(blobs, scorer):
     three = LinearRobustness(([[1.0, 0.0, 0.0]], [0.0]), 0.05)
     with pytest.raises(ValueError, match=r"expected .*m, 2\)"):
         clone(scorer).set_params(property=three)(model, X, y)
+
+
+# ---- data of any kind, and data that are refused ------------------------------------------
+
+
+def _kinds(X):
+    return {
+        "negative strides": X[::-1].copy()[::-1],
+        "big-endian": X.astype(">f8"),
+        "longdouble": X.astype(np.longdouble),
+        "object": X.astype(object),
+        "with a gradient": torch.tensor(X, requires_grad=True),
+        "lists": X.tolist(),
+    }
+
+
+@by_scorer
+@pytest.mark.parametrize("kind", list(_kinds(np.zeros((1, 1)))))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_arrays_of_any_kind(blobs, scorer, kind, dtype):
+    X, y = blobs
+    X = X.astype(np.float32).astype(np.float64)  # the same numbers in either precision
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = TorchClassifier(torch.nn.Linear(X.shape[1], 2).to(dtype), 2)
+    expected = scorer.evaluate(model, X, y)
+    assert_same_results(scorer.evaluate(model, _kinds(X)[kind], y), expected)
+    np.testing.assert_array_equal(model.predict(X.astype(">f8")[::-1]), model.predict(X)[::-1])
+
+
+@by_scorer
+def test_half_precision(blobs, scorer):
+    X, y = blobs
+    X = X.astype(np.float16)
+    model = TorchClassifier(torch.nn.Linear(X.shape[1], 2), 2)
+    expected = scorer.evaluate(model, X.astype(np.float64), y)
+    assert_same_results(scorer.evaluate(model, X, y), expected)
+
+
+@by_scorer
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda X: X.astype(complex), TypeError, "Got X of dtype complex128, but expected real"),
+        (lambda X: X * 1e300, ValueError, r"expected values that are finite in float32"),
+        (lambda X: X[:, :, None] + np.zeros(2), UnsupportedModelError, "fails on rows of shape"),
+        (lambda X: X[:, :1], ValueError, "Got X with 1 features, but expected 4"),
+    ],
+    ids=["complex", "infinite", "deep", "narrow"],
+)
+def test_data_are_refused_by_name(blobs, scorer, change, error, message):
+    X, y = blobs
+    everywhere = clone(scorer).set_params(property=CR(0.05, bounds=None))
+    with pytest.raises(error, match=message):
+        everywhere.evaluate(TorchClassifier(torch.nn.Linear(X.shape[1], 2), 2), change(X), y)
+
+
+@by_scorer
+def test_labels_that_are_none(blobs, scorer):
+    X, y = blobs
+    with pytest.raises(ValueError, match=r"Got y with labels \['None'\]"):
+        scorer.evaluate(LogisticRegression().fit(X, y), X, [None] * len(X))
+
+
+def test_small_integers_of_numpy(blobs):
+    X, y = blobs
+    model = LogisticRegression().fit(X, y)
+    small = ConstraintAccuracy(CR(0.05), np.int8(3), chunk_size=np.int8(30), random_state=0)
+    plain = ConstraintAccuracy(CR(0.05), 3, chunk_size=30, random_state=0)
+    assert_same_results(small.evaluate(model, X, y), plain.evaluate(model, X, y))
+
+
+def test_to_frame_names_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    result = ScoreResult(1.0, Interval(0.0, 1.0, 0.95, "none"))
+    with pytest.raises(ImportError, match=r'pip install "skrobust\[plots\]"'):
+        result.to_frame()

@@ -1,0 +1,59 @@
+"""What is done with torch modules: evaluation mode, compilation, plain layers."""
+
+import numpy as np
+import pytest
+import torch
+
+from skrobust.networks import Network, dtype_and_device, evaluation_mode
+from skrobust.networks._modules import linear_layer
+
+X = np.random.default_rng(0).random((5, 4))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_modules_are_what_they_were():
+    inner = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
+    whole = torch.nn.Sequential(inner, torch.nn.Linear(3, 2))
+    assert Network(torch.compile(whole, backend="eager"), [0, 1]).module is whole
+    partly = torch.nn.Sequential(torch.compile(inner, backend="eager"), whole[1])
+    net = Network(partly, [0, 1])
+    assert net.module[0] is inner and net.module[1] is whole[1]
+    assert hasattr(partly[0], "_orig_mod")  # the given module is as it was
+    assert torch.equal(net(net.rows(X)), whole(net.rows(X)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_mode_comes_and_goes(training):
+    module = torch.nn.Dropout().train(training)
+    with evaluation_mode(module):
+        assert not module.training
+    assert module.training is training
+    with pytest.raises(KeyError), evaluation_mode(module):
+        raise KeyError
+    assert module.training is training
+
+
+def test_evaluation_mode_leaves_a_frozen_batch_norm_frozen():
+    module = torch.nn.Sequential(
+        torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout()
+    )
+    module.train()
+    module[1].eval()
+    with evaluation_mode(module):
+        assert not any(part.training for part in module.modules())
+    assert [part.training for part in module] == [True, False, True] and module.training
+
+
+def test_dtype_and_device_are_those_of_the_first_floats():
+    module = torch.nn.Linear(2, 2).double()
+    module.first = torch.nn.Parameter(torch.ones(1, dtype=torch.int64), requires_grad=False)
+    assert dtype_and_device(module) == (torch.float64, torch.device("cpu"))
+    assert dtype_and_device(torch.nn.ReLU()) == (torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_layers_of_arrays(dtype):
+    layer = linear_layer(np.array([[1.0, 2.0], [3.0, 4.0]], dtype=dtype), 0.5)
+    assert not any(part.requires_grad for part in layer.parameters())
+    x = torch.ones(1, 2, dtype=layer.weight.dtype)
+    np.testing.assert_array_equal(layer(x).numpy(), np.array([[3.5, 7.5]], dtype=dtype))
