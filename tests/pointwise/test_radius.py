@@ -17,10 +17,17 @@ from skrobust.attacks import PGD
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs import read_graph
 from skrobust.networks import as_network
-from skrobust.pointwise import PointwiseStatus, _methods, _programs, pointwise_robustness
+from skrobust.pointwise import (
+    PointwiseStatus,
+    _methods,
+    _programs,
+    _records,
+    pointwise_robustness,
+)
 from skrobust.pointwise._certified import lowest_margin
 from skrobust.pointwise._linear_region import linear_region
-from skrobust.pointwise._programs import LazyPrograms, StatedPrograms, closest_by_half_spaces
+from skrobust.pointwise._programs import LazyPrograms, closest_by_half_spaces
+from skrobust.pointwise._stated import StatedPrograms
 
 
 def seeded(factory, seed=0):
@@ -245,12 +252,12 @@ def test_brackets_enclose_the_true_radius():
     assert (lp.radius >= true - 1e-7).all()
 
 
-def test_exact_is_the_true_radius_within_the_tolerance():
+def test_exact_is_the_true_radius_within_the_precision():
     module = seeded(lambda: nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 3)), 1)
     model = TorchClassifier(module, 3)
     X = points(6, 3)
     true = np.array([global_radius(module, x.astype(float), 5) for x in X])
-    found = pointwise_robustness(model, X, method="exact", tolerance=1e-4, random_state=0)
+    found = pointwise_robustness(model, X, method="exact", precision=1e-4, random_state=0)
     assert set(found.status) == {"optimal"}
     np.testing.assert_allclose(found.radius, true, atol=2e-4)
     assert (found.lower <= true + 1e-9).all()
@@ -285,7 +292,7 @@ def test_exact_says_why_a_bracket_stays_open():
     model = TorchClassifier(seeded(convolutional), 3)
     X = points(3, 64)
     bracket = pointwise_robustness(model, X, method="bracket", random_state=0)
-    options = {"timeout": 1e-9, "tolerance": 1e-9, "random_state": 0}
+    options = {"timeout": 1e-9, "precision": 1e-9, "random_state": 0}
     found = pointwise_robustness(model, X, method="exact", **options)
     assert set(found.status) == {"time limit"}
     np.testing.assert_array_equal(found.lower, bracket.lower)
@@ -521,12 +528,12 @@ def test_tie_beside_which_no_other_label_wins_is_an_example(method, attack):
 
 
 def test_nearer_tie_is_better_than_a_farther_win():
-    chunk = _methods._Chunk(
+    chunk = _records.Chunk(
         as_network(plateau(), input_shape=(1,)), np.array([[0.25]]), None, None, np.inf
     )
-    records, index = _methods._Records(1, 1, np.float32), np.array([0])
+    records, index = _records.Records(1, 1, np.float32), np.array([0])
     records.keep(index, np.array([[0.9]]), np.array([0.65]), PointwiseStatus.FOUND)
-    assert _methods._keep_near(chunk, records, index, np.array([[0.5]])).all()
+    assert _records.keep_near(chunk, records, index, np.array([[0.5]])).all()
     assert records.radius[0] == 0.25
 
 
@@ -681,11 +688,11 @@ def test_examples_beyond_epsilon_max_are_not_reported():
     # The program ends below the limit, but what rounding asks for on top passes it.
     X = np.array([[0.25, 0.25]])
     network = as_network(diagonal(), input_shape=(2,))
-    chunk = _methods._Chunk(network, network.check_rows(X), None, None, 0.3)
-    records = _methods._Records(1, 2, np.float32)
+    chunk = _records.Chunk(network, network.check_rows(X), None, None, 0.3)
+    records = _records.Records(1, 2, np.float32)
     index = np.array([0])
     for far, expected in ((0.4, False), (0.29, True)):
-        kept = _methods._keep_confirmed(chunk, records, index, X + far, PointwiseStatus.FOUND)
+        kept = _records.keep_confirmed(chunk, records, index, X + far, PointwiseStatus.FOUND)
         assert kept.tolist() == [expected]
         assert np.isfinite(records.radius[0]) == expected
 
@@ -734,7 +741,7 @@ def test_result_is_readable():
         ({"bounds": (-np.inf, 1), "method": "exact"}, "expected finite bounds or an epsilon_max"),
         ({"chunk_size": 0}, "Got chunk_size=0"),
         ({"max_rows": 0}, "Got max_rows=0"),
-        ({"tolerance": 0.0}, r"Got tolerance=0.0, but expected a finite number in \(0"),
+        ({"precision": 0.0}, r"Got precision=0.0, but expected a finite number in \(0"),
         ({"timeout": 0.0}, r"Got timeout=0.0, but expected a finite number in \(0"),
     ],
 )
