@@ -1,9 +1,14 @@
 """Pointwise robustness: time against reference programs and passes, and tightness of methods.
 
+The references are the program of the paper in cvxpy, all half-spaces at once, and what tells the
+method from its rows: the same rows, added where they are violated as ours are, but solved by
+HiGHS, which is either started afresh each time (`scipy.optimize.linprog`) or kept warm (highspy).
+
 Run ``python benchmarks/pointwise.py --help`` for how to choose parts and numbers of points; with
-its defaults it takes some forty minutes. One thread, processor seconds; networks are trained on
-the spot. Where points are solved together, the time of each step is shared out evenly among the
-points that take part in it: medians are of these shares, means of the whole.
+its defaults it takes some forty minutes. One thread, processor seconds, medians of as many runs
+on either side; networks are trained on the spot. Where points are solved together, the time of
+each step is shared out evenly among the points that take part in it: medians are of these shares,
+means of the whole.
 """
 
 import argparse
@@ -11,6 +16,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 
+import highspy
 import numpy as np
 import torch
 from _architectures import lenet, network_in_network, perceptron
@@ -20,17 +26,14 @@ from skrobust import RobustClassifier
 from skrobust.datasets import fetch_cifar10, fetch_fashion_mnist, fetch_mnist
 from skrobust.graphs import read_graph
 from skrobust.networks import as_network
-from skrobust.pointwise import (
-    LazyPrograms,
-    StatedPrograms,
-    closest_by_half_spaces,
-    linear_region,
-    pointwise_robustness,
-)
+from skrobust.pointwise import pointwise_robustness
+from skrobust.pointwise._linear_region import linear_region
+from skrobust.pointwise._programs import LazyPrograms, closest_by_half_spaces
+from skrobust.pointwise._solutions import Solutions
+from skrobust.pointwise._stated import StatedPrograms
 
 EPSILON = 20 / 255
 MAX_ROWS = 100  # the default of pointwise_robustness
-RUNS = 15
 METHODS = ("lbfgs", "attack", "lp", "polished")
 
 
@@ -73,30 +76,8 @@ def problems(graph, X):
     return region, x.numpy(), targets, np.zeros(x.shape), np.ones(x.shape), 0.0, labels
 
 
-def lazy(graph, X, limit):
-    """Solve the programs; their seconds include those of the regions, and are of the processor.
-
-    Medians of several runs, since one of them takes less than the machine's other work lasts.
-    """
-    runs = [one_lazy(graph, X, limit) for _ in range(RUNS)]
-    found = runs[0]
-    found.seconds[:] = np.median([run.seconds for run in runs], axis=0)
-    return found
-
-
-def one_lazy(graph, X, limit):
-    start = time.perf_counter()
-
-    def solve():
-        arguments = problems(graph, X)
-        begun = time.perf_counter() - start
-        found = LazyPrograms(*arguments, max_rows=MAX_ROWS).solve(limit)
-        found.seconds[:] += begun / len(X)
-        return found
-
-    spent, found = seconds(solve)
-    found.seconds[:] *= spent / found.seconds.sum()
-    return found
+def lazy(graph, X, limit=np.inf):
+    return LazyPrograms(*problems(graph, X), max_rows=MAX_ROWS).solve(limit)
 
 
 def by_half_spaces(graph, X):
@@ -105,6 +86,83 @@ def by_half_spaces(graph, X):
 
 def by_cvxpy(graph, X):
     return StatedPrograms(*problems(graph, X)).solve()
+
+
+def by_linprog_with_lazy_rows(graph, X, limit=np.inf):
+    return one_by_one(graph, X, lambda lazy: lazy._by_highs(np.zeros(1, dtype=int), limit))
+
+
+def by_warm_highs_with_lazy_rows(graph, X, limit=np.inf):
+    return one_by_one(graph, X, lambda lazy: warm(lazy, limit))
+
+
+def one_by_one(graph, X, solve):
+    """Return the `Solutions` of ``solve(lazy)``, of one point each."""
+    region, centers, targets, low, high, margin, labels = problems(graph, X)
+    solutions = Solutions.none(*centers.shape)
+    for k in range(len(centers)):
+        begin, at = time.perf_counter(), slice(k, k + 1)
+        one = (region[at], centers[at], targets[at], low[at], high[at], margin, labels[at])
+        solutions.keep(k, *solve(LazyPrograms(*one)))
+        solutions.seconds[k] = time.perf_counter() - begin
+    return solutions
+
+
+def warm(lazy, limit):
+    """Solve by one model of HiGHS, which goes on from its last basis after rows were added."""
+    programs, one = lazy.programs, np.zeros(1, dtype=int)
+    n, unit = programs.above.shape[1], lazy.unit[0]
+    model = highspy.Highs()
+    model.setOptionValue("output_flag", False)
+    model.addVars(n + 1, np.append(-programs.below[0], 0.0), np.append(programs.above[0], np.inf))
+    model.changeColCost(n, 1.0)
+    # -e <= move <= e, as e - move >= 0 and e + move >= 0.
+    columns = np.column_stack([np.tile(np.arange(n), 2), np.full(2 * n, n)]).ravel()
+    values = np.column_stack([np.repeat([-1.0, 1.0], n), np.ones(2 * n)]).ravel()
+    add(model, np.zeros(2 * n), columns, values)
+    n_known = 0
+    while True:
+        rows, right = (part[0, n_known : programs.n_rows[0]] for part in
+                       (programs.rows.A, programs.rows.b))  # fmt: skip
+        add(model, right, np.tile(np.arange(n), len(right)), rows.ravel())
+        n_known = programs.n_rows[0]
+        model.run()
+        if model.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+            return "infeasible", np.inf, np.nan
+        if model.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            return "failure", 0.0, np.nan
+        radius = model.getInfo().objective_function_value * unit
+        if radius > limit:
+            return "limit", radius, np.nan
+        move = np.array(model.getSolution().col_value[:n]) * unit
+        rows = lazy._violated(one, move[None], programs.n_rows)
+        if rows.counts[0] == 0:
+            return "optimal", radius, lazy.centers[0] + move
+        lazy._add(programs, one, one, rows)
+
+
+def add(model, right, columns, values):
+    """Add rows of equally many entries, which are at least `right`."""
+    size = len(columns) // max(1, len(right))
+    starts = np.arange(len(right), dtype=np.int32) * size
+    no_bound = np.full(len(right), highspy.kHighsInf)
+    columns = columns.astype(np.int32)
+    model.addRows(len(right), right, no_bound, len(columns), starts, columns, values)
+
+
+def timed(solve, runs):
+    """Return the solutions, with each point's median processor seconds, and the median whole.
+
+    Both sides of a comparison are run equally often.
+    """
+    shares, totals = [], []
+    for _ in range(runs):
+        spent, solutions = seconds(solve)
+        # What is done for all points together, such as the regions, is shared out.
+        shares.append(solutions.seconds * spent / solutions.seconds.sum())
+        totals.append(spent)
+    solutions.seconds[:] = np.median(shares, axis=0)
+    return solutions, float(np.median(totals))
 
 
 @contextmanager
@@ -116,42 +174,55 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+REFERENCES = {
+    "warm": by_warm_highs_with_lazy_rows,
+    "linprog": by_linprog_with_lazy_rows,
+    "half-spaces": by_half_spaces,
+    "cvxpy": by_cvxpy,
+}
+STOP_EARLY = ("warm", "linprog")  # at the limit; one timing of the others tells of all limits
+
+
 @one_thread()
-def compare(name, model, X, n_reference):
+def compare(name, model, X, n_reference, runs, references):
     """Print the time of the lazy programs against references and passes."""
     network = as_network(model)
     graph = read_graph(network)
     unit = pass_seconds(network, network.rows(X[:1]))
-    lazy(graph, X, EPSILON)  # a first run pays for the memory
-    references = {}
+    lazy(graph, X)  # a first run pays for the memory
+    theirs = {}
     for limit, label in ((np.inf, "optimum"), (EPSILON, "epsilon_max=20/255")):
         if limit == np.inf and "LeNet" in name:
             continue
-        found = lazy(graph, X, limit)
-        median, mean = np.median(found.seconds), found.seconds.mean()
-        ends = ", ".join(f"{n} {end}" for end, n in Counter(found.status.tolist()).items())
+        ours, total = timed(lambda r=limit: lazy(graph, X, r), runs)
+        median, mean = np.median(ours.seconds), total / len(X)
+        ends = ", ".join(f"{n} {end}" for end, n in Counter(ours.status.tolist()).items())
         print(
             f"| {name}, {label} | {len(X)} | median {1e3 * median:.2f} ms, mean {1e3 * mean:.2f} "
             f"ms | median {median / unit:.1f} passes of {1e6 * unit:.0f} us, mean "
             f"{mean / unit:.1f}; {ends} |",
             flush=True,
         )
-        for solve in (by_cvxpy, by_half_spaces) if n_reference else ():
-            if solve not in references:
-                references[solve] = seconds(lambda r=solve: r(graph, X[:n_reference]))
-            # They do not stop early, so that one run tells what both limits cost.
-            spent, theirs = references[solve]
-            shares = theirs.seconds * spent / theirs.seconds.sum()
-            status = np.where(theirs.radius > limit, "limit", theirs.status)
-            ours = found.seconds[:n_reference]
-            same = found.status[:n_reference] == status
+        if n_reference == 0:
+            continue
+        # On as many points as the others get: together, more points cost less each.
+        ours, total = timed(lambda r=limit: lazy(graph, X[:n_reference], r), runs)
+        for reference in references:
+            solve, limits = REFERENCES[reference], (limit,) if reference in STOP_EARLY else ()
+            key = reference, limits
+            if key not in theirs:
+                theirs[key] = timed(lambda s=solve, a=limits: s(graph, X[:n_reference], *a), runs)
+            their, their_total = theirs[key]
+            status = np.where(their.radius > limit, "limit", their.status)
+            same = ours.status == status
             solved = same & (status == "optimal")
-            difference = np.abs(found.radius[:n_reference] - theirs.radius)[solved]
+            difference = np.abs(ours.radius - their.radius)[solved]
             print(
-                f"| ... against {solve.__name__} | {len(ours)} | "
-                f"{np.median(shares / ours):.0f} times as fast in the median, "
-                f"{spent / ours.sum():.0f} on the whole | largest difference "
-                f"{difference.max(initial=0):.1e}; the same end for {same.sum()} |",
+                f"| ... against {solve.__name__} | {n_reference} | "
+                f"{np.median(their.seconds / ours.seconds):.0f} times as fast in the median, "
+                f"{their_total / total:.0f} on the whole ({their_total:.2f} s against "
+                f"{total:.3f} s) | largest difference {difference.max(initial=0):.1e}; the same "
+                f"end for {same.sum()} |",
                 flush=True,
             )
 
@@ -185,6 +256,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=100, help="test points")
     parser.add_argument("--reference", type=int, default=100, help="of them, for references")
+    parser.add_argument("--references", nargs="*", choices=REFERENCES, default=[*REFERENCES])
+    parser.add_argument("--runs", type=int, default=3, help="of each side; medians are printed")
     parser.add_argument("--reference-lenet", type=int, default=0, help="minutes a point")
     parser.add_argument("--tightness-lenet", type=int, default=100, help="of them; lbfgs is slow")
     parser.add_argument("--points-cifar", type=int, default=5)
@@ -195,6 +268,7 @@ def main():
         "--skip", nargs="*", default=[], help="mnist fashion perceptron lenet tightness cifar"
     )
     options = parser.parse_args()
+    sides = options.runs, options.references
     print("| | points | | |\n|---|---|---|---|")
     for data, fetch in (("MNIST", fetch_mnist), ("Fashion-MNIST", fetch_fashion_mnist)):
         if data.split("-")[0].lower() in options.skip:
@@ -202,13 +276,13 @@ def main():
         if "perceptron" not in options.skip:
             model, X, accuracy = train(perceptron(784, 100, 10), fetch, (784,), options.epochs)
             name = f"{data} 784-100-10 (accuracy {accuracy:.1%})"
-            compare(name, model, X[: options.points], options.reference)
+            compare(name, model, X[: options.points], options.reference, *sides)
             if "tightness" not in options.skip:
                 tightness(name, model, X[: options.points])
         if "lenet" not in options.skip:
             model, X, accuracy = train(lenet(), fetch, (1, 28, 28), options.epochs_lenet)
             name = f"{data} LeNet (accuracy {accuracy:.1%})"
-            compare(name, model, X[: options.points], options.reference_lenet)
+            compare(name, model, X[: options.points], options.reference_lenet, *sides)
             if "tightness" not in options.skip:
                 tightness(name, model, X[: options.tightness_lenet])
     if "cifar" not in options.skip:

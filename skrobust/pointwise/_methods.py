@@ -1,31 +1,30 @@
 """The methods of `pointwise_robustness`, on chunks of samples."""
 
-import itertools
 import time
-from dataclasses import replace
+import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from skrobust.attacks import LBFGS, Ensemble, Target
-from skrobust.balls import Ball
-from skrobust.graphs import read_graph
+from skrobust.exceptions import AttackWarning
+from skrobust.graphs import Graph, read_graph
+from skrobust.networks import Network
 from skrobust.pointwise._certified import certified_radius
 from skrobust.pointwise._linear_region import linear_region
-from skrobust.pointwise._programs import LazyPrograms, StatedPrograms
+from skrobust.pointwise._programs import LazyPrograms
+from skrobust.pointwise._records import Chunk, Records, keep_confirmed, keep_near, larger_margins
 from skrobust.pointwise._result import PointwiseStatus
+from skrobust.pointwise._stated import StatedPrograms
 from skrobust.properties import ClassificationRobustness
 from skrobust.verification import Exact, Reason, Verdict
 
-__all__ = ["SOLVERS", "measure"]
+__all__ = ["SOLVERS", "Reading", "measure", "read"]
 
-# Tried in turn, relative to the largest logit, and then to 1. In float32 the first is some 25
-# units in the last place: outputs change by a few when a point is computed within another batch.
-_MARGINS = (3e-6, 1e-5, 1e-4, 1e-3)
 _MAX_ROUNDS = 20  # of polishing
 _GAIN = 1e-4  # relative; less is not worth another round
 _NUMBERS = 2**22  # of all units of the network, in the samples whose regions are held at a time
-_FAR = 1e30  # no bound on the distance; infinity has no nearest float below
 SOLVERS = {"lazy": LazyPrograms, "cvxpy": StatedPrograms}
 _ENDS = {
     "infeasible": PointwiseStatus.INFEASIBLE,
@@ -41,83 +40,36 @@ _AT_A_TIE = {
 }
 
 
-class _Records:
-    """Arrays of a result, filled by one method after the other."""
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A network as the methods need it, read once for all chunks and processes.
 
-    def __init__(self, n, n_features, dtype):
-        self.radius = np.full(n, np.inf)
-        self.adversarial_examples = np.full((n, n_features), np.nan, dtype=dtype)
-        self.status = np.full(n, PointwiseStatus.NOT_FOUND, dtype="<U24")
-        self.lower, self.upper = np.zeros(n), np.full(n, np.inf)
-        self.optimum, self.bound = np.full(n, np.nan), np.zeros(n)
-        self.seconds = np.zeros(n)
+    Parameters
+    ----------
+    network : Network
+    graph : Graph or None
+        None where the method does without one.
+    encoding : object or None
+        Of the verifier, where the method asks one.
+    """
 
-    def keep(self, index, points, radius, status):
-        """Record adversarial examples that are the closest so far."""
-        closer = radius < self.radius[index]
-        at = index[closer]
-        self.radius[at] = self.upper[at] = radius[closer]
-        self.adversarial_examples[at] = points[closer]
-        self.status[at] = status
-
-    def arrays(self):
-        return dict(vars(self))
+    network: Network
+    graph: Graph | None = None
+    encoding: object = None
 
 
-class _Chunk:
-    """What the methods need to know about the samples of one chunk."""
-
-    def __init__(self, network, rows, labels, bounds, epsilon_max):
-        self.network, self.bounds, self.epsilon_max = network, bounds, epsilon_max
-        self.x = network.rows(rows)
-        self.exact = self.x.double().cpu()
-        logits = network.check_logits(network.replay(self.x), len(rows))
-        predicted = logits.argmax(dim=1)
-        self.scale = logits.abs().amax(dim=1).double().cpu().numpy()
-        self.labels = predicted if labels is None else torch.as_tensor(labels).to(predicted)
-        self.is_wrong = (predicted != self.labels).cpu().numpy()
-        self.is_best = (logits == logits.amax(dim=1, keepdim=True)).cpu().numpy()
-        self.is_tied = (self.is_best.sum(axis=1) > 1) & ~self.is_wrong
-        low, high = (-np.inf, np.inf) if bounds is None else bounds
-        # Rounding the data to float32 may leave the domain: it is widened by as much.
-        self.low = np.minimum(low, self.exact.numpy())
-        self.high = np.maximum(high, self.exact.numpy())
-
-    def reach(self, index):
-        """Return the largest possible distances within domain and epsilon_max."""
-        center = self.exact.numpy()[index]
-        across = np.maximum(center - self.low[index], self.high[index] - center).max(axis=1)
-        return np.minimum(across, self.epsilon_max)
-
-    def nothing_within(self, reach):
-        """Return the statuses of samples where it is proved that nothing is within `reach`."""
-        return np.where(reach < self.epsilon_max, PointwiseStatus.NOWHERE, PointwiseStatus.ABOVE)
-
-    def settle(self, index, points):
-        """Return points in the network's precision inside the domain, and their distances."""
-        center = self.x[index]
-        points = torch.as_tensor(points, dtype=torch.float64).to(center.device)
-        everything = Ball.around(center, _FAR, "linf", self.bounds)
-        settled = everything.project(points.to(center.dtype))
-        distance = (settled.double() - center.double()).abs().amax(dim=1)
-        return settled, distance.cpu().numpy()
-
-    def rivals(self, index, settled):
-        """Return the best other class at points, by how much it beats the sample's own one.
-
-        The estimator itself is asked. A lead of 0 is a tie, which breaks the property too.
-        """
-        if len(index) == 0:
-            return np.zeros(0, dtype=int), np.zeros(0)
-        logits = self.network.replay(settled.to(self.x.device)).double()
-        own = self.labels[index].to(logits.device)[:, None]
-        best, rival = logits.scatter(1, own, -torch.inf).max(dim=1)
-        lead = best - logits.gather(1, own).squeeze(1)
-        return rival.cpu().numpy(), lead.cpu().numpy()
+def read(network, n_features, method, bounds):
+    """Return the `Reading` that a method needs; raise if the network cannot be read so."""
+    if method in ("attack", "lbfgs"):
+        return Reading(network)
+    if method != "exact":
+        return Reading(network, read_graph(network, n_features))
+    encoding = Exact().encode(network, ClassificationRobustness(bounds=bounds), n_features)
+    return Reading(network, encoding.graph, encoding)
 
 
 def measure(
-    network,
+    reading,
     rows,
     labels,
     seed,
@@ -126,12 +78,12 @@ def measure(
     attack,
     epsilon_max,
     bounds,
-    tolerance,
+    precision,
     timeout,
     **options,
 ):
-    chunk = _Chunk(network, rows, labels, bounds, epsilon_max)
-    records = _Records(*chunk.exact.shape, chunk.x.cpu().numpy().dtype)
+    chunk = Chunk(reading.network, rows, labels, bounds, epsilon_max)
+    records = Records(*chunk.exact.shape, chunk.x.cpu().numpy().dtype)
     wrong = np.flatnonzero(chunk.is_wrong)
     records.keep(
         wrong, chunk.x[wrong].cpu().numpy(), np.zeros(len(wrong)), PointwiseStatus.MISCLASSIFIED
@@ -151,7 +103,7 @@ def measure(
     if method in ("attack", "lbfgs"):
         _attack(chunk, records, index, LBFGS() if method == "lbfgs" else attack, seed)
         return records.arrays()
-    graph = read_graph(network, rows.shape[1])
+    graph = reading.graph
     if method == "lp":
         _in_batches(_by_programs, chunk, records, index, graph, **options)
     if method in ("polished", "bracket", "exact"):
@@ -165,10 +117,17 @@ def measure(
         if is_radius:  # nothing is proven where that failed
             records.radius[index] = records.lower[index]
     if method == "exact":
-        ends = {"tolerance": tolerance, "timeout": timeout, "seed": seed}
+        ends = {"precision": precision, "timeout": timeout, "seed": seed}
         for i in index:
-            _in_batches(_close, chunk, records, np.array([i]), graph, **ends, **options)
+            at = np.array([i])
+            _in_batches(
+                _close, chunk, records, at, graph, encoding=reading.encoding, **ends, **options
+            )
     return records.arrays()
+
+
+# What goes wrong with numbers; a mistake in the code is of another kind, and is raised.
+_NUMERICAL = (ArithmeticError, RuntimeError, np.linalg.LinAlgError)
 
 
 def _in_batches(search, chunk, records, index, graph, **options):
@@ -178,20 +137,43 @@ def _in_batches(search, chunk, records, index, graph, **options):
         part = index[start : start + size]
         try:
             search(chunk, records, part, graph, **options)
-        except (ArithmeticError, RuntimeError, np.linalg.LinAlgError):
+        except _NUMERICAL:
             if len(part) > 1:
                 for i in part:
                     _in_batches(search, chunk, records, np.array([i]), graph, **options)
-            elif not np.isfinite(records.radius[part[0]]):
-                records.status[part] = PointwiseStatus.FAILURE
+            else:
+                _fail(records, part)
+
+
+def _fail(records, index):
+    """Record a failure where nothing is known."""
+    is_unknown = ~np.isfinite(records.radius[index])
+    records.status[index[is_unknown]] = PointwiseStatus.FAILURE
 
 
 def _attack(chunk, records, index, attack, seed):
-    """Record the closest points that an attack finds."""
+    """Record the closest points that an attack finds; an error on one sample stays there."""
     if len(index) == 0:
         return
-    start = time.perf_counter()
     attack = Ensemble() if attack is None else attack
+    try:
+        _closest(chunk, records, index, attack, seed)
+    except _NUMERICAL as error:
+        if len(index) > 1:
+            for i in index:
+                _attack(chunk, records, np.array([i]), attack, seed)
+            return
+        _fail(records, index)
+        warnings.warn(
+            f"{type(attack).__name__} failed on a sample, which has no result of it: "
+            f"{type(error).__name__}: {error}",
+            AttackWarning,
+            stacklevel=2,
+        )
+
+
+def _closest(chunk, records, index, attack, seed):
+    start = time.perf_counter()
     generator = torch.Generator(chunk.x.device).manual_seed(seed)
     epsilon = float(chunk.reach(index).max())
     property = ClassificationRobustness(epsilon, bounds=chunk.bounds)
@@ -199,31 +181,8 @@ def _attack(chunk, records, index, attack, seed):
     target = Target(chunk.network, property, x, chunk.labels[index])
     outcome = attack.closest(target, generator=generator)
     broken = outcome.broken.nonzero().squeeze(1).cpu().numpy()
-    _keep_near(chunk, records, index[broken], outcome.points[broken])
+    keep_near(chunk, records, index[broken], outcome.points[broken])
     records.seconds[index] += (time.perf_counter() - start) / len(index)
-
-
-def _keep_near(chunk, records, index, points, status=PointwiseStatus.FOUND):
-    """Record points that break the property, or points just beyond; return where any did."""
-    x, kept = chunk.x[index].double(), np.zeros(len(index), dtype=bool)
-    moves = torch.as_tensor(points, dtype=torch.float64).to(x.device) - x
-    # A tie breaks the property, but is no other label yet.
-    for ties, beyond in itertools.product((False, True), (0.0, 1e-6, 1e-5, 1e-4, 1e-3)):
-        left = np.flatnonzero(~kept)
-        if len(left) == 0:
-            break
-        near = x[left] + (1 + beyond) * moves[left]
-        kept[left] = _keep_confirmed(chunk, records, index[left], near, status, ties=ties)
-    return kept
-
-
-def _keep_confirmed(chunk, records, index, points, status, ties=False):
-    """Record points to which the estimator gives another label; return which those are."""
-    settled, radius = chunk.settle(index, points)
-    _, lead = chunk.rivals(index, settled)
-    is_other = (lead >= 0 if ties else lead > 0) & (radius <= chunk.epsilon_max)
-    records.keep(index[is_other], settled.cpu().numpy()[is_other], radius[is_other], status)
-    return is_other
 
 
 def _certify(chunk, records, index, graph, is_radius):
@@ -329,12 +288,12 @@ def _solve(chunk, records, index, region, targets, status, *, solver, margin, ma
     unconfirmed = np.full(len(index), False)
     unconfirmed[left] = True
     if margin > 0:
-        is_kept = _keep_confirmed(chunk, records, index[left], found.points[left], status)
+        is_kept = keep_confirmed(chunk, records, index[left], found.points[left], status)
         unconfirmed[left] = ~is_kept
         left = left[~is_kept]
     # On the boundary two labels tie, and rounding decides: ask for a little more.
     asked = np.zeros(len(index))
-    for extra in _nudges(chunk.scale[index]):
+    for extra in larger_margins(chunk.scale[index]):
         at = left[extra[left] > asked[left]]
         if len(at) == 0:
             continue
@@ -345,26 +304,19 @@ def _solve(chunk, records, index, region, targets, status, *, solver, margin, ma
         # Without a solution there is none for larger margins either.
         is_solved = nudged.status == "optimal"
         is_kept = np.zeros(len(at), dtype=bool)
-        is_kept[is_solved] = _keep_confirmed(
+        is_kept[is_solved] = keep_confirmed(
             chunk, records, index[at[is_solved]], nudged.points[is_solved], status
         )
         left = np.setdiff1d(left, at[is_kept | ~is_solved])
         unconfirmed[at[is_kept]] = False
     left = np.flatnonzero(unconfirmed)
-    unconfirmed[left] = ~_keep_near(chunk, records, index[left], found.points[left], status)
+    unconfirmed[left] = ~keep_near(chunk, records, index[left], found.points[left], status)
     near = (status is PointwiseStatus.OPTIMAL) & (found.radius >= limit * (1 - 1e-5))
     ends[unconfirmed] = PointwiseStatus.UNCONFIRMED
     ends[unconfirmed & near] = PointwiseStatus.ABOVE
     shared = time.perf_counter() - start - seconds.sum()
     records.seconds[index] += seconds + max(0.0, shared) / len(index)
     return ends, found.radius
-
-
-def _nudges(scale):
-    """Return ever larger margins for samples with logits of that size, each of its shape."""
-    relative = [extra * scale for extra in _MARGINS]
-    # Of logits that cancel, the rounding is that of larger numbers.
-    return relative + [extra * np.maximum(scale, 1.0) for extra in _MARGINS]
 
 
 def _start(chunk, records, index, graph, **options):
@@ -387,17 +339,16 @@ def _polish(chunk, records, index, graph, *, margin, targets, **options):
         left = left[records.radius[left] <= before * (1 - _GAIN)]
 
 
-def _close(chunk, records, index, graph, *, tolerance, timeout, seed, **options):
+def _close(chunk, records, index, graph, *, encoding, precision, timeout, seed, **options):
     """Close the bracket of one sample by bisection with a complete verifier."""
     start = time.perf_counter()
     i, generator = index[0], torch.Generator(chunk.x.device).manual_seed(seed)
     limit, verifier = float(chunk.reach(index)[0]), Exact()
     property = ClassificationRobustness(limit, bounds=chunk.bounds)
-    state = verifier.encode(chunk.network, property, chunk.x.shape[1])
     high = min(limit, records.radius[i])
     status = PointwiseStatus.OPTIMAL
     # Where nothing is found yet, the whole ball is asked for first.
-    while high - records.lower[i] > tolerance or not np.isfinite(records.radius[i]):
+    while high - records.lower[i] > precision or not np.isfinite(records.radius[i]):
         known = np.isfinite(records.radius[i])
         if not known and records.lower[i] >= limit:
             status = chunk.nothing_within(limit)
@@ -408,7 +359,7 @@ def _close(chunk, records, index, graph, *, tolerance, timeout, seed, **options)
             status = PointwiseStatus.TIME_OUT
             break
         found = verifier.decide(
-            replace(state, property=property.set_params(epsilon=epsilon)),
+            replace(encoding, property=property.set_params(epsilon=epsilon)),
             chunk.x[index],
             chunk.labels[index],
             timeout=left if np.isfinite(left) else None,
@@ -420,10 +371,10 @@ def _close(chunk, records, index, graph, *, tolerance, timeout, seed, **options)
                 status = chunk.nothing_within(limit)
                 break
         elif found.verdicts[0] == Verdict.FALSIFIED:
-            _keep_near(chunk, records, index, found.counterexamples)
+            keep_near(chunk, records, index, found.counterexamples)
             if records.radius[i] > epsilon:
                 # What wins lies beyond the ball, so that a tie inside of it is closer.
-                _keep_confirmed(
+                keep_confirmed(
                     chunk, records, index, found.counterexamples, PointwiseStatus.FOUND, ties=True
                 )
             _polish(chunk, records, index, graph, **options)

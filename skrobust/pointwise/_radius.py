@@ -15,9 +15,8 @@ from skrobust._validation import (
     expected,
 )
 from skrobust.attacks import Attack
-from skrobust.graphs import read_graph
 from skrobust.networks import as_network
-from skrobust.pointwise._methods import measure
+from skrobust.pointwise._methods import measure, read
 from skrobust.pointwise._result import PointwiseResult
 
 __all__ = ["pointwise_robustness"]
@@ -37,7 +36,7 @@ def pointwise_robustness(
     bounds=(0.0, 1.0),
     margin=0.0,
     max_rows=100,
-    tolerance=1e-3,
+    precision=1e-3,
     timeout=60.0,
     attack=None,
     chunk_size=64,
@@ -67,7 +66,7 @@ def pointwise_robustness(
           price; so no other method has an example where "polished" has none.
         - "certified": a lower bound, by CROWN. Proven for the network in exact arithmetic.
         - "bracket": "certified" as `lower`, "polished" as `upper` and `radius`.
-        - "exact": the distance of the closest adversarial example of all, within `tolerance`:
+        - "exact": the distance of the closest adversarial example of all, within `precision`:
           the bracket is closed by bisection with `skrobust.verification.Exact`. Each step may
           take long, and more so in large networks.
     solver : {"lazy", "cvxpy"}, default="lazy"
@@ -77,7 +76,8 @@ def pointwise_robustness(
         Stop as soon as the lower bound passes it; nothing beyond is reported.
     targets : {"runner-up", "all"} or label, default="runner-up"
         Labels that are to win in "lp": the second best at the sample, as in [1]_, every other
-        one, or this one.
+        one, or this one. A label that is itself called "runner-up" or "all" cannot be asked
+        for alone: these two words keep their meaning.
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
         Valid domain of the inputs.
     margin : float, default=0.0
@@ -86,7 +86,7 @@ def pointwise_robustness(
         Half-spaces of one linear program from where on it is given up: some regions of large
         networks need thousands, at seconds to minutes each. Status "row limit" tells where;
         "polished" then keeps the best point so far. None sets no limit.
-    tolerance : float, default=1e-3
+    precision : float, default=1e-3
         Of "exact": the largest difference of `lower` and `radius`, in units of the input.
     timeout : float or None, default=60.0
         Of "exact": seconds that the verifier may take for a sample; None sets no limit.
@@ -95,11 +95,14 @@ def pointwise_robustness(
     chunk_size : int, default=64
         Samples of one job.
     random_state : int, RandomState instance or None, default=None
-        For attacks with random starts.
+        For attacks with random starts. With a `memory`, None means 0: a fresh seed would never
+        find what is kept.
     n_jobs : int or None, default=None
         Chunks evaluated at a time, by joblib.
     memory : None, str or joblib.Memory, default=None
-        Keeps the result of each chunk (with an int as `random_state`).
+        Keeps the result of each chunk, under a key of all that it follows from: the model, the
+        data, the parameters, the code of users, and the versions of skrobust and of what it
+        computes with.
     verbose : int, default=0
         joblib's progress messages.
 
@@ -113,6 +116,13 @@ def pointwise_robustness(
         If the estimator is not piecewise linear and the method needs that.
     ValueError
         If an argument is not valid, or rows of `X` lie outside `bounds`.
+
+    Warns
+    -----
+    AttackWarning
+        If an attack fails on a sample: its error is named, and the others go on.
+    UncachedWarning
+        If there is a `memory`, but code of users whose source cannot be had.
 
     References
     ----------
@@ -142,7 +152,7 @@ def pointwise_robustness(
     check_integer("chunk_size", chunk_size, low=1)
     if max_rows is not None:
         check_integer("max_rows", max_rows, low=1)
-    check_real("tolerance", tolerance, low=0, closed="neither")
+    check_real("precision", precision, low=0, closed="neither")
     if timeout is not None:
         check_real("timeout", timeout, low=0, closed="neither")
     network = as_network(estimator, input_shape=np.shape(X)[1:])
@@ -163,9 +173,8 @@ def pointwise_robustness(
     labels = None if y is None else network.encode(y).cpu().numpy()
     if labels is not None and len(labels) != len(rows):
         raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
-    if method not in ("attack", "lbfgs"):
-        read_graph(network, rows.shape[1])  # refuses before any work
-    ask = partial(
+    reading = read(network, rows.shape[1], method, bounds)  # refuses before any work
+    asked = partial(
         measure,
         method=method,
         solver=solver,
@@ -174,13 +183,13 @@ def pointwise_robustness(
         bounds=bounds,
         margin=float(margin),
         max_rows=np.inf if max_rows is None else max_rows,
-        tolerance=float(tolerance),
+        precision=float(precision),
         timeout=np.inf if timeout is None else float(timeout),
         attack=attack,
     )
-    found = evaluate_in_chunks(
-        ask,
-        network,
+    arrays = evaluate_in_chunks(
+        asked,
+        reading,
         rows,
         labels,
         fingerprint=partial(model_key, network, rows),
@@ -190,7 +199,7 @@ def pointwise_robustness(
         memory=memory,
         verbose=verbose,
     )
-    return PointwiseResult(**found, method=method)
+    return PointwiseResult(**arrays, method=method)
 
 
 def _checked_targets(targets, network):

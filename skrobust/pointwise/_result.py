@@ -10,71 +10,80 @@ __all__ = ["PointwiseResult", "PointwiseStatus"]
 
 
 class PointwiseStatus(StrEnum):
-    """How the search for one sample ended; `advice` says what that means."""
+    """How the search for one sample ended; `advice` says what that means, and what to try."""
 
-    OPTIMAL = "optimal"
-    FOUND = "found"
-    CERTIFIED = "certified"
-    MISCLASSIFIED = "already misclassified"
-    ABOVE = "above epsilon_max"
-    INFEASIBLE = "infeasible region"
-    NOT_FOUND = "not found"
-    UNCONFIRMED = "unconfirmed"
-    ROWS = "row limit"
-    NOWHERE = "no adversarial example"
-    OWN = "own label is the target"
-    TIME_OUT = "time limit"
-    UNDECIDED = "undecided"
-    FAILURE = "numerical failure"
+    advice: str
 
-    @property
-    def advice(self):
-        """What the status says about the sample, and what to try."""
-        return _ADVICE[self]
+    def __new__(cls, text, advice):
+        """Return a member that equals `text`, and has an `advice`."""
+        member = str.__new__(cls, text)
+        member._value_, member.advice = text, advice
+        return member
 
-
-_ADVICE = {
-    PointwiseStatus.OPTIMAL: (
+    OPTIMAL = (
+        "optimal",
         "The optimum of the linear program over the region of the sample; with method='exact', "
-        "the distance of the closest adversarial example of all, within the tolerance."
-    ),
-    PointwiseStatus.FOUND: "An upper bound: a closer adversarial example may exist.",
-    PointwiseStatus.CERTIFIED: "A lower bound: no closer adversarial example exists.",
-    PointwiseStatus.MISCLASSIFIED: "The label given differs from the prediction: radius 0.",
-    PointwiseStatus.ABOVE: (
+        "the distance of the closest adversarial example of all, within the precision.",
+    )
+    FOUND = (
+        "found",
+        "An upper bound: a closer adversarial example may exist.",
+    )
+    CERTIFIED = (
+        "certified",
+        "A lower bound: no closer adversarial example exists.",
+    )
+    MISCLASSIFIED = (
+        "already misclassified",
+        "The label given differs from the prediction: radius 0.",
+    )
+    ABOVE = (
+        "above epsilon_max",
         "The lower bound of what the method can find has passed epsilon_max. For radii beyond, "
-        "raise epsilon_max."
-    ),
-    PointwiseStatus.INFEASIBLE: (
+        "raise epsilon_max.",
+    )
+    INFEASIBLE = (
+        "infeasible region",
         "No point of the sample's linear region has the target label. Try targets='all' or "
-        "method='polished'."
-    ),
-    PointwiseStatus.NOT_FOUND: (
+        "method='polished'.",
+    )
+    NOT_FOUND = (
+        "not found",
         "Nothing was found, which proves nothing. 'polished' searches the most; 'certified' and "
-        "'exact' can prove that there is nothing."
-    ),
-    PointwiseStatus.UNCONFIRMED: (
+        "'exact' can prove that there is nothing.",
+    )
+    UNCONFIRMED = (
+        "unconfirmed",
         "The program has a solution, its `optimum`, but the network in its own precision gives "
-        "no point near it another label. Try a larger margin."
-    ),
-    PointwiseStatus.ROWS: (
+        "no point near it another label. Try a larger margin.",
+    )
+    ROWS = (
+        "row limit",
         "The program needs more half-spaces than max_rows; its optimum is at least `bound`. "
-        "Raise max_rows, or set epsilon_max."
-    ),
-    PointwiseStatus.NOWHERE: "It was proved that every input of the domain has the same label.",
-    PointwiseStatus.OWN: (
-        "The sample has the target label already. Ask for another one, or targets='all'."
-    ),
-    PointwiseStatus.TIME_OUT: (
-        "The time limit was reached between `lower` and `upper`. Raise the limit or the tolerance."
-    ),
-    PointwiseStatus.UNDECIDED: (
-        "The verifier could not decide a ball between `lower` and `upper`. Raise the tolerance."
-    ),
-    PointwiseStatus.FAILURE: (
-        "The solver failed on this sample. Try solver='cvxpy', or scaled inputs."
-    ),
-}
+        "Raise max_rows, or set epsilon_max.",
+    )
+    NOWHERE = (
+        "no adversarial example",
+        "It was proved that every input of the domain has the same label.",
+    )
+    OWN = (
+        "own label is the target",
+        "The sample has the target label already. Ask for another one, or targets='all'.",
+    )
+    TIME_OUT = (
+        "time limit",
+        "The time limit was reached between `lower` and `upper`. Raise the timeout or the "
+        "precision.",
+    )
+    UNDECIDED = (
+        "undecided",
+        "The verifier could not decide a ball between `lower` and `upper`. Raise the precision.",
+    )
+    FAILURE = (
+        "numerical failure",
+        "The solver, or the attack, failed on this sample. Try solver='cvxpy', another attack, "
+        "or scaled inputs.",
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,10 +94,10 @@ class PointwiseResult:
     ----------
     radius : ndarray of shape (n_samples,)
         L-infinity distance of the adversarial example; inf where none was found. For
-        ``method="certified"``, the proven lower bound. A finite radius of any other method
-        always belongs to a point at which another label was seen to win or, where no point
-        near it gives another label, to tie, which breaks the property as well: 0 where the
-        sample itself is such a tie (in "lp" only with a tied target and no margin).
+        ``method="certified"``, the proven lower bound. Apart from that, a finite radius is the
+        distance of a point that the estimator labels differently, or, failing that, of a tie,
+        which breaks the property as well: 0 where the sample itself is one (in "lp" only with a
+        tied target and no margin).
     adversarial_examples : ndarray of shape (n_samples, n_features)
         Confirmed by the estimator in its own precision; NaN where none.
     status : ndarray of str, shape (n_samples,)

@@ -24,47 +24,16 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-__all__ = ["FAILURE", "INFEASIBLE", "LIMIT", "OPEN", "OPTIMAL", "BoxPrograms", "ranks"]
+from skrobust.pointwise._simplex_rows import Rows, dots, ranks, roots
+
+__all__ = ["FAILURE", "INFEASIBLE", "LIMIT", "OPEN", "OPTIMAL", "BoxPrograms"]
 
 OPEN, OPTIMAL, LIMIT, INFEASIBLE, FAILURE = range(5)
 _TOLERANCE = 1e-11  # in units of the radius, since rows have norm 1
 _PIVOT = 1e-12  # smaller changes of a gradient are rounding
-_ROWS = 32  # that a program has room for at first
 _MAX_STEPS = 1000  # of one call of `solve`
 _NEAR = 1 / 4  # of the longest step: most need no more
 _REFRESH = 16  # steps, from where on rounding in what is updated could show
-
-
-class _Rows:
-    """The rows of K programs, which are too large to be copied along with what changes.
-
-    Parameters
-    ----------
-    K, n_features : int
-
-    Attributes
-    ----------
-    A, b, scale : ndarray of shape (K, M, n_features), (K, M) and (K, M)
-        Scaled to an L1 norm of 1, and by what; places without a row hold 0 >= -1.
-    used : list of ndarray of shape (n_rows, n_features)
-        The part of A that holds the rows of each program.
-    """
-
-    def __init__(self, K, n_features):
-        self.used = [np.zeros((0, n_features))] * K
-        self.A, self.b, self.scale = (np.zeros((K, 0, *end)) for end in ((n_features,), (), ()))
-        self.widen(_ROWS)
-
-    def widen(self, M):
-        """Make room for that many rows in each program."""
-        K, old, n_features = self.A.shape
-        A, b, scale = np.zeros((K, M, n_features)), np.full((K, M), -1.0), np.ones((K, M))
-        b[:, :old], scale[:, :old] = self.b, self.scale
-        # Memory that holds zeros is not touched before it is used: most programs have few rows.
-        for k, used in enumerate(self.used):
-            A[k, : len(used)] = used
-            self.used[k] = A[k, : len(used)]
-        self.A, self.b, self.scale = A, b, scale
 
 
 @dataclass(eq=False)
@@ -75,7 +44,7 @@ class BoxPrograms:
 
     Parameters
     ----------
-    rows : _Rows
+    rows : Rows
     home : ndarray of int, shape (K,)
         Which of the programs in `rows` each one is.
     below, above : ndarray of shape (K, n_features)
@@ -105,7 +74,7 @@ class BoxPrograms:
         b'y.
     """
 
-    rows: _Rows
+    rows: Rows
     home: np.ndarray
     below: np.ndarray
     above: np.ndarray
@@ -131,7 +100,7 @@ class BoxPrograms:
         K, n = above.shape
         none, nothing = np.zeros((K, n)), np.zeros(K)
         return cls(
-            _Rows(K, n), np.arange(K), below, above, np.zeros(K, dtype=int), nothing, none,
+            Rows(K, n), np.arange(K), below, above, np.zeros(K, dtype=int), nothing, none,
             np.zeros(K, dtype=int), np.zeros(K, dtype=int), np.zeros((K, 16)),
             np.zeros((K, 16), dtype=int), np.zeros((K, 16), dtype=int), np.zeros(K, dtype=int),
             np.ones((K, n)), above.copy(), below.copy(), none.copy(), nothing.copy(),
@@ -270,7 +239,7 @@ class BoxPrograms:
         r = self._sums(np.arange(len(self)), y)
         reach = np.where(r > 0, self.above, self.below)
         wanted = (y * self.rows.b[self.home]).sum(axis=1)
-        return _roots(np.abs(r), reach, wanted, np.zeros(len(self)))[0]
+        return roots(np.abs(r), reach, wanted, np.zeros(len(self)))[0]
 
     def solve(self, limit=np.inf):
         """Take steps until no program is open; see `step`."""
@@ -290,7 +259,7 @@ class BoxPrograms:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             stale = (is_open & (self.n_steps % _REFRESH == _REFRESH - 1)).nonzero()[0]
             self._refresh(stale)
-            radius, sizes = _roots(self.r, self.reach, self.wanted, self.radius, is_open)
+            radius, sizes = roots(self.r, self.reach, self.wanted, self.radius, is_open)
             self.radius = np.where(is_open, radius, self.radius)
             self._end(is_open, self.radius > limit, LIMIT)
             self._end(is_open, self.radius == np.inf, INFEASIBLE)
@@ -376,9 +345,9 @@ class BoxPrograms:
         slope = self._sums(at_work, spread)
         slope[k_free, j_free] = 0.0  # free columns stay so
         slope *= self.side
-        wanted = _dots(spread, b)
+        wanted = dots(spread, b)
         # Derivative of L along the ray, at its start: negative.
-        fall = fall + _dots(slope, sizes) - wanted
+        fall = fall + dots(slope, sizes) - wanted
 
         ends = np.where(ray < -_PIVOT, weights / -ray, np.inf)
         leaving = ends.argmin(axis=1)
@@ -482,8 +451,7 @@ class BoxPrograms:
         self.r[k, column] = length[k]
         turned = self.side[k, column] != sign[k]
         self._flip(k[turned], column[turned])
-        # A program has one free column fewer than `n_active` - 1 says, until something enters
-        # or a row leaves.
+        # Here `n_active` is one too high; the entering column or the leaving row restores it.
         k = (is_open & (entering >= 0)).nonzero()[0]
         p = self.n_active[k] - 2
         self.free[k, p] = entering[k]
@@ -502,36 +470,3 @@ class BoxPrograms:
             self.weights[k] *= scale[:, None]
             self.r[k] *= scale[:, None]
             self.wanted[k] *= scale
-
-
-def ranks(groups, n):
-    """Return how many of the entries before each one are of the same of n ascending groups."""
-    counts = np.bincount(groups, minlength=n)
-    return np.arange(len(groups)) - (np.cumsum(counts) - counts)[groups]
-
-
-def _roots(size, reach, wanted, start, is_open=True):
-    """Return the e >= start where size @ min(e, reach) is `wanted`, and min(e, reach) there.
-
-    Rows that are not open may have any e.
-    """
-    radius = start.copy()
-    left = np.broadcast_to(is_open, radius.shape).copy()
-    for _ in range(200):
-        sizes = np.minimum(reach, radius[:, None])
-        gap = wanted - _dots(size, sizes)
-        left &= gap > 1e-14 * np.abs(wanted)
-        if not left.any():
-            break
-        slope = _dots(size, (sizes < reach).astype(float))
-        flat = left & (slope <= 1e-14)
-        radius[flat] = np.inf
-        left &= ~flat
-        # Newton from the left on a concave function: never past the root.
-        radius[left] += gap[left] / slope[left]
-    return radius, sizes
-
-
-def _dots(a, b):
-    """Return the inner product of each row of a with that of b."""
-    return np.matmul(a[:, None], b[:, :, None])[:, 0, 0]

@@ -1,22 +1,22 @@
 """Adversarial frequency and severity (Bastani et al.)."""
 
-import copy
-import threading
 from abc import abstractmethod
 from dataclasses import dataclass
 
-import joblib
 import numpy as np
 
-from skrobust._evaluation import model_key
 from skrobust._validation import check_choice, check_real
-from skrobust.networks import as_network
 from skrobust.pointwise import PointwiseStatus, pointwise_robustness
 from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
 from skrobust.statistics import Interval, clopper_pearson, hoeffding
 
 __all__ = ["AdversarialFrequency", "AdversarialResult", "AdversarialSeverity"]
 
+# Parameters of `pointwise_robustness`, by the same names.
+_HANDED_ON = (
+    *("method", "targets", "bounds", "solver", "margin", "max_rows", "attack"),
+    *("chunk_size", "random_state", "n_jobs", "memory", "verbose"),
+)
 _FAILED = (PointwiseStatus.FAILURE, PointwiseStatus.UNCONFIRMED, PointwiseStatus.ROWS)
 
 
@@ -98,22 +98,53 @@ class _AdversarialScorer(RobustnessScorer):
         # The others prove or bracket, and so find no example to count.
         check_choice("method", self.method, ("lp", "polished", "attack", "lbfgs"))
         check_choice("reference", self.reference, ("prediction", "label"))
-        found = self._pointwise(estimator, X, self._reference_labels(y))
-        within = found.radius <= epsilon
+        pointwise = pointwise_robustness(
+            estimator,
+            X,
+            y=self._reference_labels(y),
+            epsilon_max=float(epsilon),
+            **{name: getattr(self, name) for name in _HANDED_ON},
+        )
+        within = pointwise.radius <= epsilon
         frequency = float(within.mean())
-        severity = float(found.radius[within].mean()) if within.any() else epsilon
+        severity = float(pointwise.radius[within].mean()) if within.any() else float(epsilon)
         return AdversarialResult(
-            *self._read(found.radius, within, frequency, severity),
+            *self._score(pointwise.radius, within, frequency, severity),
             frequency,
             severity,
-            found.radius,
-            found.status,
-            int(np.isin(found.status, _FAILED).sum()),
-            found.adversarial_examples,
+            pointwise.radius,
+            pointwise.status,
+            int(np.isin(pointwise.status, _FAILED).sum()),
+            pointwise.adversarial_examples,
         )
 
+    def metrics(self, estimator, X, y=None):
+        """Return both scores as a dict, for ``GridSearchCV(scoring=scorer.metrics)``.
+
+        They are read from one computation, where two scorers in a dict would make two.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+        y : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        dict of str to float
+            "adversarial_frequency" (minus the frequency), "adversarial_severity" and
+            "failed_count".
+        """
+        result = self.evaluate(estimator, X, y)
+        return {
+            "adversarial_frequency": -result.frequency,
+            "adversarial_severity": result.severity,
+            "failed_count": result.n_failed,
+        }
+
     @abstractmethod
-    def _read(self, radius, within, frequency, severity):
+    def _score(self, radius, within, frequency, severity):
         """Return the score and its interval."""
 
     def _reference_labels(self, y):
@@ -124,41 +155,13 @@ class _AdversarialScorer(RobustnessScorer):
             raise ValueError(f"Got y=None, but expected the true labels: {needed_by}.")
         return y
 
-    def _pointwise(self, estimator, X, y):
-        """Return the pointwise result; a recent one if it is of the same question."""
-        question = {
-            name: getattr(self, name)
-            for name in (
-                *("method", "targets", "bounds", "solver", "margin", "max_rows", "attack"),
-                "chunk_size",
-            )
-        } | {"epsilon_max": float(self.epsilon), "random_state": self.random_state}
-        network = as_network(estimator, input_shape=np.shape(X)[1:])
-        rows = network.check_rows(X)
-        key = joblib.hash((model_key(network, rows), rows, y, question))
-        with _lock:
-            result = _recent.get(key)
-        if result is None:
-            how = {"n_jobs": self.n_jobs, "memory": self.memory, "verbose": self.verbose}
-            result = pointwise_robustness(estimator, X, y=y, **question, **how)
-            with _lock:
-                _recent[key] = result
-                for old in list(_recent)[:-_REMEMBERED]:
-                    del _recent[old]
-        return copy.deepcopy(result)  # so that nobody's changes reach the next one
-
-
-# The scorers of a multi-metric search are called one after the other on the same estimator and
-# data: a few results, one for each pair of scorers, are all that needs to be remembered.
-_REMEMBERED = 4
-_recent, _lock = {}, threading.Lock()
-
 
 class AdversarialFrequency(_AdversarialScorer):
     """Minus the share of samples that have an adversarial example within epsilon.
 
-    Larger is better: 0 where none was found. Used together with `AdversarialSeverity` and equal
-    parameters in one search, the two share one computation.
+    Larger is better: 0 where none was found. A search that wants the severity as well takes
+    `metrics` as its ``scoring``, which computes once for both; and with a `memory`,
+    `AdversarialSeverity` of equal parameters finds what this scorer has kept.
 
     Parameters
     ----------
@@ -187,11 +190,13 @@ class AdversarialFrequency(_AdversarialScorer):
     chunk_size : int, default=64
         Samples of one job.
     random_state : int, RandomState instance or None, default=None
-        For attacks with random starts.
+        For attacks with random starts. With a `memory`, None means 0: a fresh seed would never
+        find what is kept.
     n_jobs : int or None, default=None
         Chunks evaluated at a time, by joblib.
     memory : None, str or joblib.Memory, default=None
-        Keeps the result of each chunk (with an int as `random_state`).
+        Keeps the result of each chunk, under a key of all that it follows from: model, data,
+        parameters, the code of users, and versions.
     verbose : int, default=0
         joblib's progress messages.
 
@@ -212,7 +217,7 @@ class AdversarialFrequency(_AdversarialScorer):
     True
     """
 
-    def _read(self, radius, within, frequency, severity):
+    def _score(self, radius, within, frequency, severity):
         share = clopper_pearson(within.sum(), len(within), self.confidence)
         return -frequency, Interval(-share.high, -share.low, share.confidence, share.method)
 
@@ -220,8 +225,9 @@ class AdversarialFrequency(_AdversarialScorer):
 class AdversarialSeverity(_AdversarialScorer):
     """Mean distance of the adversarial examples within epsilon; epsilon where there is none.
 
-    Larger is better. Used together with `AdversarialFrequency` and equal parameters in one
-    search, the two share one computation.
+    Larger is better. A search that wants the frequency as well takes `metrics` as its
+    ``scoring``, which computes once for both; and with a `memory`, `AdversarialFrequency` of
+    equal parameters finds what this scorer has kept.
 
     Parameters
     ----------
@@ -250,11 +256,13 @@ class AdversarialSeverity(_AdversarialScorer):
     chunk_size : int, default=64
         Samples of one job.
     random_state : int, RandomState instance or None, default=None
-        For attacks with random starts.
+        For attacks with random starts. With a `memory`, None means 0: a fresh seed would never
+        find what is kept.
     n_jobs : int or None, default=None
         Chunks evaluated at a time, by joblib.
     memory : None, str or joblib.Memory, default=None
-        Keeps the result of each chunk (with an int as `random_state`).
+        Keeps the result of each chunk, under a key of all that it follows from: model, data,
+        parameters, the code of users, and versions.
     verbose : int, default=0
         joblib's progress messages.
 
@@ -274,7 +282,7 @@ class AdversarialSeverity(_AdversarialScorer):
     True
     """
 
-    def _read(self, radius, within, frequency, severity):
+    def _score(self, radius, within, frequency, severity):
         if not within.any():
             return severity, Interval(0.0, float(self.epsilon), self.confidence, "none found")
         values = radius[within]

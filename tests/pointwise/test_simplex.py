@@ -1,4 +1,4 @@
-"""Tests of skrobust.pointwise._program against scipy.optimize.linprog."""
+"""The batched dual simplex against scipy.optimize.linprog."""
 
 import numpy as np
 import pytest

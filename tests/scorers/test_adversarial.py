@@ -1,5 +1,7 @@
 """Adversarial frequency and severity: readings of the pointwise radius."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,12 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
 
-import skrobust.scorers._adversarial as module
 from skrobust import RobustClassifier, TorchClassifier
+from skrobust.attacks import UniformSampling
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.pointwise import pointwise_robustness
 from skrobust.pointwise._programs import LazyPrograms
-from skrobust.scorers import AdversarialFrequency, AdversarialSeverity
+from skrobust.scorers import AdversarialFrequency, AdversarialSeverity, _adversarial
 
 EPSILON = 0.06
 
@@ -22,11 +24,6 @@ EPSILON = 0.06
 def linear(digits):
     X, X_test, y, y_test = digits
     return LogisticRegression(C=0.1).fit(X, y), X_test[100:160], y_test[100:160]
-
-
-@pytest.fixture(autouse=True)
-def forget():
-    module._recent.clear()
 
 
 def test_both_are_read_from_the_radius(linear):
@@ -74,63 +71,76 @@ def test_misclassified_samples_have_radius_zero_under_the_true_label(linear):
     assert result.frequency == wrong.mean()
 
 
-def test_two_scorers_share_one_computation(linear, monkeypatch):
-    model, X, y = linear
-    calls = []
+@pytest.fixture
+def computed(monkeypatch):
+    """The epsilons of all computations so far."""
+    epsilons = []
 
     def counted(*args, **kwargs):
-        calls.append(1)
+        epsilons.append(kwargs["epsilon_max"])
         return pointwise_robustness(*args, **kwargs)
 
-    monkeypatch.setattr(module, "pointwise_robustness", counted)
-    scoring = {
-        "frequency": AdversarialFrequency(EPSILON),
-        "severity": AdversarialSeverity(EPSILON),
-        "accuracy": "accuracy",
+    monkeypatch.setattr(_adversarial, "pointwise_robustness", counted)
+    return epsilons
+
+
+def test_metrics_are_both_scores_of_one_computation(linear, computed):
+    model, X, y = linear
+    frequency, severity = AdversarialFrequency(EPSILON), AdversarialSeverity(EPSILON)
+    found = cross_validate(LogisticRegression(), X, y, cv=3, scoring=frequency.metrics)
+    assert len(computed) == 3
+    assert (found["test_adversarial_frequency"] <= 0).all()
+    assert (found["test_adversarial_severity"] > 0).all()
+    expected = {
+        "adversarial_frequency": frequency(model, X),
+        "adversarial_severity": severity(model, X),
+        "failed_count": 0,
     }
-    found = cross_validate(LogisticRegression(), X, y, cv=3, scoring=scoring)
-    assert len(calls) == 3
-    assert (found["test_frequency"] <= 0).all() and (found["test_severity"] > 0).all()
-    # Another question is computed anew.
-    AdversarialFrequency(EPSILON / 2)(model, X)
-    AdversarialSeverity(EPSILON)(model, X)
-    assert len(calls) == 5
+    assert frequency.metrics(model, X) == severity.metrics(model, X) == expected
 
 
-def test_pairs_of_scorers_share_in_any_order(linear, monkeypatch):
+def test_both_scorers_find_what_one_has_kept(linear, tmp_path, monkeypatch):
     model, X, _ = linear
     calls = []
+    solve = LazyPrograms.solve
 
-    def counted(*args, **kwargs):
-        calls.append(kwargs["epsilon_max"])
-        return pointwise_robustness(*args, **kwargs)
+    def counted(self, *args):
+        calls.append(len(self.centers))
+        return solve(self, *args)
 
-    monkeypatch.setattr(module, "pointwise_robustness", counted)
-    for scorer in (AdversarialFrequency, AdversarialSeverity):
-        for epsilon in (0.03, 0.06):
-            scorer(epsilon)(model, X)
-    assert calls == [0.03, 0.06]
+    monkeypatch.setattr(LazyPrograms, "solve", counted)
+    options = {"memory": str(tmp_path)}
+    frequency = AdversarialFrequency(EPSILON, **options).evaluate(model, X)
+    n_calls = len(calls)
+    severity = AdversarialSeverity(EPSILON, **options).evaluate(model, X)
+    assert len(calls) == n_calls > 0
+    np.testing.assert_array_equal(frequency.radius, severity.radius)
+    AdversarialSeverity(EPSILON, margin=1e-3, **options).evaluate(model, X)
+    assert len(calls) > n_calls
 
 
-def test_what_is_shared_is_of_the_same_model_data_and_labels_and_nobody_elses(linear):
-    model, X, y = linear
-    other = LogisticRegression(C=100.0).fit(X, y)
-    scorer = AdversarialFrequency(EPSILON)
-    alone = {}
-    for name, estimator in (("model", model), ("other", other)):
-        module._recent.clear()
-        alone[name] = scorer.evaluate(estimator, X)
-    assert alone["model"].frequency != alone["other"].frequency
-    assert scorer(model, X) == alone["model"].score
-    assert scorer(other, X) == alone["other"].score
-    assert scorer(model, X[:30]) != alone["model"].score
-    by_label = AdversarialFrequency(EPSILON, reference="label")
-    wrong = np.roll(y, 1)
-    assert by_label(model, X, y) != by_label(model, X, wrong)
-    # A result may be changed by whoever asked for it.
-    first = scorer.evaluate(model, X)
+def test_without_a_random_state_every_call_draws_anew(digits, digits_model):
+    X = digits[1][:30]
+    attack = UniformSampling(n_samples=50)
+    scorer = AdversarialFrequency(0.3, method="attack", attack=attack)
+    examples = [scorer.evaluate(digits_model, X).adversarial_examples for _ in range(3)]
+    assert np.isfinite(examples[0]).any()
+    assert not np.array_equal(examples[0], examples[1], equal_nan=True)
+    assert not np.array_equal(examples[1], examples[2], equal_nan=True)
+    scorer.set_params(random_state=0)
+    examples = [scorer.evaluate(digits_model, X).adversarial_examples for _ in range(2)]
+    np.testing.assert_array_equal(*examples)
+
+
+def test_nothing_is_left_of_a_result(linear):
+    model, X, _ = linear
+    first = AdversarialFrequency(EPSILON).evaluate(model, X)
+    score = first.score
+    kept = weakref.ref(first.adversarial_examples)
     first.radius[:] = 0.0
-    assert scorer.evaluate(model, X).frequency == alone["model"].frequency < 1.0
+    del first
+    assert kept() is None
+    assert AdversarialFrequency(EPSILON).evaluate(model, X).score == score
 
 
 class Shifted(torch.nn.Module):
@@ -167,7 +177,6 @@ def test_samples_on_which_the_method_fails_are_counted(linear, monkeypatch):
 
     whole = AdversarialFrequency(EPSILON).evaluate(model, X)
     assert whole.n_failed == 0
-    module._recent.clear()
     monkeypatch.setattr(LazyPrograms, "solve", failing)
     found = AdversarialFrequency(EPSILON).evaluate(model, X)
     assert found.n_failed == 1 and found.status[3] == "numerical failure"
