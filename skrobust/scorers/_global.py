@@ -50,10 +50,8 @@ class GlobalRobustnessResult(ScoreResult):
         where it falsifies none.
     lower, upper : float
         Shares verified, and not falsified; 0 and 1 where that side is not known. With "sequential"
-        and "anytime" each side stops on its own: `lower` is the share of the samples up to the
-        first stop of that side, `upper` that of the samples up to the first stop of the other
-        one. The later of the two is `n_used`, so that one of them may differ from the share of
-        all of the `verdicts`.
+        and "anytime" each side stops at its own time, and its share counts the samples up to that
+        stop. `n_used` is the later one, so a share may differ from that of all `verdicts`.
     lower_interval, upper_interval : Interval or None
         Of these shares.
     tolerance : float
