@@ -19,7 +19,7 @@ def run(*command, cwd):
         text=True,
         cwd=cwd,
         env=environment,
-        timeout=300,
+        timeout=3600,  # only for one that hangs: a busy machine takes long
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

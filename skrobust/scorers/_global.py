@@ -52,8 +52,8 @@ class GlobalRobustnessResult(ScoreResult):
         where it falsifies none.
     lower, upper : float
         Shares verified, and not falsified; 0 and 1 where that side is not known. With "sequential"
-        and "anytime" each side stops at its own time, and its share counts the samples up to
-        that stop; the later stop is `n_used`.
+        and "anytime" each side stops at its own time, and its share counts the samples up to that
+        stop. `n_used` is the later one, so a share may differ from that of all `verdicts`.
     lower_interval, upper_interval : Interval or None
         Of these shares.
     tolerance : float

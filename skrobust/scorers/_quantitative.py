@@ -38,8 +38,8 @@ class QuantitativeRobustnessResult(ScoreResult):
         is the lower one.
     lower, upper : float
         Scores by the changes from above and from below; 0 where there is no `lower`. With
-        "sequential" and "anytime" each is that of the samples up to the first stop of its own
-        side, of which the later is `n_used`.
+        "sequential" and "anytime" each side stops at its own time, and its score counts the
+        samples up to that stop; `n_used` is the later one.
     lower_interval, upper_interval : Interval or None
         Of these scores.
     tolerance : float
