@@ -3,7 +3,7 @@ Constraint accuracy: random points of the ball
 ==============================================
 
 How often does a property hold at a random point near an input? This needs nothing but
-`predict`, so any classifier can be compared: here a random forest, a nearest-neighbour
+`predict`, so any classifier can be compared: here a random forest, a nearest-neighbor
 classifier behind a non-linear pipeline step, and a network.
 """
 
@@ -27,7 +27,7 @@ X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=150, random_state=0)
 models = {
     "random forest": RandomForestClassifier(25, random_state=0),
-    "nearest neighbours": make_pipeline(Normalizer(), KNeighborsClassifier(3)),
+    "nearest neighbors": make_pipeline(Normalizer(), KNeighborsClassifier(3)),
     "network": RobustClassifier(max_epochs=20, random_state=0),
 }
 for model in models.values():

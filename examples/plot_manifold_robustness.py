@@ -3,7 +3,7 @@ Robustness along the data manifold
 ==================================
 
 Most points of a ball around an image are no images that anyone would meet. An autoencoder gives
-better neighbours: what it decodes near the code of the image. `ManifoldRobustness` is the share
+better neighbors: what it decodes near the code of the image. `ManifoldRobustness` is the share
 of these that keep the label (R4 of Tibo et al.).
 """
 
@@ -52,7 +52,7 @@ for _ in range(150):
         optimizer.step()
 
 # %%
-# An image, and its neighbours under more and more noise.
+# An image, and its neighbors under more and more noise.
 
 scales = [0.06, 0.3, 0.6, 1.2]
 figure, axes = plt.subplots(len(scales), 9, figsize=(7, 3.4), layout="constrained")
@@ -72,7 +72,7 @@ axes[0, 0].set_title("image")
 
 models = {
     "random forest": RandomForestClassifier(25, random_state=0),
-    "nearest neighbours": KNeighborsClassifier(3),
+    "nearest neighbors": KNeighborsClassifier(3),
     "network": RobustClassifier(max_epochs=20, random_state=0),
 }
 figure, ax = plt.subplots(layout="constrained")

@@ -23,5 +23,5 @@ def test_layers_are_those_of_the_test():
 
 def test_commands_are_targets():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = {"test-matrix", *re.findall(r"^([\w-]+):", text, re.MULTILINE)}
+    targets = set(re.findall(r"^([\w-]+):", text, re.MULTILINE))
     assert set(re.findall(r"^    make ([\w-]+)", GUIDE, re.MULTILINE)) <= targets

@@ -67,9 +67,10 @@ class CorruptionRobustnessResult(ScoreResult):
 
 
 class CorruptionRobustness(RobustnessScorer):
-    """Mean accuracy under corruptions that nobody chose to fool the classifier.
+    """Mean accuracy under corruptions of images, such as noise, blur and rotation.
 
-    Works with any classifier that has `predict`.
+    Works with any classifier that has `predict`. No corruption is chosen to fool the classifier:
+    for that, see `ConstraintSecurity`.
 
     Parameters
     ----------

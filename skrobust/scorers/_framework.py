@@ -44,7 +44,7 @@ class RobustnessScoreResult(ScoreResult):
     Parameters
     ----------
     score : float
-        The integral, divided by its value for a classifier that never changes its mind.
+        The integral, divided by its value for a constant classifier.
     interval : Interval
         Of the score. Hoeffding's where the weight of the radii is the same for all samples; else
         approximate, from the spread of a ratio.
@@ -115,8 +115,8 @@ class RobustnessScore(RobustnessScorer):
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
         Valid domain of the inputs.
     reference : {"prediction", "label"}, default="prediction"
-        Which label the points shall have: that which the classifier gives the sample, as in the
-        paper, whose robustness is independent of accuracy; or the true one.
+        The label that points must have to count: the classifier's own label of the sample, as in
+        the paper, where robustness does not depend on accuracy; or the true label.
     n_samples : int, default=100
         Points drawn in each ball, by "uniform" and callables.
     batch_size : int, default=1024

@@ -22,7 +22,7 @@ class ManifoldRobustnessResult(RobustnessScoreResult):
     Parameters
     ----------
     score : float
-        The integral, divided by its value for a classifier that never changes its mind.
+        The integral, divided by its value for a constant classifier.
     interval : Interval
         Hoeffding's, of the score.
     integral : float
@@ -39,7 +39,7 @@ class ManifoldRobustnessResult(RobustnessScoreResult):
         Mean of the shares at each scale.
     reconstructed : ndarray of bool, shape (n_samples,)
         Whether the sample, encoded and decoded without noise, keeps its label. Where it does
-        not, the autoencoder is to blame, not the noise.
+        not, the autoencoder changed the label, not the noise.
     """
 
     reconstructed: np.ndarray
@@ -49,8 +49,8 @@ class ManifoldRobustness(RobustnessScorer):
     r"""Share of points near a sample on the data manifold that keep its label, on average.
 
     The score R4: :math:`R_{Q,H,G}` of the framework (see `RobustnessScore`) with Q the data
-    distribution, :math:`H(p) = p` and :math:`G = p(x) / \epsilon`; type 2. What is near a sample
-    under Q is what an autoencoder decodes near the sample's code: for each x,
+    distribution, :math:`H(p) = p` and :math:`G = p(x) / \epsilon`; type 2. The points near a
+    sample are those that an autoencoder decodes from codes near that of the sample: for each x,
 
     .. math:: p_\sigma(x) = \frac{1}{|\Sigma|} \sum_{e \in \Sigma}
               1\bigl[f(\mathrm{decode}(\mathrm{encode}(x) + \sigma e)) = f(x)\bigr]
@@ -58,8 +58,8 @@ class ManifoldRobustness(RobustnessScorer):
     with :math:`|\Sigma|` draws e of standard normal noise. The score is the mean of
     :math:`p_\sigma` over the samples; with several scales, of its integral over
     :math:`d\sigma / \sigma` from the smallest to the largest, by the trapezoidal rule, divided
-    by the integral for a classifier that never changes its mind. A constant classifier
-    scores 1. Works with any classifier that has `predict`.
+    by the integral for a constant classifier, which scores 1. Works with any classifier that has
+    `predict`.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ class ManifoldRobustness(RobustnessScorer):
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
         Valid domain of the inputs, which decoded points are clipped to.
     reference : {"prediction", "label"}, default="prediction"
-        Which label the points shall have: that which the classifier gives the sample, as in the
-        paper, whose robustness is independent of accuracy; or the true one.
+        The label that points must have to count: the classifier's own label of the sample, as in
+        the paper, where robustness does not depend on accuracy; or the true label.
     batch_size : int, default=4096
         Points that are decoded and classified at a time; bounds the memory.
     confidence : float, default=0.95
@@ -96,8 +96,7 @@ class ManifoldRobustness(RobustnessScorer):
 
     Notes
     -----
-    Which points are near by data alone, without an autoencoder, is read from other samples by
-    ``RobustnessScore.preset("R4", ...)``.
+    ``RobustnessScore.preset("R4", ...)`` needs no autoencoder: its points are other samples.
 
     References
     ----------
@@ -161,7 +160,7 @@ class ManifoldRobustness(RobustnessScorer):
 
     def _framework(self):
         """Return the score of the framework that this one is."""
-        params = {name: value for name, value in vars(self).items() if name not in _OWN}
+        params = {name: value for name, value in vars(self).items() if name not in _OWN_PARAMETERS}
         source = _LatentNoise(self.autoencoder, check_bounds(self.bounds)).check()
         epsilons = check_radii("sigma", self.sigma)
         return RobustnessScore(source, "identity", "inverse", epsilons, norm=None, **params)
@@ -196,8 +195,8 @@ class ManifoldRobustness(RobustnessScorer):
         return ManifoldRobustnessResult(**values, reconstructed=reconstructed)
 
 
-_OWN = ("autoencoder", "sigma")
-_METHODS = (("encode", "decode"), ("transform", "inverse_transform"))
+_OWN_PARAMETERS = ("autoencoder", "sigma")
+_METHOD_PAIRS = (("encode", "decode"), ("transform", "inverse_transform"))
 
 
 class _LatentNoise:
@@ -209,12 +208,12 @@ class _LatentNoise:
     def check(self):
         """Refuse what cannot encode and decode; return self."""
         if isinstance(self.autoencoder, type) or self._names() is None:
-            expectation = "a fitted object with " + " or ".join(map(" and ".join, _METHODS))
+            expectation = "a fitted object with " + " or ".join(map(" and ".join, _METHOD_PAIRS))
             raise TypeError(expected("autoencoder", self.autoencoder, expectation))
         return self
 
     def _names(self):
-        for names in _METHODS:
+        for names in _METHOD_PAIRS:
             if all(callable(getattr(self.autoencoder, name, None)) for name in names):
                 return names
         return None

@@ -1,7 +1,7 @@
 """Where the points near a sample come from: Q in the framework of Tibo et al.
 
 A source counts, for each sample and radius, how many points of the ball it looked at, and at how
-many of them the classifier gives the label that the sample shall keep.
+many of them the classifier gives the label that the sample must keep.
 """
 
 from abc import ABC, abstractmethod
@@ -38,7 +38,7 @@ def predicted_classes(model, rows, batch_size):
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """The samples at the centers of the balls, and the label that each shall keep.
+    """The samples at the centers of the balls, and the label that each must keep.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class References:
     labels : ndarray of shape (n_samples,) or None
         True class indices, where they are known.
     expected : Tensor of shape (n_samples,)
-        Class indices that the points of the balls shall have, on the device of the model.
+        Class indices that the points of the balls must have, on the device of the model.
     agree : Tensor of bool, shape (n_samples,)
         Whether the classifier gives the sample itself the expected label.
     """

@@ -181,7 +181,7 @@ def test_reference_to_the_label(blobs):
 # ---- the other sources of points --------------------
 
 
-def test_neighbours_by_hand(split):
+def test_neighbors_by_hand(split):
     model, _ = split
     X = np.array([[0.3], [0.4], [0.45], [0.55], [0.9]])
     y = np.array([0, 0, 1, 1, 1])
@@ -210,14 +210,14 @@ def test_a_generator_is_conditioned_on_the_ball(split):
     np.testing.assert_allclose(ours.n_points / 50_000, 0.3, atol=0.02)
     assert seen[0] == ((1, 1), None, 0.15)
 
-    def labelled(X, labels, epsilon, n_samples, generator):
+    def labeled(X, labels, epsilon, n_samples, generator):
         points = np.full((len(X), n_samples, 1), np.nan)
         points[labels == "b"] = X[labels == "b"][:, None]
         return points
 
     names = np.array(["a", "b"])
     model = TorchClassifier(model.module, names)
-    result = RobustnessScore(labelled, **make).evaluate(model, X, names[[0, 1] * 4])
+    result = RobustnessScore(labeled, **make).evaluate(model, X, names[[0, 1] * 4])
     assert result.n_points[:, 0].tolist() == [0, 50_000] * 4
     assert (result.shares == 1).all()
 
