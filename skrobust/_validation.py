@@ -1,5 +1,6 @@
 """Checks of arguments: each error names the argument, its value and what was expected."""
 
+import re
 from numbers import Integral, Real
 
 import numpy as np
@@ -34,7 +35,7 @@ def shown(value):
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and len(shape) > 0:
         return f"{type(value).__name__} of shape {tuple(shape)}"
-    text = repr(value)
+    text = re.sub(r"\s*\n\s*", " ", repr(value))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

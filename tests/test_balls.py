@@ -180,3 +180,63 @@ def test_a_center_outside_by_rounding_stays_where_it_is():
     ball = Ball.around(x, 0.05, "linf", (0.0, 0.1))
     assert torch.equal(ball.project(x), x)
     assert torch.equal(ball.project(x + 1), x)
+
+
+# ---- centers a little outside of the domain --------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("epsilon", [0.0, 1e-8, 0.1, [0.0, 0.1, 1e-7]], ids=str)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_center_that_rounding_took_out_of_the_domain_widens_it_to_itself(norm, epsilon, dtype):
+    x = torch.tensor([[1 + 1e-6, 0.5, -1e-6], [0.5, 1 + 1e-6, 0.3]], dtype=dtype)
+    property = ClassificationRobustness(epsilon, norm=norm)
+    property.check(x.numpy().astype(np.float64))
+    ball, outer = property.ball(x), property.outer_ball(x)
+    for box in (ball, outer):
+        assert (box.lower <= box.center).all() and (box.center <= box.upper).all()
+        exceeds = box.center > 1
+        assert (box.upper[exceeds] == box.center[exceeds]).all()
+        assert (box.upper[~exceeds] <= 1).all()
+        assert (box.lower[box.center >= 0] >= 0).all()
+    # What an attack may find is what a proof is about.
+    assert (outer.lower <= ball.lower).all() and (ball.upper <= outer.upper).all()
+    for points in (
+        ball.project(x + torch.randn(x.shape, generator=generator(), dtype=dtype)),
+        ball.step(x, torch.ones_like(x), 1.0),
+        ball.step(x, -torch.ones_like(x), 1.0),
+        *ball.sample(5, generator()).unbind(dim=1),
+    ):
+        assert_inside_ball(points, x, property)
+
+
+# ---- numbers at the end of their type --------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_huge_balls_are_cut_to_finite_numbers(norm, dtype):
+    largest = torch.finfo(dtype).max
+    x = torch.tensor([[0.0, largest, -largest / 2]], dtype=dtype)
+    epsilons = [1e39, 1e300, [1e300, 0.0, 1.0], 1.7e308]
+    for epsilon in epsilons:
+        ball = Ball.around(x, epsilon, norm, None)
+        outer = Ball.outside(x, epsilon, norm, None)
+        for box in (ball, outer):
+            assert torch.isfinite(box.lower).all() and torch.isfinite(box.upper).all()
+            assert (box.lower <= box.center).all() and (box.center <= box.upper).all()
+            assert (box.upper <= largest).all() and (box.lower >= -largest).all()
+        assert (outer.lower <= ball.lower).all() and (ball.upper <= outer.upper).all()
+        points = [*ball.sample(20, generator()).unbind(dim=1), ball.project(x)]
+        if norm == "linf":
+            points += [ball.step(x, torch.tensor([[1.0, 1.0, -1.0]], dtype=dtype), 1.0)]
+        for moved in points:
+            assert torch.isfinite(moved).all()
+            assert (moved >= ball.lower).all() and (moved <= ball.upper).all()
+
+
+def test_samples_of_a_ball_wider_than_its_type_spread_over_it():
+    ball = Ball.around(torch.zeros(1, 1), 1e39, "linf", None)
+    samples = ball.sample(4000, generator())[0, :, 0].numpy().astype(np.float64)
+    largest = float(np.finfo(np.float32).max)
+    assert kstest((samples / largest + 1) / 2, "uniform").pvalue > 1e-3

@@ -2,6 +2,7 @@
 
 import math
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -269,3 +270,71 @@ def test_clone_and_parameters(logic):
 def test_bad_parameters(logic, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         logic.loss(HALF)
+
+
+# ---- points in an array, infinite rows, parameters --------------------
+
+
+@pytest.mark.parametrize("logic", LOGICS, ids=repr)
+def test_losses_have_the_shape_of_the_points(logic):
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(4, 5, m, generator=generator).double() for m in (3, 2))
+    strict = torch.tensor([True, False, True])
+    for build in (
+        lambda a, b: Atom(a, strict),
+        lambda a, b: Atom(a, strict) & Atom(b),
+        lambda a, b: ~(Atom(a) | ~Atom(b)),
+        lambda a, b: Atom(a).implies(Atom(b)),
+    ):
+        together = logic.loss(build(a, b))
+        assert together.shape == (4, 5)
+        apart = logic.loss(build(a.flatten(0, 1), b.flatten(0, 1))).view(4, 5)
+        torch.testing.assert_close(together, apart)
+        assert build(a, b).holds().shape == (4, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("logic", LOGICS, ids=repr)
+def test_infinite_rows_have_a_loss_and_a_gradient_that_are_numbers(logic, dtype):
+    rows = [[-torch.inf, 1.0], [-torch.inf, -torch.inf], [torch.inf, torch.inf], [-2.0, torch.inf]]
+    values = torch.tensor(rows, dtype=dtype, requires_grad=True)
+    losses = logic.loss(Atom(values))
+    assert not losses.isnan().any()
+    assert (losses[[0, 1, 3]] > 0).all() and losses[2] == 0
+    worse = logic.loss(Atom(torch.tensor([[-100.0, 1.0]], dtype=dtype)))
+    assert losses[0] >= worse
+    (gradient,) = torch.autograd.grad(losses.sum(), values)
+    assert not gradient.isnan().any()
+
+
+@pytest.mark.parametrize("logic", LOGICS, ids=repr)
+def test_nan_rows_are_not_made_numbers(logic):
+    assert logic.loss(Atom(torch.tensor([[torch.nan, 1.0]]))).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("logic", "name"),
+    [
+        *[(DL2, "tie_penalty"), (STL, "sharpness"), (Goedel, "scale"), (Lukasiewicz, "scale")],
+        *[(Reichenbach, "scale"), (Yager, "scale"), (Yager, "p")],
+    ],
+)
+@pytest.mark.parametrize(
+    "value", [0, -1.0, np.nan, np.inf, "1", None, True, 2**64, Fraction(1, 2)]
+)
+def test_parameters_are_checked(logic, name, value):
+    wrong = logic(**{name: value})
+    for reading in (wrong.check, lambda: wrong.loss(TRUE)):
+        with pytest.raises(ValueError, match=re.escape(f"Got {name}={value!r}, but expected")):
+            reading()
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.float32, int])
+@pytest.mark.parametrize(
+    ("logic", "name"), [(DL2, "tie_penalty"), (STL, "sharpness"), (Goedel, "scale"), (Yager, "p")]
+)
+def test_numbers_of_a_grid_are_as_good_as_any(logic, name, kind):
+    formula = Atom(torch.tensor([[-1.0, 0.0], [-3.0, 1.0]]), torch.tensor([False, True]))
+    found, expected = (logic(**{name: two}).check().loss(formula) for two in (kind(2), 2.0))
+    assert type(found) is torch.Tensor
+    assert torch.equal(found, expected)

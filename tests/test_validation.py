@@ -1,8 +1,11 @@
 """Refusals name the argument, its value, and what was expected."""
 
 import re
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -11,10 +14,13 @@ from skrobust._validation import (
     check_choice,
     check_device,
     check_epsilon,
+    check_finite_rows,
     check_instance,
     check_integer,
     check_real,
     check_within_bounds,
+    expected,
+    shown,
 )
 
 
@@ -33,11 +39,22 @@ def test_epsilon_per_feature():
 
 @pytest.mark.parametrize(
     "epsilon",
-    [-0.1, np.nan, np.inf, None, "0.1", True, 1j, [], [0.1, -0.1], [0.1, np.nan], [[0.1, 0.1]]],
+    [
+        *[-0.1, np.nan, np.inf, None, "0.1", True, np.True_, 1j, Fraction(1, 2), 2**64],
+        *[[], [0.1, -0.1], [0.1, np.nan], [[0.1, 0.1]], ["0.1"], [True], [Decimal(1)]],
+    ],
 )
 def test_epsilon_refused(epsilon):
     with pytest.raises(ValueError, match=r"^Got epsilon=.*non-negative finite float or an array"):
         check_epsilon(epsilon)
+
+
+def test_epsilon_and_bounds_are_copies_that_can_be_written_to():
+    given = np.array([0.1, 0.2])
+    given.flags.writeable = False
+    for checked in (check_epsilon(given), *check_bounds((given, given + 1))):
+        assert checked.flags.writeable
+    assert check_epsilon(pd.Series([0.1, 0.2])).tolist() == [0.1, 0.2]
 
 
 def test_epsilon_of_wrong_length_names_both_shapes():
@@ -87,6 +104,44 @@ def test_rows_outside_bounds_are_counted_and_measured():
     check_within_bounds(X, None)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bounds", [(0.0, 255.0), (np.zeros(2), np.array([255.0, 100.0]))])
+def test_data_outside_by_a_millionth_of_the_width_are_rounding(bounds, dtype):
+    inside, first = np.array([[255.0, 50.0], [0.0, 0.0]]), np.array([1.0, 0.0])
+    low, high = (np.broadcast_to(bound, (2,)) for bound in bounds)
+    check_within_bounds((inside + 2.4e-4 * first).astype(dtype), bounds)
+    check_within_bounds((inside - 0.9e-6 * (high - low)).clip(max=100).astype(dtype), bounds)
+    for X in (inside + 2.8e-4 * first, inside - 2.8e-4 * first):
+        with pytest.raises(ValueError, match=r"1 of 2 rows of X lie outside, by up to 0\.0002"):
+            check_within_bounds(X.astype(dtype), bounds)
+
+
+def test_rows_within_rounding_are_not_counted_as_outside():
+    X = np.array([[1 + 1e-7], [1.5], [0.5]])
+    with pytest.raises(ValueError, match=r"1 of 3 rows of X lie outside, by up to 0\.5\."):
+        check_within_bounds(X, (0.0, 1.0))
+
+
+def test_a_domain_without_width_or_with_one_end_takes_no_rounding():
+    check_within_bounds(np.array([[0.5, 1e9]]), (np.array([0.5, 0.0]), np.array([0.5, np.inf])))
+    for x in ([0.5 + 1e-9, 0.0], [0.5, -1e-9]):
+        with pytest.raises(ValueError, match="1 of 1 rows"):
+            check_within_bounds(np.array([x]), (np.array([0.5, 0.0]), np.array([0.5, np.inf])))
+
+
+def test_integers_and_bools_as_data_are_compared_with_bounds():
+    check_within_bounds(np.array([[0, 1]], dtype=np.uint8), (0.0, 1.0))
+    with pytest.raises(ValueError, match=r"1 of 1 rows of X lie outside, by up to 1\."):
+        check_within_bounds(np.array([[0, 2]], dtype=np.uint8), (0.0, 1.0))
+
+
+def test_rows_that_are_not_finite_are_counted():
+    X = np.array([[0.0, np.inf], [np.nan, 0.0], [0.0, 0.0]], dtype=np.float32)
+    with pytest.raises(ValueError, match=r"NaN or infinity in 2 of 3 rows, once in float32"):
+        check_finite_rows(X)
+    check_finite_rows(X[2:])
+
+
 @pytest.mark.parametrize("as_array", [False, True])
 def test_rounding_of_the_data_to_float32_is_inside_the_bounds(as_array):
     X = np.random.default_rng(0).random((50, 3))
@@ -108,10 +163,26 @@ def test_rounding_of_the_data_to_float32_is_inside_the_bounds(as_array):
 def test_real_intervals(closed, accepted, refused):
     for value in accepted:
         assert check_real("share", value, low=0, high=1, closed=closed) == value
-    for value in [*refused, np.nan, np.inf, "0.5", True, None]:
+    for value in [*refused, np.nan, np.inf, "0.5", True, np.True_, None, 0.5j]:
         shown = re.escape(f"Got share={value!r}, but expected a finite number in ")
         with pytest.raises(ValueError, match=shown):
             check_real("share", value, low=0, high=1, closed=closed)
+
+
+@pytest.mark.parametrize("value", [Fraction(1, 10), Decimal("0.1"), 2**64, -(2**63) - 1, 10**400])
+def test_real_numbers_that_torch_does_not_know_are_refused(value):
+    shown = re.escape(f"Got share={value!r}"[:100])
+    with pytest.raises(
+        ValueError, match=rf"^{shown}.*but expected a finite number in \(-inf, inf\)"
+    ):
+        check_real("share", value)
+
+
+@pytest.mark.parametrize(
+    "kind", [int, float, np.int8, np.uint64, np.float16, np.float32, np.float64, np.longdouble]
+)
+def test_real_numbers_of_a_grid_become_floats(kind):
+    assert type(check_real("share", kind(1), low=0, high=1)) is float
 
 
 def test_real_message_shows_open_ends():
@@ -126,7 +197,13 @@ def test_integer_refused(value):
     shown = re.escape(f"Got n_steps={value!r}, but expected an integer of at least 1.")
     with pytest.raises(ValueError, match=shown):
         check_integer("n_steps", value, low=1)
-    assert check_integer("n_steps", np.int32(1), low=1) == 1
+    for kind in (np.int8, np.int64, np.uint64):
+        assert type(check_integer("n_steps", kind(1), low=1)) is int
+
+
+def test_integers_beyond_64_bits_are_refused():
+    with pytest.raises(ValueError, match=r"Got n_steps=9223372036854775808.*below 2\*\*63"):
+        check_integer("n_steps", 2**63)
 
 
 @pytest.mark.parametrize("value", ["l1", None, 2])
@@ -138,9 +215,37 @@ def test_choice_refused(value):
 
 
 def test_instance_refused():
+    with pytest.raises(TypeError, match="Got count='three', but expected an int or a float"):
+        check_instance("count", "three", (int, float), "3")
     assert check_instance("count", 3, int, "3") == 3
     with pytest.raises(TypeError, match=r"Got count='three', but expected an int, such as 3"):
         check_instance("count", "three", int, "3")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.zeros(784), "ndarray of shape (784,)"),
+        (np.float32(0.5), "np.float32(0.5)"),
+        (torch.zeros(2, 3), "Tensor of shape (2, 3)"),
+        (pd.Series([1, 2]), "Series of shape (2,)"),
+        ("one\ntwo", r"'one\ntwo'"),
+        ([0.5, 1], "[0.5, 1]"),
+    ],
+)
+def test_errors_show_no_entries_of_arrays(value, text):
+    assert shown(value) == text
+    assert expected("name", value, "more") == f"Got name={text}, but expected more."
+
+
+def test_errors_show_the_beginning_of_long_values():
+    text = shown([np.zeros((3, 3)), "x" * 1000])
+    assert text.startswith("[array([[0., 0., 0.], [0.")
+    assert text.endswith("...") and len(text) < 250
+    for epsilon in ([-0.1] + [0.0] * 783, ["a"] * 784):
+        with pytest.raises(ValueError, match="Got epsilon=") as raised:
+            check_epsilon(epsilon)
+        assert len(str(raised.value)) < 400
 
 
 def test_device():

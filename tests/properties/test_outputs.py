@@ -1,0 +1,35 @@
+"""Standard and Lipschitz robustness: margins by hand."""
+
+import pytest
+
+from tests.properties._cases import LOG3, LR, SR, margin
+
+
+def test_sr_margin():
+    # Changes of +0.5 and -1.5 against delta = 1.
+    changes = {"reference_logits": [1.0, 2.0]}
+    assert margin(SR(delta=1.0), [1.5, 0.5], **changes) == -0.5
+    assert margin(SR(delta=2.0), [1.5, 0.5], **changes) == 0.5
+    assert SR(delta=1.5).holds([[1.5, 0.5]], reference_logits=[[1.0, 2.0]]).item() is True
+
+
+def test_sr_of_probabilities():
+    # Probabilities 3/4 and 1/4 against 1/2 and 1/2.
+    property = SR(delta=0.3, output="probabilities")
+    found = margin(property, [LOG3, 0.0], reference_logits=[7.0, 7.0])
+    assert found == pytest.approx(0.05)
+
+
+def test_lr_margin():
+    changes = {"reference_logits": [1.0, 2.0]}
+    assert margin(LR(lipschitz=2.0), [1.5, 0.5], distance=0.5, **changes) == -0.5
+    assert margin(LR(lipschitz=4.0), [1.5, 0.5], distance=0.5, **changes) == 0.5
+    # At the reference point itself the rows hold with equality.
+    assert margin(LR(), [1.0, 2.0], **changes) == 0.0
+    assert LR().holds([[1.0, 2.0]]).item() is True
+
+
+def test_lr_of_probabilities():
+    property = LR(lipschitz=1.0, output="probabilities")
+    found = margin(property, [LOG3, 0.0], reference_logits=[0.0, 0.0], distance=0.5)
+    assert found == pytest.approx(0.25)
