@@ -537,7 +537,9 @@ def test_torch_classifier_refuses(given):
     X = np.full((3, 4), 0.5)
     with pytest.raises(ValueError, match=r"3 of 3 rows of X lie outside, by up to 0\.25"):
         TorchClassifier(given, 2, bounds=(0, 0.25)).predict(X)
-    with pytest.raises(ValueError, match=r"outputs of shape \(3, 2\) for 3 rows, but expected \(3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"outputs of shape \(3, 2\) for 3 rows, but expected \(3, 3\)"
+    ):
         TorchClassifier(given, 3).predict(X)
     with pytest.raises(TypeError, match="Got module='linear', but expected a Module"):
         TorchClassifier("linear", 2).predict(X)
