@@ -34,7 +34,7 @@ class Generators:
 
     def on(self, device):
         """Return the generator of a device."""
-        device = torch.device(device)
+        device = torch.empty(0, device=device).device  # "cuda" is then "cuda:0"
         if device not in self.made:
             self.made[device] = torch.Generator(device).manual_seed(self.seed)
         return self.made[device]
@@ -88,9 +88,14 @@ def _drawn(func, args, kwargs, generator):
         return getattr(packet, twin)(*args, **kwargs, generator=generator)
     seed = torch.empty((), dtype=torch.int64, device=generator.device)
     seed = int(seed.random_(generator=generator))
-    devices = [generator.device] if generator.device.type == "cuda" else []
+    on_gpu = generator.device.type == "cuda"
+    devices = [generator.device] if on_gpu else []
     with _GLOBAL_STATE, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed, which would seed all devices.
+        if on_gpu:
+            torch.cuda.default_generators[generator.device.index].manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
         return func(*args, **kwargs)
 
 
