@@ -1,4 +1,4 @@
-"""scikit-learn's own checks, on real training, with no expected failure."""
+"""scikit-learn's own checks, on real training; one of them cannot hold, for the reason given."""
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -7,6 +7,13 @@ from skrobust.properties import ClassificationRobustness
 from skrobust.training import AdversarialTraining, ConstraintTraining, DataAugmentation
 
 _PROPERTY = ClassificationRobustness(epsilon=0.01, bounds=None)
+# tests/estimators/test_weights.py asserts the equivalence as far as it can hold.
+_EXPECTED = {
+    "check_sample_weight_equivalence_on_dense_data": (
+        "asks for 1e-7 after training by stochastic gradients in float32, and for the same "
+        "random points around twice as many samples"
+    )
+}
 
 
 @parametrize_with_checks(
@@ -15,7 +22,8 @@ _PROPERTY = ClassificationRobustness(epsilon=0.01, bounds=None)
         RobustClassifier(property=_PROPERTY, training=AdversarialTraining(), max_epochs=20),
         RobustClassifier(property=_PROPERTY, training=ConstraintTraining(), max_epochs=20),
         RobustClassifier(property=_PROPERTY, training=DataAugmentation(), max_epochs=20),
-    ]
+    ],
+    expected_failed_checks=lambda estimator: _EXPECTED,
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)

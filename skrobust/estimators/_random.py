@@ -10,6 +10,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 __all__ = []
 
 _GLOBAL_STATE = threading.Lock()
+# Functions and methods of torch that may draw, by name.
+_DRAWING = {
+    "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm", "normal",
+    "bernoulli", "poisson", "binomial", "multinomial", "bernoulli_", "cauchy_", "exponential_",
+    "geometric_", "log_normal_", "normal_", "random_", "uniform_", "dropout", "dropout_",
+    "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "alpha_dropout_", "feature_dropout",
+    "feature_dropout_", "feature_alpha_dropout", "feature_alpha_dropout_", "native_dropout",
+    "rrelu", "rrelu_", "gumbel_softmax", "fractional_max_pool2d",
+    "fractional_max_pool2d_with_indices", "fractional_max_pool3d",
+    "fractional_max_pool3d_with_indices", "scaled_dot_product_attention",
+    "multi_head_attention_forward", "lstm", "gru", "rnn_tanh", "rnn_relu", "kaiming_uniform_",
+    "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "trunc_normal_", "orthogonal_",
+}  # fmt: skip
 
 
 class Generators:
@@ -21,7 +34,7 @@ class Generators:
 
     def on(self, device):
         """Return the generator of a device."""
-        device = torch.device(device)
+        device = torch.empty(0, device=device).device  # "cuda" is then "cuda:0"
         if device not in self.made:
             self.made[device] = torch.Generator(device).manual_seed(self.seed)
         return self.made[device]
@@ -75,9 +88,14 @@ def _drawn(func, args, kwargs, generator):
         return getattr(packet, twin)(*args, **kwargs, generator=generator)
     seed = torch.empty((), dtype=torch.int64, device=generator.device)
     seed = int(seed.random_(generator=generator))
-    devices = [generator.device] if generator.device.type == "cuda" else []
+    on_gpu = generator.device.type == "cuda"
+    devices = [generator.device] if on_gpu else []
     with _GLOBAL_STATE, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed, which would seed all devices.
+        if on_gpu:
+            torch.cuda.default_generators[generator.device.index].manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
         return func(*args, **kwargs)
 
 
@@ -107,7 +125,7 @@ class _Tracer(TorchFunctionMode):
 
 
 class _Selected(TorchFunctionMode):
-    """Serve the operations inside of given functions of torch alone."""
+    """Serve the operations inside of those functions of torch alone that draw."""
 
     def __init__(self, draws, functions):
         super().__init__()
@@ -115,7 +133,7 @@ class _Selected(TorchFunctionMode):
         self.functions = functions
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func not in self.functions:
+        if func not in self.functions and getattr(func, "__name__", None) not in _DRAWING:
             return func(*args, **(kwargs or {}))
         with self.draws:
             return func(*args, **(kwargs or {}))
@@ -125,29 +143,45 @@ class Watch:
     """Serve what draws in the steps of a training, at little cost.
 
     To serve every operation can double the time of a small network's step. So that is done in
-    the first step of each epoch, and shows which functions draw; in the other steps these alone
-    are served, and nothing where there are none. What draws from nowhere in Python (TorchScript)
-    is served by serving everything. What begins to draw in the middle of an epoch is missed.
+    the first step of each epoch, and shows which functions draw. In the other steps these and
+    the well-known ones are served; nothing at all where code that is known draws nothing. What
+    draws from nowhere in Python (TorchScript) is served by serving everything; where it begins
+    to draw in the middle of an epoch, it is missed until the next.
+
+    Parameters
+    ----------
+    generators : Generators
+    known : bool
+        Whether code that is known trains, which draws in the first step or never.
     """
 
-    def __init__(self, generators):
+    def __init__(self, generators, known):
         self.draws = OwnDraws(generators)
-        self.functions = set()
+        self.known = known
+        self.functions = None  # not looked for yet
         self.everywhere = False
 
     @contextmanager
     def step(self, is_first):
         """Serve the draws of one step; `is_first` in the first one of an epoch."""
+        look = self.functions is None or (is_first and not self.known)
         with ExitStack() as modes:
-            if is_first:
+            if look:
                 before, tracer = self.draws.count, _Tracer(self.draws)
                 modes.enter_context(self.draws)
                 modes.enter_context(tracer)
             elif self.everywhere:
                 modes.enter_context(self.draws)
-            elif self.functions:
+            elif self.functions or not self.known:
                 modes.enter_context(_Selected(self.draws, self.functions))
             yield
-        if is_first:
-            self.functions |= tracer.functions
+        if look:
+            self.functions = tracer.functions | (self.functions or set())
             self.everywhere |= self.draws.count - before > tracer.count
+
+
+def is_known(*parts):
+    """Whether objects, and the layers of modules among them, are torch's or our own."""
+    layers = (part.modules() if isinstance(part, torch.nn.Module) else (part,) for part in parts)
+    names = (type(layer).__module__ for group in layers for layer in group)
+    return all(name.startswith(("torch.nn.", "skrobust.")) for name in names)

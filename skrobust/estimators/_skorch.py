@@ -12,7 +12,7 @@ from skorch.utils import to_tensor
 
 from skrobust._validation import expected
 from skrobust.estimators._batches import InOrder, Samples, Shuffled
-from skrobust.estimators._random import Generators, OwnDraws, Watch
+from skrobust.estimators._random import Generators, OwnDraws, Watch, is_known
 from skrobust.exceptions import DivergedTrainingError
 from skrobust.training import TrainingFit, TrainingStep
 
@@ -30,7 +30,7 @@ class Call:
     state: object = None
 
     @classmethod
-    def seeded(cls, fit, seed):
+    def seeded(cls, fit, seed, known):
         """Give a fit sources of random numbers of its own, that all follow from one seed."""
         # Four streams: how a regime draws changes neither the order of the batches nor dropout.
         own, order, draws, numpy = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
@@ -41,7 +41,7 @@ class Call:
             random_state=np.random.RandomState(numpy),
         )
         shuffler = torch.Generator().manual_seed(order)
-        return cls(fit, shuffler, OwnDraws(generators), Watch(generators))
+        return cls(fit, shuffler, OwnDraws(generators), Watch(generators, known))
 
 
 class RegimeNet(NeuralNetClassifier):
@@ -57,7 +57,8 @@ class RegimeNet(NeuralNetClassifier):
 
     def train(self, fit, seed):
         """Train for `fit.n_epochs` epochs on the data of a `TrainingFit`."""
-        self.call = Call.seeded(replace(fit, previous=self._kept_state()), seed)
+        known = is_known(self.module_, self.criterion_, self.regime)
+        self.call = Call.seeded(replace(fit, previous=self._kept_state()), seed, known)
         try:
             self.partial_fit(self.call.fit.X, self.call.fit.y, epochs=fit.n_epochs)
             with self.call.draws:
@@ -137,11 +138,11 @@ class RegimeNet(NeuralNetClassifier):
         regime = type(self.regime).__name__
         if not (isinstance(returned, tuple | list) and len(returned) == 2):
             expectation = "a pair: the loss, a scalar tensor, and the logits at the batch"
-            raise TypeError(expected(f"{regime}.loss(...)", returned, expectation))
+            raise TypeError(_message(f"{regime}.loss(...)", returned, expectation))
         loss, logits = returned
         if not isinstance(loss, torch.Tensor) or loss.ndim or not loss.is_floating_point():
             expectation = "a tensor of shape (), such as step.mean(losses), for the loss"
-            raise TypeError(expected(f"{regime}.loss(...)[0]", _shown(loss), expectation))
+            raise TypeError(_message(f"{regime}.loss(...)[0]", loss, expectation))
         if not torch.isfinite(loss):
             raise DivergedTrainingError(
                 f"The training loss became {loss.item()} in epoch {step.epoch + 1}, batch "
@@ -150,11 +151,11 @@ class RegimeNet(NeuralNetClassifier):
             )
         if not loss.requires_grad:
             expectation = "a loss with a gradient in the weights of the module"
-            raise ValueError(expected(f"{regime}.loss(...)[0]", _shown(loss), expectation))
+            raise ValueError(_message(f"{regime}.loss(...)[0]", loss, expectation))
         shape = len(step.x), len(self.classes)
         if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != shape:
             expectation = f"the logits at the batch, a tensor of shape {shape}"
-            raise TypeError(expected(f"{regime}.loss(...)[1]", _shown(logits), expectation))
+            raise TypeError(_message(f"{regime}.loss(...)[1]", logits, expectation))
         return loss, logits
 
     def validation_step(self, batch, **fit_params):
@@ -182,11 +183,11 @@ def each(criterion):
     return criterion
 
 
-def _shown(value):
-    """Return what an error shows of a value: of a tensor, its shape."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    return f"tensor of shape {tuple(value.shape)}"
+def _message(name, value, expectation):
+    """Return the message of `expected`, with the shape of a tensor in place of its entries."""
+    is_tensor = isinstance(value, torch.Tensor)
+    shown = f"a tensor of shape {tuple(value.shape)}" if is_tensor else repr(value)
+    return f"Got {name} = {shown}, but expected {expectation}."
 
 
 class EpochBridge(Callback):
