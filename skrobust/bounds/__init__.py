@@ -11,21 +11,20 @@ from skrobust.bounds._input import farthest, minimum
 from skrobust.bounds._intervals import interval_rows, relax
 from skrobust.bounds._lines import Lines, PoolLines, lines_of
 from skrobust.bounds._relaxation import Relaxation
+from skrobust.bounds._rounding import NUMBERS_AT_ONCE as NUMBERS_AT_ONCE
 from skrobust.bounds._rounding import (
-    NUMBERS_AT_ONCE,
     check_finite,
     points_at_once,
     rounding_terms,
     rounding_weight,
 )
-from skrobust.bounds._rows import METHODS, bound_rows, row_bounds
+from skrobust.bounds._rows import METHODS as METHODS
+from skrobust.bounds._rows import bound_rows, row_bounds
 from skrobust.bounds._slopes import Chords, chords_of, slope_relaxation
 from skrobust.bounds._tightening import tighten
 from skrobust.bounds._units import Units, image, worth_tightening
 
 __all__ = [
-    "METHODS",
-    "NUMBERS_AT_ONCE",
     "Chords",
     "Climb",
     "Lines",
