@@ -2,7 +2,8 @@
 
 What is computed is differentiable by the weights of the graph. `bound_rows` is the door; the
 functions that ask what a kind of node does are `image`, `lines_of`, `worth_tightening`,
-`chords_of`, `rounding_terms` and `rounding_weight`, with which new kinds are registered.
+`splits_at_zero`, `chords_of`, `steepest`, `rounding_terms` and `rounding_weight`, with which new
+kinds are registered.
 """
 
 from skrobust.bounds._backward import backward, crown, initial_slopes, optimised
@@ -10,22 +11,22 @@ from skrobust.bounds._climb import Climb
 from skrobust.bounds._input import farthest, minimum
 from skrobust.bounds._intervals import interval_rows, relax
 from skrobust.bounds._lines import Lines, PoolLines, lines_of
+from skrobust.bounds._norms import norm_product, steepest
 from skrobust.bounds._relaxation import Relaxation
+from skrobust.bounds._rounding import NUMBERS_AT_ONCE as NUMBERS_AT_ONCE
 from skrobust.bounds._rounding import (
-    NUMBERS_AT_ONCE,
     check_finite,
     points_at_once,
     rounding_terms,
     rounding_weight,
 )
-from skrobust.bounds._rows import METHODS, bound_rows, row_bounds
+from skrobust.bounds._rows import METHODS as METHODS
+from skrobust.bounds._rows import bound_rows, row_bounds
 from skrobust.bounds._slopes import Chords, chords_of, slope_relaxation
 from skrobust.bounds._tightening import tighten
-from skrobust.bounds._units import Units, image, worth_tightening
+from skrobust.bounds._units import Units, image, splits_at_zero, worth_tightening
 
 __all__ = [
-    "METHODS",
-    "NUMBERS_AT_ONCE",
     "Chords",
     "Climb",
     "Lines",
@@ -43,6 +44,7 @@ __all__ = [
     "interval_rows",
     "lines_of",
     "minimum",
+    "norm_product",
     "optimised",
     "points_at_once",
     "relax",
@@ -50,6 +52,8 @@ __all__ = [
     "rounding_weight",
     "row_bounds",
     "slope_relaxation",
+    "splits_at_zero",
+    "steepest",
     "tighten",
     "worth_tightening",
 ]

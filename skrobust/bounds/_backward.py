@@ -139,7 +139,10 @@ def optimised(relaxation, rows, start=None, *, sample=None, shift=None, slope=No
 
     Parameters
     ----------
-    relaxation, rows, start, sample, shift, slope, nearest
+    relaxation : Relaxation
+    rows : Tensor of shape (P, m, *shape)
+    start : int, default=None
+    sample, shift, slope, nearest : Tensor, default=None
         See `crown`.
     n_steps : int
         Steps of Adam, projected to the allowed slopes. Every step gives a proved bound, of

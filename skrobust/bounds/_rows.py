@@ -92,7 +92,8 @@ def row_bounds(relaxation, A, shift, slope=None, nearest=None, *, method="crown"
         Added to the rows, times the distance from the center.
     nearest : Tensor of shape (n,), default=None
         Least distance; see `minimum`.
-    method, n_steps
+    method : {"ibp", "crown", "alpha-crown"}, default="crown"
+    n_steps : int, default=20
         See `bound_rows`.
     watch : Stopwatch, default=None
         The steps of "alpha-crown" end when its time is up.

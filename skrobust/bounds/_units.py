@@ -7,7 +7,7 @@ import torch
 from skrobust.bounds._lines import lines_of
 from skrobust.graphs import Clamp, MaxPool, Monotone, Relu, no_rule
 
-__all__ = ["Units", "image", "members_of", "worth_tightening"]
+__all__ = ["Units", "image", "members_of", "splits_at_zero", "worth_tightening"]
 
 
 @singledispatch
@@ -88,6 +88,40 @@ def _cut_units(node, lower, upper):
 @worth_tightening.register(MaxPool)
 def _rivals(node, lower, upper):
     return members_of(node, lines_of(node, lower, upper).open, lower)
+
+
+@singledispatch
+def splits_at_zero(node):
+    """Return whether each unit of a node is linear for z >= 0 and for z <= 0.
+
+    Branch and bound decides such units by the sign of z; others are left to the programs.
+
+    Parameters
+    ----------
+    node : Node
+        Not affine. Kinds are registered with ``splits_at_zero.register(Kind)``.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    UnsupportedModelError
+        For a kind that is not registered.
+    """
+    raise no_rule("bounds.splits_at_zero", node)
+
+
+@splits_at_zero.register(Relu)
+def _splits(node):
+    return True
+
+
+@splits_at_zero.register(Clamp)
+@splits_at_zero.register(MaxPool)
+def _does_not_split(node):
+    return False
 
 
 def members_of(node, is_open, like):

@@ -119,7 +119,8 @@ class Input(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     device : torch.device
         Where the weights are.
@@ -137,7 +138,8 @@ class Constant(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     value : Tensor of shape (*shape)
     """
@@ -162,7 +164,8 @@ class Linear(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     weight : Tensor of shape (outputs, inputs)
     bias : Tensor of shape (outputs,) or None
@@ -187,7 +190,8 @@ class Conv(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     weight : Tensor of shape (channels, channels of the input / groups, *kernel)
     bias : Tensor of shape (channels,) or None
@@ -238,7 +242,8 @@ class Scale(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     weight, bias : Tensor
         Both broadcast to the shape of one sample.
@@ -280,7 +285,8 @@ class Average(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     function : callable
         From inputs to outputs: linear, with weights that are not negative.
@@ -309,9 +315,11 @@ class AveragePool(Average):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
-    function, input_shape
+    function : callable
+    input_shape : tuple of int
         As for `Average`.
     kernel, stride, padding : tuple of int
         One number an axis.
@@ -334,7 +342,8 @@ class Reshape(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     input_shape : tuple of int
     """
@@ -359,7 +368,8 @@ class Permute(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     axes : tuple of int
         Axis of the input for each axis of the output, without the batch axis.
@@ -385,7 +395,8 @@ class Rearrange(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     index : int Tensor of shape (*shape)
         Position of each entry in the flattened input, or -1 for zero.
@@ -425,7 +436,8 @@ class Sum(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     weights : tuple of float
         One number an input.
@@ -450,7 +462,8 @@ class Concat(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     dim : int
         The axis; 1 is the first after the batch.

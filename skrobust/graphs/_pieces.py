@@ -21,7 +21,8 @@ class PiecewiseNode(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     """
 
@@ -72,7 +73,8 @@ class Relu(PiecewiseNode):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     slope : Tensor
         0 for ReLU, -1 for the absolute value; it broadcasts to the shape of one sample.
@@ -122,7 +124,8 @@ class Clamp(PiecewiseNode):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     low, high : float
         Either may be infinite.
@@ -178,7 +181,8 @@ class MaxPool(PiecewiseNode):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     input_shape : tuple of int
         Channels first.

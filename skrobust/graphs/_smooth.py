@@ -13,7 +13,8 @@ class Monotone(Node):
 
     Parameters
     ----------
-    inputs, shape, path
+    inputs, shape : tuple of int
+    path : str
         As for `Node`.
     operation : str
         Name of the torch function.

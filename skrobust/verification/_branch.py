@@ -13,7 +13,7 @@ neural network robustness verification", NeurIPS 2021.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property, singledispatch
+from functools import cached_property
 
 import torch
 
@@ -25,9 +25,9 @@ from skrobust.bounds import (
     crown,
     initial_slopes,
     lines_of,
+    splits_at_zero,
     tighten,
 )
-from skrobust.graphs import Clamp, MaxPool, Relu, no_rule
 
 __all__ = ["Domains", "Problem", "branch"]
 
@@ -67,7 +67,7 @@ class Problem:
     def scales(self):
         """Mean size of the rows of each node that piecewise nodes read: the unit of betas."""
         trace, count = {}, len(self.rows)
-        sample = torch.zeros(count, dtype=torch.long)
+        sample = torch.zeros(count, dtype=torch.long, device=self.rows.device)
         with torch.no_grad():
             backward(self.root, len(self.root.graph.nodes) - 1, self.rows, sample, trace=trace)
         return {j: trace[j].abs().mean() + 1e-12 for j in self.root.sources if j in trace}
@@ -185,7 +185,7 @@ def branch(problem, *, batch_size, n_steps, watch, visit, leaf):
 
 def _lowest(problem, left):
     """Return the lowest bound of each problem in the domains that are left."""
-    lower = torch.full((len(problem.rows),), torch.inf, dtype=torch.float64)
+    lower = problem.rows.new_full((len(problem.rows),), torch.inf)
     for part in left:
         lower = lower.scatter_reduce(0, part.problem, part.lower, "amin")
     return lower
@@ -211,18 +211,18 @@ def _first(problem):
     lows = {j: root.lows[j].expand(count, *root.lows[j].shape[1:]) for j in root.sources}
     highs = {j: root.highs[j].expand(count, *root.highs[j].shape[1:]) for j in root.sources}
     zeros = {j: torch.zeros_like(lows[j]) for j in lows}
-    sample = torch.zeros(count, dtype=torch.long)
+    sample = torch.zeros(count, dtype=torch.long, device=problem.rows.device)
     alphas = initial_slopes(root, problem.rows.shape[:2], sample)
     return Domains(
-        sample + torch.arange(count),
+        torch.arange(count, device=problem.rows.device),
         lows,
         highs,
         zeros,
         alphas,
         {j: zeros[j].unsqueeze(1) for j in zeros},
-        torch.full((count,), -torch.inf, dtype=torch.float64),
-        torch.full((count, 2), -1),
-        torch.zeros(count, dtype=torch.long),
+        problem.rows.new_full((count,), -torch.inf),
+        torch.full((count, 2), -1, device=problem.rows.device),
+        torch.zeros_like(sample),
     )
 
 
@@ -335,12 +335,13 @@ def _signed(multipliers, signs, scales):
 def _costliest(relaxation, trace, alphas):
     """Return the node and the unit whose lines cost most in each domain, of shape (P, 2)."""
     count = len(next(iter(trace.values())))
-    best = torch.full((count,), -1.0, dtype=torch.float64)
-    chosen = torch.full((count, 2), -1)
+    device = relaxation.ball.center.device
+    best = torch.full((count,), -1.0, dtype=torch.float64, device=device)
+    chosen = torch.full((count, 2), -1, device=device)
     for i in relaxation.graph.piecewise:
         node, lines = relaxation.graph.nodes[i], relaxation.lines[i]
         j = node.inputs[0]
-        if not _is_split_at_zero(node) or i not in trace or not lines.open.any():
+        if not splits_at_zero(node) or i not in trace or not lines.open.any():
             continue
         low, high = relaxation.lows[j].unsqueeze(1), relaxation.highs[j].unsqueeze(1)
         cost = _cost(lines, low, high, trace[i], alphas.get(i, 0.5))
@@ -351,27 +352,12 @@ def _costliest(relaxation, trace, alphas):
     return chosen
 
 
-@singledispatch
-def _is_split_at_zero(node):
-    """Return whether a unit is linear on both sides of z = 0; others are left to the programs."""
-    raise no_rule("verification.branch", node)
-
-
-@_is_split_at_zero.register(Relu)
-def _is_split(node):
-    return True
-
-
-@_is_split_at_zero.register(Clamp)
-@_is_split_at_zero.register(MaxPool)
-def _is_not_split(node):
-    return False
-
-
 def _cost(lines, low, high, rows, alpha):
     """Return how much the rows may lose by the lines of each unit, of shape (P, *shape)."""
-    kink = torch.minimum(alpha * -low, (1 - alpha) * high) * lines.gain.abs().unsqueeze(1)
     chord = torch.maximum(lines.low_shift.abs(), lines.high_shift.abs()).unsqueeze(1)
+    if lines.gain is None:
+        return (rows.abs() * chord).sum(dim=1)
+    kink = torch.minimum(alpha * -low, (1 - alpha) * high) * lines.gain.abs().unsqueeze(1)
     below = torch.where(lines.convex, kink, chord)
     above = torch.where(lines.convex, chord, kink)
     return (rows.clamp(min=0) * below - rows.clamp(max=0) * above).sum(dim=1)

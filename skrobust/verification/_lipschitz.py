@@ -1,15 +1,22 @@
 """Upper bounds of Lipschitz constants of networks, and what they prove."""
 
 from dataclasses import dataclass
-from functools import cached_property, singledispatch
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from skrobust._validation import check_choice
-from skrobust.bounds import check_finite, crown, points_at_once, relax, slope_relaxation
+from skrobust.bounds import (
+    check_finite,
+    crown,
+    norm_product,
+    points_at_once,
+    relax,
+    slope_relaxation,
+)
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.graphs import Clamp, Linear, MaxPool, Permute, Relu, Reshape, no_rule, read_graph
+from skrobust.graphs import Linear, Relu, Reshape, read_graph
 from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
 from skrobust.verification._base import Stopwatch, Verifier, at_reference
@@ -92,7 +99,7 @@ def lipschitz_bound(
                 "about the Euclidean norm."
             )
         return _semidefinite(_weights(graph))
-    return _norm_product(graph, norm)
+    return norm_product(graph, norm)
 
 
 class LipschitzBounds(Verifier):
@@ -175,7 +182,7 @@ class _LipschitzEncoding(Encoding):
 
     @cached_property
     def norm_product(self):
-        return _norm_product(self.graph, self.property.norm)
+        return norm_product(self.graph, self.property.norm)
 
     @cached_property
     def _solved(self):
@@ -201,83 +208,11 @@ def _local(graph, ball):
 def _slopes(graph, ball):
     with torch.no_grad():
         slopes = slope_relaxation(relax(graph, ball))
-        eye = torch.eye(graph.n_classes, dtype=torch.float64, device=ball.center.device)
+        eye = torch.eye(graph.n_classes, dtype=graph.dtype, device=graph.device)
         rows = torch.cat([eye, -eye]).expand(len(ball.center), -1, -1)
         # Two points that are equal have no slope; and no row of the other sign is below 0.
         steepest = (-crown(slopes, rows)).amax(dim=1).clamp(min=0)
         return steepest.nan_to_num(torch.inf, torch.inf).cpu().numpy()
-
-
-def _norm_product(graph, norm):
-    """Bound the constant of each node from those of its inputs."""
-    constants = [1.0]
-    for node in graph.nodes[1:]:
-        inputs = [constants[j] for j in node.inputs]
-        if not node.is_affine:
-            constants.append(_steepest(node, norm) * inputs[0])
-        elif norm == "linf":
-            # The largest row of |W| r, for inputs that move by their own constants.
-            radii = [_filled(graph, j, c) for j, c in zip(node.inputs, inputs, strict=True)]
-            constants.append(node.magnitude(*radii).abs().max().item() * (1 + 1e-12))
-        else:
-            constants.append(_spectral(node, graph, inputs))
-    return constants[-1]
-
-
-def _filled(graph, j, value):
-    shape = (1, *graph.nodes[j].shape)
-    return torch.full(shape, value, dtype=graph.dtype, device=graph.device)
-
-
-@singledispatch
-def _steepest(node, norm):
-    """Bound the Lipschitz constant of a node that is not affine, from input to output."""
-    raise no_rule("verification.lipschitz_bound", node)
-
-
-@_steepest.register(Relu)
-def _steepest_of_relu(node, norm):
-    return max(1.0, node.slope.abs().max().item())
-
-
-@_steepest.register(Clamp)
-def _steepest_of_clamp(node, norm):
-    return 1.0
-
-
-@_steepest.register(MaxPool)
-def _steepest_of_pool(node, norm):
-    # In the Euclidean norm an entry that lies in several windows counts once for each.
-    most = node.members.flatten().bincount().max().item()
-    return 1.0 if norm == "linf" else float(np.sqrt(most))
-
-
-@singledispatch
-def _spectral(node, graph, inputs):
-    """Bound the spectral norms of an affine node, times the constants of its inputs, in sum."""
-    total = 0.0
-    for k, constant in enumerate(inputs):
-        # ||W||^2 is at most the largest sum of |entries| of a row times that of a column. The
-        # gradient of the sum of |W| r by r holds the sums of the columns.
-        radii = [_filled(graph, j, float(j == node.inputs[k])) for j in node.inputs]
-        radii[k].requires_grad_()
-        with torch.enable_grad():
-            rows = node.magnitude(*radii)
-        if rows.requires_grad:
-            (columns,) = torch.autograd.grad(rows.sum(), radii[k])
-            total += constant * float((rows.max() * columns.max()).detach().sqrt())
-    return total * (1 + 1e-9)
-
-
-@_spectral.register(Permute)
-@_spectral.register(Reshape)
-def _spectral_of_isometry(node, graph, inputs):
-    return inputs[0]
-
-
-@_spectral.register(Linear)
-def _spectral_of_linear(node, graph, inputs):
-    return torch.linalg.matrix_norm(node.weight, 2).item() * inputs[0] * (1 + 1e-9)
 
 
 # ---- LipSDP ------------------------------------------------------------------------------
