@@ -67,7 +67,7 @@ class Problem:
     def scales(self):
         """Mean size of the rows of each node that piecewise nodes read: the unit of betas."""
         trace, count = {}, len(self.rows)
-        sample = torch.zeros(count, dtype=torch.long)
+        sample = torch.zeros(count, dtype=torch.long, device=self.rows.device)
         with torch.no_grad():
             backward(self.root, len(self.root.graph.nodes) - 1, self.rows, sample, trace=trace)
         return {j: trace[j].abs().mean() + 1e-12 for j in self.root.sources if j in trace}
@@ -185,7 +185,7 @@ def branch(problem, *, batch_size, n_steps, watch, visit, leaf):
 
 def _lowest(problem, left):
     """Return the lowest bound of each problem in the domains that are left."""
-    lower = torch.full((len(problem.rows),), torch.inf, dtype=torch.float64)
+    lower = problem.rows.new_full((len(problem.rows),), torch.inf)
     for part in left:
         lower = lower.scatter_reduce(0, part.problem, part.lower, "amin")
     return lower
@@ -211,18 +211,18 @@ def _first(problem):
     lows = {j: root.lows[j].expand(count, *root.lows[j].shape[1:]) for j in root.sources}
     highs = {j: root.highs[j].expand(count, *root.highs[j].shape[1:]) for j in root.sources}
     zeros = {j: torch.zeros_like(lows[j]) for j in lows}
-    sample = torch.zeros(count, dtype=torch.long)
+    sample = torch.zeros(count, dtype=torch.long, device=problem.rows.device)
     alphas = initial_slopes(root, problem.rows.shape[:2], sample)
     return Domains(
-        sample + torch.arange(count),
+        sample + torch.arange(count, device=sample.device),
         lows,
         highs,
         zeros,
         alphas,
         {j: zeros[j].unsqueeze(1) for j in zeros},
-        torch.full((count,), -torch.inf, dtype=torch.float64),
-        torch.full((count, 2), -1),
-        torch.zeros(count, dtype=torch.long),
+        problem.rows.new_full((count,), -torch.inf),
+        sample.new_full((count, 2), -1),
+        torch.zeros_like(sample),
     )
 
 
@@ -334,9 +334,9 @@ def _signed(multipliers, signs, scales):
 
 def _costliest(relaxation, trace, alphas):
     """Return the node and the unit whose lines cost most in each domain, of shape (P, 2)."""
-    count = len(next(iter(trace.values())))
-    best = torch.full((count,), -1.0, dtype=torch.float64)
-    chosen = torch.full((count, 2), -1)
+    any_rows = next(iter(trace.values()))
+    best = any_rows.new_full((len(any_rows),), -1.0)
+    chosen = torch.full((len(any_rows), 2), -1, device=best.device)
     for i in relaxation.graph.piecewise:
         node, lines = relaxation.graph.nodes[i], relaxation.lines[i]
         if not isinstance(node, Relu) or i not in trace or not lines.open.any():
