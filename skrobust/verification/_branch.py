@@ -334,10 +334,9 @@ def _signed(multipliers, signs, scales):
 
 def _costliest(relaxation, trace, alphas):
     """Return the node and the unit whose lines cost most in each domain, of shape (P, 2)."""
-    count = len(next(iter(trace.values())))
-    device = relaxation.ball.center.device
-    best = torch.full((count,), -1.0, dtype=torch.float64, device=device)
-    chosen = torch.full((count, 2), -1, device=device)
+    any_rows = next(iter(trace.values()))
+    best = any_rows.new_full((len(any_rows),), -1.0)
+    chosen = torch.full((len(any_rows), 2), -1, device=best.device)
     for i in relaxation.graph.piecewise:
         node, lines = relaxation.graph.nodes[i], relaxation.lines[i]
         j = node.inputs[0]

@@ -154,6 +154,9 @@ class PointSearch(ABC):
         prove it. In a shell d is at least the inner radius, which gives it room above 0.
         """
         graph, query = self.encoding.graph, self.query
+        # Cheap, where proofs of ever smaller radii would take their time in vain.
+        if self._confirms_steepest(repair=False):
+            return Reason.COUNTEREXAMPLE
         near = proved_radius(graph, query, halvings=_HALVINGS, watch=self.watch)
         if near.item() == 0:
             return self._open_shells()
@@ -175,7 +178,7 @@ class PointSearch(ABC):
 
         The property is never proved here: what lies next to the reference point stays open.
         """
-        if self._confirms_steepest():
+        if self._confirms_steepest(repair=True):
             return Reason.COUNTEREXAMPLE
         if self.watch.left == 0:
             return Reason.TIME_OUT
@@ -197,7 +200,7 @@ class PointSearch(ABC):
             return answer
         return Reason.INCOMPLETE if whole.left else Reason.TIME_OUT
 
-    def _confirms_steepest(self):
+    def _confirms_steepest(self, repair):
         """Try the steepest move for each row, at all distances where it changes.
 
         Were the network linear, one of these would be where the row is least for its distance:
@@ -211,7 +214,7 @@ class PointSearch(ABC):
         sizes = torch.cat([ends, ends[:1] * steps, ends[-1:] * steps])[:, None, None]
         moves = torch.stack([ball.unit(gradient)[0] for gradient in self._gradients()])
         points = (ball.center - sizes * moves).flatten(0, 1)
-        return self.confirms(points.clamp(ball.lower, ball.upper))
+        return self.confirms(points.clamp(ball.lower, ball.upper), repair)
 
     def _gradients(self):
         """Return the gradient of each row at the reference point, each of shape (1, n)."""

@@ -103,7 +103,7 @@ def brute_force(model, property, X, y):
 
 def verify(model, property, X, y, method="branch", **options):
     verifier = TreeVerifier(method, max_boxes=options.pop("max_boxes", None))
-    network = BlackBox(model)
+    network = model if isinstance(model, BlackBox) else BlackBox(model)
     encoding = verifier.encode(network, property)
     labels = None if y is None else network.encode(y)
     return verifier.decide(encoding, network.rows(X), labels, **options)
