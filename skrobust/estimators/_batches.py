@@ -55,7 +55,7 @@ class InOrder:
             yield self.dataset[np.arange(start, min(start + self.batch_size, n))]
 
     def __len__(self):
-        return -(-len(self.dataset) // self.batch_size)
+        return (len(self.dataset) + self.batch_size - 1) // self.batch_size
 
 
 class Shuffled:

@@ -456,15 +456,15 @@ for _name in ("load_digits", "fetch_mnist", "fetch_fashion_mnist", "fetch_cifar1
 
 
 def _drawn(display, **arguments):
-    import matplotlib
+    import matplotlib as mpl
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
 
     try:
         return display(**arguments).plot()
     finally:
-        pyplot.close("all")
+        plt.close("all")
 
 
 for _name, _given in {
