@@ -2,7 +2,7 @@
 
 import traceback
 import warnings
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 
@@ -82,7 +82,7 @@ _VALUES = {
     "a class": lambda: int,
     "a builtin": lambda: len,
     "a lambda": lambda: lambda *args, **kwargs: None,
-    "datetime": lambda: datetime(2026, 1, 1, tzinfo=timezone.utc),
+    "datetime": lambda: datetime(2026, 1, 1, tzinfo=UTC),
     "iterator": lambda: iter([0.1, 0.2]),
     "range": lambda: range(3),
     "Generator": lambda: np.random.default_rng(0),
