@@ -68,8 +68,8 @@ print(pd.DataFrame(rows).T.round(3).to_string())
 # Verified and surviving shares over epsilon, with a short time limit: where the two part, points
 # are unknown.
 
-epsilons = np.linspace(0.0, 0.2, 9)
-X_few, y_few = X_test[:100], y_test[:100]
+epsilons = np.linspace(0.0, 0.2, 7)
+X_few, y_few = X_test[:60], y_test[:60]
 fig, axes = plt.subplots(1, len(models), figsize=(10, 3.2), sharey=True, layout="constrained")
 for (name, model), ax in zip(models.items(), axes, strict=True):
     shares = []
