@@ -231,19 +231,22 @@ class _LatentNoise:
     def decoded(self, codes, n_features):
         """Return the rows that codes stand for, inside the bounds."""
         rows = self._call(self._names()[1], codes)
-        rows = rows.reshape(len(rows), -1)
-        if rows.shape != (len(codes), n_features):
+        if rows.shape[:1] != (len(codes),) or rows.size != len(codes) * n_features:
             raise ValueError(
                 f"Got an autoencoder that decodes to shape {rows.shape}, but expected "
                 f"({len(codes)}, {n_features})."
             )
+        rows = rows.reshape(len(codes), n_features)
         return rows if self.bounds is None else np.clip(rows, *self.bounds)
 
     def __call__(self, X, labels, epsilon, n_samples, generator):
         codes = self.codes(X)
         noise = generator.standard_normal((len(X), n_samples, *codes.shape[1:]))
-        noisy = codes[:, None] + epsilon * noise
-        rows = self.decoded(noisy.reshape(-1, *codes.shape[1:]).astype(codes.dtype), X.shape[1])
+        with np.errstate(over="ignore"):
+            noisy = (codes[:, None] + epsilon * noise).astype(codes.dtype)
+        if not np.isfinite(noisy).all():
+            raise ValueError(expected("sigma", epsilon, f"codes in the range of {codes.dtype}"))
+        rows = self.decoded(noisy.reshape(-1, *codes.shape[1:]), X.shape[1])
         return rows.reshape(len(X), n_samples, -1)
 
     def _call(self, name, values):
@@ -255,7 +258,12 @@ class _LatentNoise:
                 returned = method(values).cpu().numpy()
         else:
             returned = np.asarray(method(values))
-        if not np.issubdtype(returned.dtype, np.floating):
+        if returned.dtype.kind not in "fiub":
+            raise TypeError(
+                f"Got an autoencoder whose {name} returns type {returned.dtype}, but expected "
+                "real numbers."
+            )
+        if returned.dtype.kind != "f":
             returned = returned.astype(np.float64)
         if not np.isfinite(returned).all():
             raise ValueError(

@@ -245,6 +245,16 @@ class Narrow(Line):
         return Z[:, None]
 
 
+class Wordy(Line):
+    def encode(self, X):
+        return np.full(len(X), "a")
+
+
+class Lonely(Line):
+    def decode(self, Z):
+        return 1.0
+
+
 class Broken(Line):
     def decode(self, Z):
         return np.full((len(Z), 2), np.nan)
@@ -258,6 +268,9 @@ class Broken(Line):
         ({"autoencoder": Line}, TypeError, "but expected a fitted object with encode and decode"),
         ({"autoencoder": Short()}, ValueError, r"codes of shape \(1, 2\), but expected 5 rows"),
         ({"autoencoder": Narrow()}, ValueError, r"decodes to shape \(1000, 1\), but expected"),
+        ({"autoencoder": Wordy()}, TypeError, "whose encode returns type <U1, but expected real"),
+        ({"autoencoder": Lonely()}, ValueError, r"decodes to shape \(\), but expected \(1000, 2"),
+        ({"sigma": 1e308}, ValueError, r"Got sigma=1e\+308, but expected codes in the range of"),
         ({"sigma": 0.0}, ValueError, r"Got sigma=0\.0, but expected a positive number"),
         ({"sigma": [0.2, 0.1]}, ValueError, "Got sigma=.*but expected a positive number, or an"),
         ({"sigma": "wide"}, ValueError, "Got sigma='wide'"),
