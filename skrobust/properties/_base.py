@@ -202,7 +202,8 @@ class RobustnessProperty(BaseEstimator, ABC):
     def __and__(self, other):
         from skrobust.properties._conjunction import Conjunction  # which is itself a property
 
-        return Conjunction(self, other)
+        # Copies, so that what is set on one of them later is not set on the conjunction.
+        return Conjunction(clone(self), clone(other, safe=False))
 
     def __eq__(self, other):
         if type(self) is not type(other):

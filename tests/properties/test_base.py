@@ -23,6 +23,7 @@ from skrobust.scorers import (
     ConstraintSecurity,
     GlobalRobustness,
 )
+from skrobust.training import CertifiedTraining
 from skrobust.verification import Bounds
 from tests.properties._cases import CR, LOG3, LR, PROPERTIES, ROWS, SCR, SR, margin
 
@@ -209,6 +210,42 @@ def test_the_check_tries_rows_on_the_real_number_of_classes():
     assert ThirdClass().check(n_classes=3) == ThirdClass()
     with pytest.raises(AssertionError, match="rows for three classes"):
         ThirdClass().check(n_classes=4)
+
+
+def classifier(property):
+    return RobustClassifier(
+        hidden_layer_sizes=4,
+        property=property,
+        training=CertifiedTraining(ramp_epochs=0),
+        max_epochs=1,
+        random_state=0,
+    )
+
+
+def test_certified_training_asks_for_the_real_number_of_classes(digits):
+    X, _, y, _ = digits
+    for n_classes, property in (
+        (10, LinearRobustness((np.eye(10)[:2], [9.0, 9.0]), 0.01)),
+        (3, LinearRobustness((np.eye(3)[:2], [9.0, 9.0]), 0.01)),
+        (3, ThirdClass(0.01)),
+        (3, ThirdClass(0.01) & SCR(0.01)),
+    ):
+        few = y < n_classes
+        model = classifier(property).fit(X[few][:64], y[few][:64])
+        assert np.isfinite(model.predict_proba(X[:5])).all()
+    with pytest.raises(ValueError, match=r"shapes \(.*, 2, 7\).*expected \(.*, m, 10\)"):
+        classifier(LinearRobustness((np.eye(7)[:2], [9.0, 9.0]), 0.01)).fit(X[:64], y[:64])
+
+
+def test_certified_training_follows_the_gaps_of_a_conjunction():
+    # Both follow the gaps z_y - z_j, without the threshold that eta is: each counts twice.
+    torch.manual_seed(0)
+    reference, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    plain = CR().conclusion(reference, labels)
+    both = (CR() & SCR(eta=0.9)).conclusion(reference, labels)
+    gaps = plain.values(reference)
+    lower = both.sufficient().values(reference)
+    torch.testing.assert_close(both.gaps(lower), torch.cat([gaps, gaps], dim=1))
 
 
 # ---- numbers of a grid, and large ones --------------------

@@ -69,7 +69,10 @@ def test_setting_parameters_leaves_the_parts_alone():
     both.set_params(epsilon=0.3, right__eta=0.7, left__reference="prediction")
     assert (left, right) == (CR(0.1), SCR(0.1, 0.6))
     assert both == CR(0.3, reference="prediction") & SCR(0.3, 0.7)
-    inner = left & right
+    left.set_params(epsilon=0.5)
+    assert both.left.epsilon == 0.3
+    left.set_params(epsilon=0.1)
+    inner = Conjunction(left, right)
     outer = inner & SR(0.1)
     outer.set_params(norm="l2", left__right__eta=0.8)
     assert inner == CR(0.1) & SCR(0.1, 0.6)
