@@ -102,10 +102,9 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
     `random_state`: initial weights, the order of the batches, what attacks and regimes draw,
     and dropout. So fits in threads are those that one gets one after the other, and torch's
     global generator is left alone. Out of reach are modules that draw from Python's or NumPy's
-    global state, or that seed torch themselves.
-    Operations of torch that take no generator at all (attention fused with dropout on a GPU)
-    are run with the global one seeded for the moment: one at a time, but nothing else should
-    draw from it at that moment.
+    global state, or that seed torch themselves. Operations of torch that take no generator at
+    all (attention fused with dropout on a GPU) are run with the global one seeded for the
+    moment: one at a time, but nothing else should draw from it at that moment.
 
     Weights of samples and classes are scaled to a mean of 1 over the data, and multiply the
     loss of each sample in a batch. So the gradient of a step is, on average, that of the
