@@ -46,7 +46,8 @@ class InOrder:
     """Batches for prediction and validation. A DataLoader would draw from torch's global state."""
 
     def __init__(self, dataset, batch_size):
-        self.dataset = dataset
+        # A subset knows its indices as a list, maybe; samples take arrays.
+        self.dataset = Samples.of(dataset) if isinstance(dataset, Subset) else dataset
         self.batch_size = batch_size
 
     def __iter__(self):

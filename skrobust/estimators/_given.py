@@ -12,7 +12,7 @@ from skrobust._validation import (
     expected,
 )
 from skrobust.estimators._base import LogitsClassifier, plain_array
-from skrobust.estimators._modules import n_features_of, outputs_of, uncompiled
+from skrobust.estimators._modules import check_input_shape, n_features_of, outputs_of, uncompiled
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import Network, as_network, dtype_and_device, load_onnx
 
@@ -113,7 +113,7 @@ class TorchClassifier(LogitsClassifier):
                 f"Got a module in {dtype}, but expected torch.float32 or torch.float64, which "
                 "NumPy knows. Use module.float()."
             )
-        shape = self.input_shape if self.input_shape is not None else input_shape
+        shape = check_input_shape(self.input_shape) or input_shape
         if shape is None or len(shape) == 1:
             return Network(module, self.classes_, n_features_of(module))
         shaped = torch.nn.Sequential(torch.nn.Unflatten(1, tuple(shape)), module)
@@ -145,4 +145,8 @@ class TorchClassifier(LogitsClassifier):
 
 @as_network.register(TorchClassifier)
 def _read_given(model, *, input_shape=None):
-    return model._network(input_shape)
+    network = model._network(input_shape)
+    if network.n_features is not None:
+        rows = torch.zeros(2, network.n_features, dtype=network.dtype, device=network.device)
+        outputs_of(network.module, rows, len(network.classes), model.input_shape or input_shape)
+    return network

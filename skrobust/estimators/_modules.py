@@ -3,6 +3,7 @@
 import copy
 from itertools import pairwise
 
+import numpy as np
 import torch
 
 from skrobust._validation import expected
@@ -66,6 +67,17 @@ def check_float32(module):
         )
 
 
+def check_input_shape(input_shape):
+    """Return the shape of one sample as a tuple of ints, or None."""
+    if input_shape is None:
+        return None
+    shape = np.atleast_1d(np.asarray(input_shape))
+    if shape.ndim > 1 or shape.dtype.kind not in "iu" or not len(shape) or (shape < 1).any():
+        expectation = "None, or a tuple of positive integers, such as (1, 28, 28)"
+        raise ValueError(expected("input_shape", input_shape, expectation))
+    return tuple(shape.tolist())
+
+
 def outputs_of(module, rows, n_classes, input_shape=None):
     """Return the logits of a module at a few rows, in evaluation mode, once they are checked.
 
@@ -101,3 +113,18 @@ def checked_logits(logits, n_rows, n_classes):
             f"expected ({n_rows}, {n_classes}): one logit for each class."
         )
     return logits
+
+
+def check_criterion(criterion, arguments, logits):
+    """Raise a ValueError if a criterion does not make a loss, a scalar, of logits and labels."""
+    labels = torch.arange(len(logits), device=logits.device) % logits.shape[1]
+    try:
+        loss = criterion(**arguments)
+        loss = loss.to(logits.device) if isinstance(loss, torch.nn.Module) else loss
+        value = loss(logits, labels)
+    except Exception as error:  # whatever a user's code raises
+        expectation = f"arguments with which {criterion!r} takes logits and labels: {error}"
+        raise ValueError(expected("criterion_params", arguments, expectation)) from error
+    if not isinstance(value, torch.Tensor) or value.ndim:
+        expectation = f"arguments with which {criterion!r} returns a scalar tensor"
+        raise ValueError(expected("criterion_params", arguments, expectation))

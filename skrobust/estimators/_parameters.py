@@ -5,6 +5,7 @@ import torch
 from sklearn.utils.multiclass import check_classification_targets
 
 from skrobust._validation import check_device, check_instance, check_integer, check_real, expected
+from skrobust.estimators._modules import check_input_shape
 from skrobust.estimators._weights import check_class_weight
 from skrobust.properties import RobustnessProperty
 from skrobust.training import TrainingRegime
@@ -29,6 +30,8 @@ def check_parameters(model):
         value = getattr(model, name)
         if not (value is None or isinstance(value, dict)):
             raise TypeError(expected(name, value, "None or a dict"))
+    if not (model.callbacks in (None, "disable") or isinstance(model.callbacks, list | tuple)):
+        raise TypeError(expected("callbacks", model.callbacks, "None or a list of callbacks"))
 
 
 def _check_module(model):
@@ -75,7 +78,7 @@ def hidden_sizes(sizes):
 
 def row_shape(input_shape, n_features):
     """Return the shape of one sample as a tuple of ints, if it holds a row."""
-    shape = tuple(np.atleast_1d(input_shape).tolist())
+    shape = check_input_shape(input_shape)
     if np.prod(shape) != n_features:
         expectation = f"a shape of {n_features} entries, the number of features of X"
         raise ValueError(expected("input_shape", input_shape, expectation))

@@ -8,7 +8,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skrobust._validation import expected
 from skrobust.estimators._base import LogitsClassifier, plain_array
-from skrobust.estimators._modules import check_float32, copied, made, outputs_of, perceptron
+from skrobust.estimators._modules import (
+    check_criterion,
+    check_float32,
+    copied,
+    made,
+    outputs_of,
+    perceptron,
+)
 from skrobust.estimators._parameters import (
     check_data,
     check_parameters,
@@ -95,10 +102,9 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
     `random_state`: initial weights, the order of the batches, what attacks and regimes draw,
     and dropout. So fits in threads are those that one gets one after the other, and torch's
     global generator is left alone. Out of reach are modules that draw from Python's or NumPy's
-    global state, or that seed torch themselves.
-    Operations of torch that take no generator at all (attention fused with dropout on a GPU)
-    are run with the global one seeded for the moment: one at a time, but nothing else should
-    draw from it at that moment.
+    global state, or that seed torch themselves. Operations of torch that take no generator at
+    all (attention fused with dropout on a GPU) are run with the global one seeded for the
+    moment: one at a time, but nothing else should draw from it at that moment.
 
     Weights of samples and classes are scaled to a mean of 1 over the data, and multiply the
     loss of each sample in a batch. So the gradient of a step is, on average, that of the
@@ -300,8 +306,9 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
             module = self._module(X.shape[1], len(classes)).to(self.device)
             check_float32(module)
             rows = torch.tensor(X[:2], device=self.device)
-            outputs_of(module, rows, len(classes), self.input_shape)
-            self.net_ = RegimeNet(
+            logits = outputs_of(module, rows, len(classes), self.input_shape)
+            check_criterion(self.criterion, self._arguments("criterion"), logits)
+            net = RegimeNet(
                 module,
                 regime=self._regime(),
                 property=self.property,
@@ -314,14 +321,25 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
                 classes=np.arange(len(classes)),
                 device=self.device,
                 verbose=self.verbose,
-                **self._arguments("optimizer"),
-                **self._arguments("criterion"),
-            ).initialize()
+                **{f"optimizer__{k}": v for k, v in self._arguments("optimizer").items()},
+                **{f"criterion__{k}": v for k, v in self._arguments("criterion").items()},
+            )
+            self.net_ = self._initialized(net)
 
     def _arguments(self, part):
-        """Return the arguments of the optimizer or the criterion, in skorch's words."""
         given = getattr(self, f"{part}_params") or {}
-        return {f"{part}__{name}": weight_tensor(name, value) for name, value in given.items()}
+        return {name: weight_tensor(name, value) for name, value in given.items()}
+
+    def _initialized(self, net):
+        try:
+            return net.initialize()
+        except (TypeError, ValueError) as error:
+            if not self.optimizer_params:
+                raise
+            expectation = f"arguments of {self.optimizer!r}: {error}"
+            raise ValueError(
+                expected("optimizer_params", self.optimizer_params, expectation)
+            ) from error
 
     def _train(self, X, y, sample_weight, n_epochs):
         labels = self._network().encode(y).cpu()

@@ -9,6 +9,7 @@ import torch
 
 from skrobust._validation import expected
 from skrobust.attacks import Target
+from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import evaluation_mode
 from skrobust.properties import RobustnessProperty
 
@@ -218,7 +219,17 @@ class TrainingStep:
         Returns
         -------
         Tensor of shape ()
+
+        Raises
+        ------
+        UnsupportedModelError
+            If `logits` is no tensor.
         """
+        if not isinstance(logits, torch.Tensor):
+            raise UnsupportedModelError(
+                f"Got a module that returns a {type(logits).__name__} in training mode, but "
+                "expected a tensor of logits. Wrap it in one that returns the logits alone."
+            )
         losses = self.criterion(logits, self.labels if labels is None else labels)
         return losses if self.sample_weight is None else self.mean(losses, sample_weight)
 

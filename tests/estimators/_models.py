@@ -1,5 +1,7 @@
 """Small classifiers that several test files train."""
 
+import warnings
+
 import torch
 
 from skrobust import RobustClassifier
@@ -40,3 +42,15 @@ def convolutional(width=2, n_classes=2):
         torch.nn.Flatten(),
         torch.nn.Linear(width, n_classes),
     )
+
+
+def compiled(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, when it is first asked to compile
+        return torch.compile(module)
+
+
+def scripted(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(module)

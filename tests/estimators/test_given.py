@@ -1,11 +1,16 @@
 """TorchClassifier: a given module as a fitted classifier."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
 
 from skrobust import TorchClassifier
+from skrobust.exceptions import UnsupportedModelError
+from skrobust.networks import as_network
+from tests.estimators._models import compiled, scripted
 
 
 @pytest.fixture
@@ -54,3 +59,111 @@ def test_torch_classifier_refuses(given):
         TorchClassifier("linear", 2).predict(X)
     with pytest.raises(ValueError, match="NaN"):
         TorchClassifier(given, 2).predict(X * np.nan)
+
+
+# ---- bad input, and odd but legitimate input --------------------
+
+
+class Several(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.inner(x), x
+
+
+X = np.random.default_rng(0).random((5, 4))
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "message"),
+    [
+        (Several(), UnsupportedModelError, "Got a module that returns a tuple, but expected"),
+        (torch.nn.LSTM(4, 2), UnsupportedModelError, "Wrap a module that returns more"),
+        (torch.nn.Linear(4, 2).bfloat16(), UnsupportedModelError, r"Use module\.float\(\)"),
+        (torch.nn.Linear(4, 3), ValueError, r"outputs of shape \(5, 3\) for 5 rows"),
+        (torch.nn.Linear(3, 2), ValueError, "Got X with 4 features, but expected 3"),
+        (torch.nn.Conv2d(1, 2, 2), ValueError, "Got a module that cannot take rows of 4 feat"),
+    ],
+)
+def test_modules_that_are_refused(module, error, message):
+    for method in ("predict", "predict_proba", "decision_function"):
+        with pytest.raises(error, match=message):
+            getattr(TorchClassifier(module, 2), method)(X)
+
+
+@pytest.mark.parametrize("module", [Several(), torch.nn.Linear(4, 3)], ids=["several", "wide"])
+def test_scorers_refuse_them_as_well(module):
+    first = torch.nn.Sequential(torch.nn.Linear(4, 4), module)
+    with pytest.raises((UnsupportedModelError, ValueError), match="Got a module"):
+        as_network(TorchClassifier(first, 2))
+
+
+@pytest.mark.parametrize("classes", [2**31, 2**70, np.int64(2**40)])
+def test_a_mistaken_number_of_classes_takes_no_memory(given, classes):
+    with pytest.raises(ValueError, match="expected the number of outputs of the module, at most"):
+        TorchClassifier(given, classes).predict(X)
+
+
+@pytest.mark.parametrize("classes", [0, -1, True, 2.5, "ab", ["a", "a"], [[0, 1]]])
+def test_classes_that_are_none(given, classes):
+    with pytest.raises(ValueError, match="Got classes="):
+        TorchClassifier(given, classes).predict(X)
+
+
+def test_values_that_become_infinite_are_refused(given):
+    huge = X.copy()
+    huge[1:3, 0] = 1e300
+    for method in ("predict", "predict_proba"):
+        with pytest.raises(ValueError, match=r"values in 2 rows that are infinite in torch\.fl"):
+            getattr(TorchClassifier(given, 2), method)(huge)
+    # In float64 they are not.
+    assert np.isfinite(TorchClassifier(copy.deepcopy(given).double(), 2).predict_proba(huge)).all()
+
+
+def test_outputs_that_are_nan_are_refused():
+    layers = torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
+    for layer in layers:
+        torch.nn.init.constant_(layer.weight, 1.0)
+    torch.nn.init.constant_(layers[1].weight[0, :2], -1.0)
+    model = TorchClassifier(torch.nn.Sequential(*layers), 2)
+    with pytest.raises(ValueError, match="Got a module whose outputs are NaN in 1 rows of X"):
+        model.predict(np.vstack([X, np.full((1, 4), 3e38)]))
+
+
+def odd(X):
+    return {
+        "reversed": X[::-1][::-1],
+        "big-endian": X.astype(">f8"),
+        "long double": X.astype(np.longdouble),
+        "with a gradient": torch.tensor(X, requires_grad=True),
+        "read-only": np.broadcast_to(X, (1, *X.shape))[0],
+        "by columns": np.asfortranarray(X),
+        "lists": X.tolist(),
+    }
+
+
+@pytest.mark.parametrize("kind", odd(X))
+def test_odd_arrays_are_accepted(given, kind):
+    model = TorchClassifier(given, 2)
+    np.testing.assert_array_equal(model.predict_proba(odd(X)[kind]), model.predict_proba(X))
+
+
+def test_compiled_modules_are_read_as_the_original(given):
+    model = TorchClassifier(compiled(given), 2)
+    np.testing.assert_array_equal(
+        model.predict_proba(X), TorchClassifier(given, 2).predict_proba(X)
+    )
+    assert as_network(model).module is given
+
+
+def test_scripted_modules_predict(given):
+    model = TorchClassifier(scripted(given), 2)
+    np.testing.assert_array_equal(model.predict(X), TorchClassifier(given, 2).predict(X))
+
+
+@pytest.mark.parametrize("shape", ["a", (2.0, 2), (0, 4), [[2, 2]], -1])
+def test_input_shapes_that_are_none(given, shape):
+    with pytest.raises(ValueError, match=r"Got input_shape=.*tuple of positive integers"):
+        TorchClassifier(given, 2, input_shape=shape).predict(X)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
+from sklearn.model_selection import GridSearchCV
 
 from skrobust import RobustClassifier
 from skrobust.attacks import FGSM
@@ -123,3 +124,55 @@ def test_another_number_of_features(blobs):
             method(blobs[0][:, :3])
     with pytest.raises(ValueError, match="X has 3 features"):
         model.partial_fit(blobs[0][:, :3], blobs[1])
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"criterion_params": {"wat": 1}}, ValueError, "Got criterion_params={'wat': 1}"),
+        ({"criterion_params": {"weight": [1, 2, 3]}}, ValueError, "Got criterion_params=.*all 2"),
+        ({"criterion_params": {"reduction": "none"}}, ValueError, "returns a scalar tensor"),
+        ({"criterion_params": 3}, TypeError, "Got criterion_params=3, but expected None or a d"),
+        ({"optimizer_params": {"wat": 1}}, ValueError, "Got optimizer_params={'wat': 1}"),
+        ({"callbacks": 3}, TypeError, "Got callbacks=3, but expected None or a list"),
+        ({"module": torch.nn.Linear(3, 2), "input_shape": "a"}, ValueError, "Got input_shape='a'"),
+        ({"module": torch.nn.Linear(3, 2), "input_shape": 3.0}, ValueError, "Got input_shape=3.0"),
+    ],
+)
+def test_parameters_that_are_handed_on(params, error, message):
+    with pytest.raises(error, match=message):
+        RobustClassifier(training=NoTraining(), **params).fit(GOOD, LABELS)
+
+
+def test_numbers_of_numpy_in_a_search():
+    grid = {
+        "batch_size": np.array([8, 16]),
+        "max_epochs": np.array([1, 2], dtype=np.int8),
+        "lr": np.array([0.01, 0.1], dtype=np.float32),
+        "optimizer__weight_decay": np.array([0.0, 0.1]),
+        "training__clean_weight": np.array([0.0, 0.5], dtype=np.float32),
+        "property__epsilon": np.array([0.01], dtype=np.float32),
+    }
+    model = small(property=CR(0.1), training=AdversarialTraining(FGSM()))
+    search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(GOOD, LABELS)
+    assert len(search.cv_results_["params"]) == 32
+
+
+def odd(X):
+    return {
+        "reversed": X[::-1][::-1],
+        "big-endian": X.astype(">f8"),
+        "long double": X.astype(np.longdouble),
+        "with a gradient": torch.tensor(X, requires_grad=True),
+        "read-only": np.broadcast_to(X.astype(np.float32), (1, *X.shape))[0],
+        "by columns": np.asfortranarray(X),
+        "lists": X.tolist(),
+    }
+
+
+@pytest.mark.parametrize("kind", odd(GOOD))
+def test_odd_arrays_are_accepted(kind):
+    X = odd(GOOD)[kind]
+    model, plain = small().fit(X, torch.tensor(LABELS)), small().fit(GOOD, LABELS)
+    np.testing.assert_array_equal(model.predict_proba(X), plain.predict_proba(GOOD))
+    model.partial_fit(X, LABELS[::-1][::-1])

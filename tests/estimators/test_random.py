@@ -1,7 +1,6 @@
 """A fit's random numbers are its own: threads equal the serial fit, torch's state stays."""
 
 import threading
-import warnings
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from skrobust.training import (
     StandardTraining,
     TrainingRegime,
 )
+from tests.estimators._models import scripted
 
 
 class Stochastic(nn.Module):
@@ -218,9 +218,7 @@ def test_the_watch_learns_which_functions_draw():
 
 
 def test_what_torchscript_draws_is_served():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = torch.jit.script(nn.Sequential(nn.Linear(3, 4), nn.Dropout())).train()
+    module = scripted(nn.Sequential(nn.Linear(3, 4), nn.Dropout())).train()
     watch, state = Watch(Generators(0), known=False), torch.get_rng_state()
     for k in range(4):
         with watch.step(is_first=k == 0):

@@ -192,7 +192,7 @@ def test_images_stay_rows(digits, regime):
     assert model.n_features_in_ == 64
 
 
-def test_other_optimisers_and_losses(blobs):
+def test_other_optimizers_and_losses(blobs):
     model = small(
         optimizer=torch.optim.SGD,
         optimizer_params={"momentum": 0.9},

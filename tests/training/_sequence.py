@@ -1,6 +1,6 @@
 """Stateful regimes of the kinds that the hook is made for, each as short as it can be."""
 
-import copy
+from dataclasses import replace
 
 import torch
 
@@ -76,10 +76,10 @@ class Rounds(PropertyRegime):
 
     def loss(self, state, step):
         if step.batch == 0 and step.epoch % 2 == 0:
-            property, fit = self.trained_property(step.property), state["fit"]
-            module = copy.deepcopy(step.module).eval()
-            points = FGSM("cross-entropy").points(module, property, fit.X, fit.y)
-            state["points"], state["rounds"] = points.detach(), state["rounds"] + 1
+            whole = replace(step, x=state["fit"].X, labels=state["fit"].y)
+            attack, property = FGSM("cross-entropy"), self.trained_property(step.property)
+            state["points"] = whole.attack(attack, property)
+            state["rounds"] += 1
         return step.task_loss(step.module(state["points"][step.index])), step.logits
 
 
