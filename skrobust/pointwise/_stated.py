@@ -110,7 +110,8 @@ def _as_matrices(region, i):
         for start in range(0, size, 256):
             count = min(256, size - start)
             unit = torch.zeros(count, size, **exact)
-            unit[torch.arange(count), start + torch.arange(count)] = 1.0
+            place = torch.arange(count, device=unit.device)
+            unit[place, start + place] = 1.0
             parts = [zero.expand(count, *zero.shape[1:]) for zero in zeros]
             parts[k] = unit.view(count, *shape)
             columns = (apply(*parts) - constant).reshape(count, -1)

@@ -1,14 +1,19 @@
 """The methods: their order, ties, failures, and agreement with exact radii."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from skrobust import TorchClassifier
 from skrobust.attacks import PGD
+from skrobust.exceptions import AttackWarning
+from skrobust.graphs._trace import Tracer
+from skrobust.networks import as_network
 from skrobust.pointwise import PointwiseStatus, _methods, pointwise_robustness
 from skrobust.pointwise._programs import LazyPrograms
 from tests.pointwise._nets import (
@@ -279,3 +284,104 @@ def test_exact_keeps_what_bounds_have_proven():
     assert set(found.status) == {"no adversarial example"}
     found = pointwise_robustness(model, X, epsilon_max=0.125, **options)
     assert set(found.status) == {"above epsilon_max"}
+
+
+@pytest.mark.parametrize(
+    "method", ["lp", "polished", "attack", "lbfgs", "certified", "bracket", "exact"]
+)
+def test_a_network_is_read_once_whatever_the_number_of_chunks(monkeypatch, method):
+    traced = []
+    start = Tracer.start
+
+    def counted(self, x):
+        traced.append(len(x))
+        return start(self, x)
+
+    monkeypatch.setattr(Tracer, "start", counted)
+    options = {"method": method, "chunk_size": 2, "random_state": 0}
+    pointwise_robustness(diagonal(), points(7, 2) / 4, **options)
+    assert len(traced) == (method not in ("attack", "lbfgs"))
+
+
+@pytest.mark.parametrize("method", ["lp", "polished", "certified", "exact"])
+def test_a_reading_travels_to_other_processes(monkeypatch, method):
+    model, X = TorchClassifier(seeded(perceptron), 3), points(4, 5)
+    options = {"method": method, "random_state": 0, "precision": 1e-2}
+    expected = pointwise_robustness(model, X, **options)
+    network = as_network(model, input_shape=(5,))
+    reading = _methods.read(network, 5, method, (0.0, 1.0))
+    monkeypatch.setattr(Tracer, "start", None)  # nothing is read again
+    travelled = pickle.loads(pickle.dumps(reading))
+    arrays = _methods.measure(travelled, X, None, _seed(0), **measured(method, 1e-2))
+    np.testing.assert_array_equal(arrays["radius"], expected.radius)
+
+
+def _seed(random_state):
+    """The seed that the first chunk is given."""
+    return int(np.random.RandomState(random_state).randint(2**31 - 1, size=1)[0])
+
+
+def measured(method, precision=1e-3, solver="lazy"):
+    """The arguments that `pointwise_robustness` hands on by default."""
+    search = {"attack": None, "epsilon_max": np.inf, "bounds": (0.0, 1.0), "timeout": 60.0}
+    programs = {"solver": solver, "targets": "runner-up", "margin": 0.0, "max_rows": 100}
+    return {"method": method, "precision": precision, **search, **programs}
+
+
+class Elsewhere(TorchFunctionMode):
+    """A fake second device: what is made without saying where lies on it, and computes nothing."""
+
+    makers = (torch.zeros, torch.ones, torch.full, torch.arange, torch.eye, torch.linspace)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in self.makers and kwargs.get("device") is None:
+            kwargs = kwargs | {"device": "meta"}
+        return function(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("method", "solver"),
+    [("lp", "lazy"), ("lp", "cvxpy"), ("certified", "lazy"), ("polished", "lazy"),
+     ("attack", "lazy")],
+)  # fmt: skip
+def test_all_tensors_are_made_where_the_network_is(method, solver):
+    model, X = TorchClassifier(seeded(convolutional), 3), points(4, 64)
+    reading = _methods.read(as_network(model, input_shape=(64,)), 64, method, (0.0, 1.0))
+    arguments = measured(method, solver=solver)
+    expected = _methods.measure(reading, X, None, 0, **arguments)
+    with Elsewhere():
+        arrays = _methods.measure(reading, X, None, 0, **arguments)
+    for name in ("radius", "status", "lower"):
+        np.testing.assert_array_equal(arrays[name], expected[name])
+
+
+class Failing(PGD):
+    """Fails wherever a sample begins with 0.375."""
+
+    error = FloatingPointError
+
+    def closest(self, network, property, x, *args, **kwargs):
+        if (x[:, 0] == 0.375).any():
+            raise self.error("injected")
+        return super().closest(network, property, x, *args, **kwargs)
+
+
+def test_an_attack_that_fails_on_one_sample_leaves_the_others_whole():
+    X = np.array([[0.25, 0.25], [0.375, 0.5], [0.0, 0.5]])
+    options = {"method": "attack", "random_state": 0}
+    with pytest.warns(AttackWarning, match="Failing failed on a sample.*FloatingPointError: inj"):
+        found = pointwise_robustness(diagonal(), X, attack=Failing(), **options)
+    assert found.status.tolist() == ["found", "numerical failure", "found"]
+    assert found.radius[1] == np.inf and np.isnan(found.adversarial_examples[1]).all()
+    assert ((found.radius >= 0.25) & (found.radius < 0.5))[[0, 2]].all()
+    # What other searches find is not lost.
+    with pytest.warns(AttackWarning, match="injected"):
+        found = pointwise_robustness(diagonal(), X, method="polished", attack=Failing())
+    assert found.radius[1] == pytest.approx(0.0625, abs=1e-5)
+
+
+def test_mistakes_in_an_attack_are_not_hidden(monkeypatch):
+    monkeypatch.setattr(Failing, "error", TypeError)
+    with pytest.raises(TypeError, match="injected"):
+        pointwise_robustness(diagonal(), [[0.375, 0.5]], method="attack", attack=Failing())
