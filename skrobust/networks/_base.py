@@ -211,7 +211,7 @@ class Network(Model):
         """
         rows = super().check_rows(X)
         if self._width != rows.shape[1]:
-            self._try(self._tensor(rows[[0, 0]]))  # two: one row can be mistaken for none
+            self._try(self._tensor(rows[:2]))  # one alone can lose its axis in squeeze()
             self._width = rows.shape[1]
         return rows
 

@@ -106,9 +106,9 @@ def as_model(estimator, outputs=("logits",), *, needs_gradient=True, input_shape
                 "its scores, so it cannot be attacked by gradients. Sampling "
                 "(ConstraintAccuracy, UniformSampling) works where there is predict_proba."
             )
-    if isinstance(estimator, BaseEstimator):
-        check_is_fitted(estimator)
     if not (hasattr(estimator, "predict") and hasattr(estimator, "classes_")):
+        if isinstance(estimator, BaseEstimator) and hasattr(estimator, "fit"):
+            check_is_fitted(estimator)
         raise UnsupportedModelError(
             f"Got {named(estimator)}, but expected a fitted classifier with predict and classes_."
         )

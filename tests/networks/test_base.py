@@ -169,3 +169,16 @@ def test_scripted_modules_can_be_attacked():
     assert net.has_gradient
     expected = Target(layer, target.property, target.x, target.labels)
     torch.testing.assert_close(PGD(3).search(target).broken, PGD(3).search(expected).broken)
+
+
+def test_a_module_is_tried_once_for_each_width():
+    class Counting(torch.nn.Linear):
+        n = 0
+
+        def forward(self, x):
+            Counting.n += 1
+            return super().forward(x)
+
+    net = Network(Counting(4, 2), [0, 1])
+    net.rows(X), net.rows(X[:1]), net.check_rows(X)
+    assert Counting.n == 1
