@@ -12,7 +12,6 @@ import torch
 
 from skrobust import RobustClassifier
 from skrobust.datasets import fetch_fashion_mnist
-from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness
 from skrobust.training import CertifiedTraining
 from skrobust.verification import Bounds, Exact
@@ -36,16 +35,13 @@ def main(options):
     ).fit(X, y)
     print(f"Training: {time.perf_counter() - start:.0f} s")
     print(f"Accuracy on {len(X_test)} test images: {model.score(X_test, y_test):.1%}\n")
-    network = as_network(model)
-    x = network.rows(X_test[: options.images])
-    labels = network.encode(y_test[: options.images])
+    X_test, y_test = X_test[: options.images], y_test[: options.images]
     print("| verifier | verified | falsified | unknown | s |\n|---|---|---|---|---|")
     for verifier in (Bounds("ibp"), Bounds(), Exact()):
         start = time.perf_counter()
         found = verifier.verify(
-            network, property, x, labels, timeout=options.timeout,
-            generator=torch.Generator().manual_seed(0),
-        )  # fmt: skip
+            model, X_test, y_test, property=property, timeout=options.timeout, random_state=0
+        )
         seconds = time.perf_counter() - start
         shares = [(found.verdicts == v).mean() for v in ("verified", "falsified", "unknown")]
         shares = " | ".join(f"{share:.1%}" for share in shares)

@@ -17,7 +17,6 @@ import torch
 
 from skrobust import RobustClassifier
 from skrobust.datasets import fetch_mnist
-from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness
 from skrobust.verification import Exact
 
@@ -37,32 +36,28 @@ def main(options):
             random_state=0,
         ).fit(X, y)
         accuracy = model.score(X_test, y_test)
-        network = as_network(model)
-        x, labels = correct(network, X_test, y_test, options.images)
+        right = np.flatnonzero(model.predict(X_test) == y_test)[: options.images]
         for epsilon in options.epsilons:
             verifier, property = Exact(), ClassificationRobustness(epsilon)
             start = time.perf_counter()
             found = verifier.verify(
-                network, property, x, labels, timeout=options.timeout,
-                generator=torch.Generator().manual_seed(0),
-            )  # fmt: skip
+                model,
+                X_test[right],
+                y_test[right],
+                property=property,
+                timeout=options.timeout,
+                random_state=0,
+            )
             seconds = time.perf_counter() - start
             count = [
                 int((found.verdicts == v).sum()) for v in ("verified", "falsified", "unknown")
             ]
             print(
                 f"| {depth}x256 | {accuracy:.1%} | {epsilon} | {count[0]} | {count[1]} | "
-                f"{count[2]} | {1 - count[2] / len(x):.0%} | {np.median(found.seconds):.2f} | "
+                f"{count[2]} | {1 - count[2] / len(right):.0%} | {np.median(found.seconds):.2f} | "
                 f"{seconds:.0f} |",
                 flush=True,
             )
-
-
-def correct(network, X, y, count):
-    """Return the first `count` rows that are classified correctly, and their labels."""
-    x, labels = network.rows(X[: 2 * count + 10]), network.encode(y[: 2 * count + 10])
-    right = (network(x).argmax(dim=1) == labels).nonzero().squeeze(1)[:count]
-    return x[right], labels[right]
 
 
 if __name__ == "__main__":

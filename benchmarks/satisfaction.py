@@ -23,14 +23,13 @@ import torch
 from skrobust import RobustClassifier
 from skrobust.attacks import PGD
 from skrobust.datasets import fetch_fashion_mnist
-from skrobust.networks import as_network
 from skrobust.properties import (
     ClassificationRobustness,
     LipschitzRobustness,
     StandardRobustness,
 )
 from skrobust.training import AdversarialTraining
-from skrobust.verification import Bounds, Cascade, Exact, Marabou
+from skrobust.verification import Bounds, Cascade, Exact, Marabou, VerificationBuilder
 
 PROPERTIES = {
     "CR": ClassificationRobustness,
@@ -47,11 +46,9 @@ def main(n_images, epsilons, timeout, max_epochs):
     for name, model in networks(max_epochs):
         print(f"{name}: accuracy {model.score(X, y):.3f} on the {len(X)} images\n", flush=True)
         print(HEADER)
-        network = as_network(model)
-        x, labels = network.rows(X), network.encode(y)
         for kind, make in PROPERTIES.items():
             for epsilon in epsilons:
-                row = compare(network, make(epsilon), x, labels, timeout)
+                row = compare(model, make(epsilon), X, y, timeout)
                 rows.append((kind, row))
                 print(f"| {kind}, {epsilon} | " + row.line, flush=True)
         print()
@@ -112,26 +109,27 @@ class Row:
         )
 
 
-def compare(network, property, x, labels, timeout):
+def compare(model, property, X, y, timeout):
     """Ask all sides about the same points."""
-    cheap = Cascade([PGD(n_restarts=3), Bounds()]).verify(network, property, x, labels)
+    cheap = Cascade([PGD(n_restarts=3), Bounds()]).verify(model, X, y, property=property)
     left = cheap.undecided_index
     start = time.perf_counter()
-    cascade = Cascade(timeout=timeout).verify(network, property, x, labels)
+    cascade = Cascade(timeout=timeout).verify(model, X, y, property=property)
     elapsed = time.perf_counter() - start
-    exact = ask(Exact(), network, property, x, labels, left, timeout)
+    exact = ask(Exact(), model, property, X, y, left, timeout)
     is_cr = isinstance(property, ClassificationRobustness)
-    asked = np.arange(len(x)) if is_cr else left
+    asked = np.arange(len(X)) if is_cr else left
     marabou = [
-        ask(Marabou(form), network, property, x, labels, asked, timeout)
+        ask(Marabou(form), model, property, X, y, asked, timeout)
         for form in ("disjunction", "rows")
     ]
     return Row(cascade, elapsed, exact, left, asked, marabou)
 
 
-def ask(verifier, network, property, x, labels, index, timeout):
-    at = torch.as_tensor(index)
-    return verifier.verify(network, property, x[at], labels[at], timeout=timeout)
+def ask(verifier, model, property, X, y, index, timeout):
+    if len(index) == 0:
+        return VerificationBuilder(torch.empty(0, X.shape[1])).result()
+    return verifier.verify(model, X[index], y[index], property=property, timeout=timeout)
 
 
 def summary(rows):

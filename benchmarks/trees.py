@@ -8,6 +8,7 @@ program a leaf, by HiGHS. One thread; the tree is read once, before the clock st
 
 import argparse
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,8 +18,15 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from skrobust.networks import BlackBox
 from skrobust.properties import ClassificationRobustness
+from skrobust.trees import ExactBall
 from skrobust.verification import TreeVerifier
+
+try:
+    import veritas
+except ImportError:
+    veritas = None
 
 SLIDES = 52.8  # seconds a point
 N_LEAVES = 4354
@@ -29,24 +37,24 @@ def main(repeats, skip_programs):
     tree, X = policy()
     property = ClassificationRobustness(1.0, bounds=None, reference="prediction")
     verifier = TreeVerifier()
-    state = verifier.encode(tree, property)
-    x = state.network.rows(X[:1])
-    boxes = state.graph
+    network = BlackBox(tree)
+    encoding = verifier.encode(network, property)
+    x, boxes = network.rows(X[:1]), encoding.boxes
     print(f"Tree of {tree.get_n_leaves()} leaves, {N_FEATURES} features\n")
-    seconds = timed(lambda: verifier.decide(state, x), repeats)
+    seconds = timed(lambda: verifier.decide(encoding, x), repeats)
     print(f"One point: {1e3 * seconds:.2f} ms, {SLIDES / seconds:,.0f} times below {SLIDES} s")
-    many = state.network.rows(X[:1000])
-    seconds = timed(lambda: verifier.decide(state, many), repeats) / 1000
+    many = network.rows(X[:1000])
+    seconds = timed(lambda: verifier.decide(encoding, many), repeats) / 1000
     print(f"One of 1,000 points: {1e3 * seconds:.2f} ms\n")
     header()
     if not skip_programs:
-        label = int(state.network(x).argmax())
-        found = verifier.decide(state, x).counterexamples[0]
+        label = int(network(x).argmax())
+        found = verifier.decide(encoding, x).counterexamples[0]
         distance = np.abs(found - X[0]).max()
         assert abs(distance - by_programs(boxes, X[0], label)) < 1e-6
         compare(
             f"one point, by {N_LEAVES} linear programs",
-            lambda: verifier.decide(state, x),
+            lambda: verifier.decide(encoding, x),
             lambda: by_programs(boxes, X[0], label),
             repeats=1,
         )
@@ -89,9 +97,7 @@ def by_programs(boxes, x, label):
 
 def ensembles(repeats):
     """Time both complete methods on the same points; verdicts must agree."""
-    try:
-        import veritas  # noqa: F401
-    except ImportError:
+    if veritas is None:
         print("dtai-veritas is not installed: no comparison on ensembles.")
         return
     X, y = load_digits(return_X_y=True)
@@ -103,21 +109,91 @@ def ensembles(repeats):
     for name, model in models.items():
         model.fit(X[:1200], y[:1200])
         for epsilon in (0.02, 0.06):
-            sides, verdicts = {}, {}
-            for method in ("branch", "veritas"):
-                verifier = TreeVerifier(method)
-                state = verifier.encode(model, ClassificationRobustness(epsilon))
-                x = state.network.rows(X[1200:1240])
-                labels = state.network.encode(y[1200:1240])
-                sides[method] = lambda v=verifier, s=state, x=x, n=labels: v.decide(s, x, n)
-                verdicts[method] = sides[method]().verdicts
-            assert (verdicts["branch"] == verdicts["veritas"]).all()
+            verifier, property = TreeVerifier(), ClassificationRobustness(epsilon)
+            network = BlackBox(model)
+            encoding = verifier.encode(network, property)
+            x, labels = network.rows(X[1200:1240]), network.encode(y[1200:1240])
+            ours = partial(verifier.decide, encoding, x, labels)
+            theirs = partial(by_veritas, model, verifier.steps(encoding)[0], x, labels)
+            both = zip(ours().verdicts, theirs(), strict=True)
+            assert all(one == other for one, other in both if other != "unknown")
             compare(
                 f"{name}, 40 digits at {epsilon}, veritas as reference",
-                sides["branch"],
-                sides["veritas"],
+                ours,
+                theirs,
                 repeats=repeats,
             )
+
+
+def by_veritas(model, bounds, x, labels):
+    """Return verdicts by the search of dtai-veritas, after the bounds of ours, as a list.
+
+    "unknown" where its memory is full, or its witness breaks nothing.
+    """
+    encoding = bounds.encoding
+    answer = bounds.decide(encoding, x, labels)
+    ball = ExactBall.around(x.numpy(), encoding.property)
+    verdicts = answer.verdicts.tolist()
+    for i in answer.undecided_index:
+        sides = ball.lower[i], ball.upper[i]
+        verdicts[i] = one_by_veritas(model, encoding.graph, *sides, x[i].numpy(), int(labels[i]))
+    return verdicts
+
+
+def one_by_veritas(model, trees, lower, upper, x, label):
+    near = trees.within(lower, upper)
+    rivals = near.rivals(label)
+    leads, _, _ = rivals.leads(near.reach(lower[None], upper[None]))
+    rivals = rivals.among(leads[0] >= rivals.limits)
+    for k in range(len(rivals.classes)):
+        reason, box = searched_by_veritas(rivals, k, lower, upper)
+        if box is not None:
+            low, high = lower.copy(), upper.copy()
+            for feature, side in box.items():
+                low[feature] = max(low[feature], side.lo)
+                high[feature] = min(high[feature], np.nextafter(side.hi, -np.inf))
+            point = np.clip(x, low, high)
+            broken = model.predict(point[None])[0] != model.classes_[label]
+            return "falsified" if broken else "unknown"
+        if reason != veritas.StopReason.NO_MORE_OPEN:
+            return "unknown"
+    return "verified"
+
+
+def searched_by_veritas(rivals, k, lower, upper):
+    """Return why it stopped, and the box of a point at which rival k leads, or None."""
+    # Its intervals do not hold their upper end.
+    beyond = np.nextafter(upper, np.inf)
+    box = [veritas.Interval(a, b) for a, b in zip(lower, beyond, strict=True)]
+    config = veritas.Config(veritas.HeuristicType.MAX_OUTPUT)
+    config.stop_when_num_solutions_exceeds = 1
+    config.max_memory = 2**30
+    config.ignore_state_when_worse_than = rivals.limits[k] - rivals.trees.slack
+    search = config.get_search(as_addtree(rivals, k), box)
+    reason = search.step_for(1e9, 100)
+    return reason, search.get_solution(0).box() if search.num_solutions() > 0 else None
+
+
+def as_addtree(rivals, k):
+    """Return the lead of rival k as a sum of trees."""
+    trees = rivals.trees
+    gain = dict(zip(trees.leaves.tolist(), rivals.gains[:, k].tolist(), strict=True))
+    result = veritas.AddTree(1, veritas.AddTreeType.REGR)
+    result.set_base_score(0, rivals.base[k])
+    for root in trees.roots:
+        tree = result.add_tree()
+        stack = [(int(root), tree.root())]
+        while stack:
+            node, place = stack.pop()
+            if node in gain:
+                tree.set_leaf_value(place, 0, gain[node])
+                continue
+            # Its splits send what is smaller to the left.
+            first_right = np.nextafter(trees.last[node], np.inf)
+            tree.split(place, int(trees.feature[node]), float(first_right))
+            stack.append((int(trees.left[node]), tree.left(place)))
+            stack.append((int(trees.right[node]), tree.right(place)))
+    return result
 
 
 if __name__ == "__main__":
