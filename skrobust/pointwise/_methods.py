@@ -278,45 +278,55 @@ def _solve(chunk, records, index, region, targets, status, *, solver, margin, ma
         chunk.labels[index].cpu().numpy(),
         max_rows,
     )
-    found = programs.solve(limit)
-    seconds = found.seconds
-    ends = np.array([_ENDS.get(end, status) for end in found.status], dtype=records.status.dtype)
-    left = np.flatnonzero(found.status == "optimal")
+    solutions = programs.solve(limit)
+    optimal = np.flatnonzero(solutions.status == "optimal")
     if status is PointwiseStatus.OPTIMAL:
-        solved = index[left]
-        records.optimum[solved] = np.fmin(records.optimum[solved], found.radius[left])
-    unconfirmed = np.full(len(index), False)
-    unconfirmed[left] = True
+        at, optima = index[optimal], solutions.radius[optimal]
+        records.optimum[at] = np.fmin(records.optimum[at], optima)
+    open_index = optimal
     if margin > 0:
-        is_kept = keep_confirmed(chunk, records, index[left], found.points[left], status)
-        unconfirmed[left] = ~is_kept
-        left = left[~is_kept]
-    # On the boundary two labels tie, and rounding decides: ask for a little more.
-    asked = np.zeros(len(index))
-    for extra in larger_margins(chunk.scale[index]):
-        at = left[extra[left] > asked[left]]
-        if len(at) == 0:
-            continue
-        asked[at] = extra[at]
-        programs.tighten(margin + extra[at], at)
-        nudged = programs.solve(limit[at], at)
-        seconds[at] += nudged.seconds
-        # Without a solution there is none for larger margins either.
-        is_solved = nudged.status == "optimal"
-        is_kept = np.zeros(len(at), dtype=bool)
-        is_kept[is_solved] = keep_confirmed(
-            chunk, records, index[at[is_solved]], nudged.points[is_solved], status
-        )
-        left = np.setdiff1d(left, at[is_kept | ~is_solved])
-        unconfirmed[at[is_kept]] = False
-    left = np.flatnonzero(unconfirmed)
-    unconfirmed[left] = ~keep_near(chunk, records, index[left], found.points[left], status)
-    near = (status is PointwiseStatus.OPTIMAL) & (found.radius >= limit * (1 - 1e-5))
-    ends[unconfirmed] = PointwiseStatus.UNCONFIRMED
-    ends[unconfirmed & near] = PointwiseStatus.ABOVE
+        points = solutions.points[optimal]
+        open_index = optimal[~keep_confirmed(chunk, records, index[optimal], points, status)]
+    nudged = _nudged(chunk, records, index, programs, open_index, limit, margin, status)
+    open_index, seconds = nudged[0], solutions.seconds + nudged[1]
+    points = solutions.points[open_index]
+    open_index = open_index[~keep_near(chunk, records, index[open_index], points, status)]
+    ends = np.array([_ENDS.get(end, status) for end in solutions.status], records.status.dtype)
+    ends[open_index] = PointwiseStatus.UNCONFIRMED
+    if status is PointwiseStatus.OPTIMAL:
+        is_at_limit = solutions.radius >= limit * (1 - 1e-5)
+        ends[open_index[is_at_limit[open_index]]] = PointwiseStatus.ABOVE
     shared = time.perf_counter() - start - seconds.sum()
     records.seconds[index] += seconds + max(0.0, shared) / len(index)
-    return ends, found.radius
+    return ends, solutions.radius
+
+
+def _nudged(chunk, records, index, programs, open_index, limit, margin, status):
+    """Ask programs for a little more: on the boundary two labels tie, and rounding decides.
+
+    Returns
+    -------
+    open_index : ndarray of int
+        The programs of which nothing is confirmed.
+    seconds : ndarray of shape (n,)
+    """
+    is_open, is_solved = np.zeros((2, len(index)), dtype=bool)
+    is_open[open_index] = is_solved[open_index] = True
+    margins, seconds = np.zeros(len(index)), np.zeros(len(index))
+    for extra in larger_margins(chunk.scale[index]):
+        at = np.flatnonzero(is_open & is_solved & (extra > margins))
+        if len(at) == 0:
+            continue
+        margins[at] = extra[at]
+        programs.tighten(margin + extra[at], at)
+        solutions = programs.solve(limit[at], at)
+        seconds[at] += solutions.seconds
+        # Without a solution there is none for larger margins either.
+        solved = solutions.status == "optimal"
+        is_solved[at[~solved]] = False
+        points, at = solutions.points[solved], at[solved]
+        is_open[at] = ~keep_confirmed(chunk, records, index[at], points, status)
+    return np.flatnonzero(is_open), seconds
 
 
 def _start(chunk, records, index, graph, **options):
@@ -326,68 +336,67 @@ def _start(chunk, records, index, graph, **options):
 
 def _polish(chunk, records, index, graph, *, margin, targets, **options):
     """Solve in the regions of ever closer adversarial examples, while that helps."""
-    left = index[np.isfinite(records.radius[index])]
+    improved = index[np.isfinite(records.radius[index])]
     for _ in range(_MAX_ROUNDS):
-        if len(left) == 0:
+        if len(improved) == 0:
             return
-        before = records.radius[left].copy()
-        points = torch.as_tensor(records.adversarial_examples[left]).to(chunk.x.device)
-        wins, _ = chunk.rivals(left, points)
-        direction = chunk.exact[left].to(points.device) - points.double()
+        before = records.radius[improved].copy()
+        points = torch.as_tensor(records.adversarial_examples[improved]).to(chunk.x.device)
+        wins, _ = chunk.rivals(improved, points)
+        direction = chunk.exact[improved].to(points.device) - points.double()
         region = linear_region(graph, points, direction=direction)
-        _solve(chunk, records, left, region, wins, PointwiseStatus.FOUND, margin=0.0, **options)
-        left = left[records.radius[left] <= before * (1 - _GAIN)]
+        status = PointwiseStatus.FOUND
+        _solve(chunk, records, improved, region, wins, status, margin=0.0, **options)
+        improved = improved[records.radius[improved] <= before * (1 - _GAIN)]
 
 
 def _close(chunk, records, index, graph, *, encoding, precision, timeout, seed, **options):
     """Close the bracket of one sample by bisection with a complete verifier."""
-    start = time.perf_counter()
-    i, generator = index[0], torch.Generator(chunk.x.device).manual_seed(seed)
-    limit, verifier = float(chunk.reach(index)[0]), Exact()
+    start, i = time.perf_counter(), index[0]
+    generator = torch.Generator(chunk.x.device).manual_seed(seed)
+    limit = float(chunk.reach(index)[0])
     property = ClassificationRobustness(limit, bounds=chunk.bounds)
-    high = min(limit, records.radius[i])
-    status = PointwiseStatus.OPTIMAL
-    # Where nothing is found yet, the whole ball is asked for first.
-    while high - records.lower[i] > precision or not np.isfinite(records.radius[i]):
-        known = np.isfinite(records.radius[i])
-        if not known and records.lower[i] >= limit:
-            status = chunk.nothing_within(limit)
-            break
-        epsilon = float((records.lower[i] + high) / 2) if known else limit
-        left = timeout - (time.perf_counter() - start)
-        if left <= 0:
-            status = PointwiseStatus.TIME_OUT
-            break
-        found = verifier.decide(
-            replace(encoding, property=property.set_params(epsilon=epsilon)),
-            chunk.x[index],
-            chunk.labels[index],
-            timeout=left if np.isfinite(left) else None,
-            generator=generator,
-        )
-        if found.verdicts[0] == Verdict.VERIFIED:
-            records.lower[i] = epsilon
-            if not known:
-                status = chunk.nothing_within(limit)
-                break
-        elif found.verdicts[0] == Verdict.FALSIFIED:
-            keep_near(chunk, records, index, found.counterexamples)
-            if records.radius[i] > epsilon:
-                # What wins lies beyond the ball, so that a tie inside of it is closer.
-                keep_confirmed(
-                    chunk, records, index, found.counterexamples, PointwiseStatus.FOUND, ties=True
-                )
-            _polish(chunk, records, index, graph, **options)
-            before, high = high, records.radius[i]
-            if not np.isfinite(high):
-                status = PointwiseStatus.UNCONFIRMED
-                break
-            if known and high >= before:  # rounding hides what is closer
-                status = PointwiseStatus.UNDECIDED
-                break
+    end = None
+    while end is None:
+        is_found, high = np.isfinite(records.radius[i]), min(limit, records.radius[i])
+        # Where nothing is found yet, the whole ball is asked for.
+        epsilon = float((records.lower[i] + high) / 2) if is_found else limit
+        seconds = timeout - (time.perf_counter() - start)
+        if is_found and high - records.lower[i] <= precision:
+            end = PointwiseStatus.OPTIMAL
+        elif not is_found and records.lower[i] >= limit:
+            end = chunk.nothing_within(limit)
+        elif seconds <= 0:
+            end = PointwiseStatus.TIME_OUT
         else:
-            is_late = found.reasons[0] == Reason.TIME_OUT
-            status = PointwiseStatus.TIME_OUT if is_late else PointwiseStatus.UNDECIDED
-            break
-    records.status[i], records.bound[i] = status, records.lower[i]
+            result = Exact().decide(
+                replace(encoding, property=property.set_params(epsilon=epsilon)),
+                chunk.x[index],
+                chunk.labels[index],
+                timeout=seconds if np.isfinite(seconds) else None,
+                generator=generator,
+            )
+            end = _narrow(chunk, records, index, graph, epsilon, result, **options)
+    records.status[i], records.bound[i] = end, records.lower[i]
     records.seconds[i] += time.perf_counter() - start
+
+
+def _narrow(chunk, records, index, graph, epsilon, result, **options):
+    """Narrow the bracket of one sample by a verdict; return a status where that ends it."""
+    i, before = index[0], records.radius[index[0]]
+    if result.verdicts[0] == Verdict.VERIFIED:
+        records.lower[i] = epsilon
+        return None
+    if result.verdicts[0] != Verdict.FALSIFIED:
+        is_late = result.reasons[0] == Reason.TIME_OUT
+        return PointwiseStatus.TIME_OUT if is_late else PointwiseStatus.UNDECIDED
+    points = result.counterexamples
+    keep_near(chunk, records, index, points)
+    if records.radius[i] > epsilon:
+        # What wins lies beyond the ball, so that a tie inside of it is closer.
+        keep_confirmed(chunk, records, index, points, PointwiseStatus.FOUND, ties=True)
+    _polish(chunk, records, index, graph, **options)
+    if not np.isfinite(records.radius[i]):
+        return PointwiseStatus.UNCONFIRMED
+    # Where rounding hides what is closer, the same would be asked again.
+    return PointwiseStatus.UNDECIDED if records.radius[i] >= before else None
