@@ -500,6 +500,15 @@ def test_random_state_jobs_and_memory(line, tmp_path):
     assert type(scorer(model, X)) is float
 
 
+def test_metrics_of_a_search(line):
+    model, X = line
+    scorer = GlobalRobustness(own, local=Exactly(unknown_from=0.9), tolerance=0.2, random_state=0)
+    result = scorer.evaluate(model, X)
+    numbers = {"lower_share": result.lower, "upper_share": result.upper}
+    assert scorer.metrics(model, X) == numbers | {"sample_count": result.n_used}
+    assert result.lower < result.upper
+
+
 def test_frames_and_parameters_in_reach(line):
     model, X = line
     scorer = GlobalRobustness(own, tolerance=0.2, random_state=0)

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 from torch import nn
 
-from skrobust.attacks import Target
+from skrobust.attacks import PGD, Target
+from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import Network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
-from skrobust.verification import Bounds, Exact
+from skrobust.verification import Bounds, Cascade, Exact
 from skrobust.verification._base import Stopwatch, at_reference
 from tests.verification._tensors import decided
 
@@ -60,3 +63,58 @@ def test_stopwatch():
     assert watch.part(1e6).left <= 100
     assert Stopwatch().left == np.inf
     assert Stopwatch(0.0).left == 0
+
+
+# ---- the one door: an estimator and arrays ----
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LogisticRegression(C=1e4).fit([[0.4], [0.6]], ["no", "yes"])
+
+
+X, Y = np.array([[0.1], [0.45], [0.9]]), np.array(["no", "no", "yes"])
+
+
+@pytest.mark.parametrize("verifier", [Bounds(), Exact(), Cascade()])
+def test_the_door_takes_arrays(model, verifier):
+    property = ClassificationRobustness(0.1)
+    result = verifier.verify(model, X, Y, property=property, random_state=0)
+    unknown = "unknown" if isinstance(verifier, Bounds) else "falsified"
+    assert result.verdicts.tolist() == ["verified", unknown, "verified"]
+    assert result.decided_by[0] == ("exact" if isinstance(verifier, Exact) else "bounds")
+    as_list = verifier.verify(model, X.tolist(), Y.tolist(), property=property)
+    assert as_list.verdicts.tolist() == result.verdicts.tolist()
+    own = ClassificationRobustness(0.1, reference="prediction")
+    assert verifier.verify(model, X, property=own).verdicts.tolist() == result.verdicts.tolist()
+    # Labels that nobody needs may be unknown to the model.
+    verifier.verify(model, X, ["other"] * 3, property=own)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"y": None}, ValueError, "Got y=None, but the property needs the true labels"),
+        ({"y": Y[:2]}, ValueError, "Got y of length 2, but expected 3"),
+        ({"y": ["maybe"] * 3}, ValueError, "labels .'maybe'., but expected"),
+        ({"X": X + 1}, ValueError, "3 of 3 rows of X lie outside"),
+        ({"X": np.ones((3, 2))}, ValueError, "Got X with 2 features, but expected 1"),
+        ({"X": np.full((3, 1), np.nan)}, ValueError, "NaN or infinity in 3 rows"),
+        ({"X": X[0]}, ValueError, "Got X of shape"),
+        ({"property": 0.1}, TypeError, "Got property=0.1"),
+        ({"timeout": 0}, ValueError, "Got timeout=0"),
+        ({"estimator": SVC()}, UnsupportedModelError, "Got a SVC"),
+    ],
+)
+def test_the_door_refuses_by_name(model, change, error, message):
+    question = {"estimator": model, "X": X, "y": Y, "property": ClassificationRobustness(0.1)}
+    with pytest.raises(error, match=message):
+        Cascade().verify(**question | change)
+
+
+def test_random_states_repeat_attacks(model):
+    property = ClassificationRobustness(0.1)
+    one, two = (
+        Cascade([PGD(1)]).verify(model, X, Y, property=property, random_state=3) for _ in range(2)
+    )
+    np.testing.assert_array_equal(one.counterexamples, two.counterexamples)

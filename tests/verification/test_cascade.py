@@ -17,7 +17,6 @@ from torch import nn
 
 from skrobust.attacks import FGSM, PGD, UniformSampling
 from skrobust.exceptions import (
-    SolverDisagreementWarning,
     UnsupportedModelError,
     UnsupportedPropertyError,
 )
@@ -32,33 +31,13 @@ from skrobust.verification import (
     Bounds,
     Cascade,
     Exact,
-    Reason,
     Step,
     TreeVerifier,
     VerificationBuilder,
-    Verifier,
 )
-from tests.verification._tensors import decided
+from tests.verification._tensors import Recorder, decided
 
 CR = ClassificationRobustness
-
-
-class Recorder(Verifier):
-    """Decides what it is told to, and keeps what it was asked."""
-
-    def __init__(self, verdict="unknown"):
-        self.verdict = verdict
-
-    def check(self):
-        self.asked = []
-        return self
-
-    def decide(self, state, x, labels=None, *, timeout=None, generator=None):
-        self.asked.append((len(x), timeout))
-        found = VerificationBuilder(x)
-        if self.verdict == "verified":
-            found.prove(np.arange(len(x)))
-        return found.result()
 
 
 class Careful(Recorder):
@@ -189,63 +168,6 @@ def test_other_models_are_refused_by_name(digits, model):
         Cascade().encode(network, CR(0.1), 64)
 
 
-# ---- cross-check ----
-
-
-def test_a_false_proof_is_reported(line, tmp_path):
-    pytest.importorskip("onnx")
-    network, x, labels = line
-    cascade = Cascade([PGD()], cross_check=Recorder("verified"), query_folder=tmp_path)
-    with pytest.warns(SolverDisagreementWarning, match=r"Sample [13]: recorder claims a proof"):
-        found = decided(cascade, network, CR(0.1), x, labels)
-    # What PGD has left open is decided by the cross-check.
-    assert found.verdicts.tolist() == [
-        "verified",
-        "falsified",
-        "verified",
-        "falsified",
-        "verified",
-    ]
-    assert found.decided_by.tolist() == ["recorder", "pgd", "recorder", "pgd", "recorder"]
-    for i in (1, 3):
-        assert found.reasons[i] is Reason.DISAGREEMENT
-        assert "pgd found a counterexample" in found.notes[i]
-        assert (tmp_path / f"query-{i}" / "query.vnnlib").exists()
-        assert str(tmp_path / f"query-{i}") in found.notes[i]
-    assert (found.notes[[0, 2, 4]] == "").all()
-
-
-def test_a_proof_of_the_stages_is_contradicted(line, tmp_path):
-    network, x, labels = line
-    cascade = Cascade([Recorder("verified")], cross_check=Exact(), query_folder=tmp_path)
-    with pytest.warns(SolverDisagreementWarning, match="recorder claims a proof, but exact"):
-        found = decided(cascade, network, CR(0.1), x, labels)
-    assert found.verdicts[1] == "falsified" and found.decided_by[1] == "exact"
-    assert abs(found.counterexamples[1] - 0.45) <= 0.1 + 1e-6
-    assert np.isneginf(found.lower[1])
-
-
-def test_a_query_that_cannot_be_saved_loses_no_verdict(line, tmp_path):
-    network, x, labels = line
-    cascade = Cascade([PGD()], cross_check=Recorder("verified"), query_folder=tmp_path)
-    with pytest.warns(SolverDisagreementWarning, match="could not be saved"):
-        found = decided(cascade, network, CR(0.1, norm="l2"), x, labels)
-    assert found.verdicts.tolist() == [
-        "verified",
-        "falsified",
-        "verified",
-        "falsified",
-        "verified",
-    ]
-
-
-def test_agreement_is_silent(line):
-    network, x, labels = line
-    found = decided(Cascade(cross_check=Exact()), network, CR(0.1), x, labels)
-    assert (found.notes == "").all()
-    assert set(found.decided_by) == {"pgd", "bounds"}
-
-
 # ---- parameters ----
 
 
@@ -364,16 +286,3 @@ def test_the_reference_point_counts_before_any_attack(line):
     found = decided(Cascade([FGSM()]), network, CR(0.0), x, wrong)
     assert (found.verdicts == "falsified").all()
     assert (decided(Cascade([FGSM()]), network, CR(0.0), x, labels).verdicts == "verified").all()
-
-
-def test_the_time_of_the_cross_check_counts(line):
-    network, x, labels = line
-
-    class Slow(Recorder):
-        def decide(self, state, x, labels=None, **options):
-            found = super().decide(state, x, labels, **options)
-            found.seconds[:] = 100.0  # a result's arrays can be written
-            return found
-
-    found = decided(Cascade([Bounds()], cross_check=Slow()), network, CR(0.1), x, labels)
-    assert (found.seconds > 100).all() and (found.seconds < 110).all()

@@ -1,9 +1,5 @@
 """Trees: distances and verdicts against brute force over cells, projections, and each other."""
 
-import itertools
-from fractions import Fraction
-
-import cvxpy as cp
 import numpy as np
 import pytest
 import torch
@@ -11,80 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.ensemble import (
-    AdaBoostClassifier,
-    ExtraTreesClassifier,
-    GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
 )
-from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
-from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
+from sklearn.tree import DecisionTreeClassifier
 
-from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
+from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.networks import BlackBox
 from skrobust.properties import ClassificationRobustness, StandardRobustness
-from skrobust.trees import ExactBall, last_left, tree_distances
-from skrobust.verification import Reason, TreeVerifier
+from skrobust.trees import ExactBall, read_trees
+from skrobust.verification import Reason, TreeVerifier, _trees
 from tests._asserts import assert_inside_ball
-
-SINGLE = {
-    "tree": DecisionTreeClassifier(max_depth=4, random_state=0),
-    "extra tree": ExtraTreeClassifier(max_depth=4, random_state=0),
-}
-ENSEMBLES = {
-    "forest": RandomForestClassifier(4, max_depth=3, random_state=0),
-    "pure forest": RandomForestClassifier(4, random_state=0),
-    "extra": ExtraTreesClassifier(4, max_depth=3, random_state=0),
-    "boosting": GradientBoostingClassifier(n_estimators=4, max_depth=2, random_state=0),
-    "exponential": GradientBoostingClassifier(
-        loss="exponential", n_estimators=4, max_depth=2, init="zero", random_state=0
-    ),
-    "hist": HistGradientBoostingClassifier(max_iter=4, max_leaf_nodes=5, min_samples_leaf=3),
-}
-
-
-def data(n_classes=3, n_features=2, n=60, seed=0):
-    rng = np.random.default_rng(seed)
-    X = rng.random((n, n_features)).round(2)
-    return X, (np.floor(X.sum(axis=1) * 5) + rng.integers(2, size=n)).astype(int) % n_classes
-
-
-def fitted(model, n_classes=3, n_features=2, seed=0):
-    X, y = data(n_classes, n_features, seed=seed)
-    return clone(model).fit(X, y)
-
-
-def thresholds(model):
-    """All pairs (feature, threshold) of a model, and whether it rounds inputs to float32."""
-    if isinstance(model, HistGradientBoostingClassifier):
-        nodes = np.concatenate([p.nodes for stage in model._predictors for p in stage])
-        nodes = nodes[nodes["is_leaf"] == 0]
-        return nodes["feature_idx"], nodes["num_threshold"], False
-    trees = np.ravel(getattr(model, "estimators_", [model]))
-    feature = np.concatenate([tree.tree_.feature for tree in trees])
-    threshold = np.concatenate([tree.tree_.threshold for tree in trees])
-    return feature[feature >= 0], threshold[feature >= 0], True
-
-
-def cells(model, x, lower, upper):
-    """The closest point to x of every cell, in a box, in which the model is constant."""
-    feature, threshold, in_float32 = thresholds(model)
-    last = last_left(threshold) if in_float32 else threshold
-    sides = []
-    for j in range(len(x)):
-        cuts = last[feature == j]
-        values = np.concatenate([[x[j]], cuts, np.nextafter(cuts, np.inf)])
-        sides.append(np.unique(values[(values >= lower[j]) & (values <= upper[j])]))
-    return np.array(list(itertools.product(*sides)))
-
-
-def lengths(points, x, epsilon, norm):
-    gap = np.abs(points - x)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = np.where(gap > 0, gap / epsilon, 0.0)
-    return gap.max(axis=1) if norm == "linf" else np.linalg.norm(gap, axis=1)
+from tests.trees._models import ENSEMBLES, SINGLE, cells, data, fitted, lengths
 
 
 def brute_force(model, property, X, y):
@@ -123,121 +58,6 @@ def assert_sound(model, property, X, y, result):
     np.testing.assert_array_equal(
         result.lower, np.where(result.verdicts == "verified", 1, -np.inf)
     )
-
-
-# ---- thresholds and balls ----------------------------------------------------------------
-
-FLOATS = st.floats(-1e6, 1e6, allow_nan=False) | st.floats(-1e-3, 1e-3, allow_nan=False)
-
-
-@given(FLOATS)
-def test_the_last_number_that_goes_left(threshold):
-    last = last_left(np.array([threshold]))
-    beyond = np.nextafter(last, np.inf)
-    # Through float: beside a float32 number, Python's would be rounded as well.
-    assert float(last.astype(np.float32)[0]) <= threshold < float(beyond.astype(np.float32)[0])
-
-
-def test_thresholds_of_a_tree_are_where_predict_changes():
-    tree = fitted(SINGLE["tree"])
-    feature, threshold, _ = thresholds(tree)
-    nodes = np.flatnonzero(tree.tree_.feature >= 0)
-    last = last_left(threshold)
-    for node, j, value in zip(nodes, feature, last, strict=True):
-        # A point that comes to the node, with the feature at the border.
-        path = tree.decision_path(data()[0].astype(np.float32)).toarray()[:, node]
-        point = np.repeat(data()[0][path.argmax()][None], 2, axis=0)
-        point[:, j] = value, np.nextafter(value, np.inf)
-        went = tree.decision_path(point).toarray()[:, [tree.tree_.children_left[node]]]
-        assert went.ravel().tolist() == [1, 0]
-
-
-@given(FLOATS, st.floats(0, 1e3))
-def test_the_box_of_a_ball_holds_exactly_its_numbers(x, epsilon):
-    ball = ExactBall.around(np.array([[x]]), ClassificationRobustness(epsilon, bounds=None))
-    for side, sign in ((ball.lower[0, 0], -1), (ball.upper[0, 0], 1)):
-        exact = Fraction(x) + sign * Fraction(epsilon)
-        beyond = Fraction(float(np.nextafter(side, sign * np.inf)))
-        assert sign * (exact - Fraction(float(side))) >= 0
-        assert sign * (beyond - exact) > 0
-
-
-def test_the_border_of_a_ball_is_exact():
-    # In binary, 0.1 + 0.2 lies above 0.3, and so the ball around 0.1 ends at the number
-    # that `0.1 + 0.2` rounds to, or below; the boosted tree compares float64 numbers.
-    X = np.array([[0.1], [0.5]]).repeat(20, axis=0)
-    model = HistGradientBoostingClassifier(max_iter=1, min_samples_leaf=1, max_bins=2)
-    model.fit(X, np.arange(40) // 20)
-    nodes = model._predictors[0][0].nodes
-    top = ExactBall.around(np.array([[0.1]]), ClassificationRobustness(0.2)).upper[0, 0]
-    for threshold, verdict in ((top, "verified"), (np.nextafter(top, 0), "falsified")):
-        nodes["num_threshold"][0] = threshold
-        result = verify(model, ClassificationRobustness(0.2), [[0.1]], np.array([0]))
-        assert result.verdicts.tolist() == [verdict]
-    assert result.counterexamples[0, 0] == top
-
-
-# ---- distances ---------------------------------------------------------------------------
-
-
-def test_distances_worked_by_hand():
-    # Left of 0.5: "a"; right: "b" below 0.25 in the second feature, else "a".
-    X = np.array([[0.25, 0.0], [0.25, 0.5], [0.75, 0.0], [0.75, 0.5]])
-    tree = DecisionTreeClassifier(random_state=0).fit(X, ["a", "a", "b", "a"])
-    points = [[0.2, 0.1], [0.2, 0.65], [0.6, 0.2], [0.9, 0.65]]
-    np.testing.assert_allclose(tree_distances(tree, points), [0.3, 0.4, 0.05, 0.4], atol=1e-7)
-    euclidean = tree_distances(tree, points, norm="l2")
-    np.testing.assert_allclose(euclidean, [0.3, 0.5, 0.05, 0.4], atol=1e-7)
-    labelled = tree_distances(tree, points, ["b", "a", "a", "b"])
-    np.testing.assert_allclose(labelled, [0, 0.4, 0, 0], atol=1e-7)
-
-
-def test_distances_respect_bounds():
-    tree = DecisionTreeClassifier().fit([[0.0], [2.0], [5.0]], [0, 1, 0])
-    X = [[0.9], [2.9]]
-    np.testing.assert_allclose(tree_distances(tree, X), [0.1, 0.6], atol=1e-6)
-    bounded = tree_distances(tree, X, bounds=(0.0, 3.0))
-    np.testing.assert_allclose(bounded, [0.1, 1.9], atol=1e-6)
-
-
-def test_a_tree_of_one_label_has_infinite_distances():
-    tree = DecisionTreeClassifier(min_samples_leaf=2).fit([[0.0], [1.0], [2.0]], [1, 0, 1])
-    assert tree.get_n_leaves() == 1
-    assert tree_distances(tree, [[0.3]]).tolist() == [np.inf]
-    result = verify(tree, ClassificationRobustness(5.0, bounds=None), [[0.3]], np.array([1]))
-    assert result.verdicts.tolist() == ["verified"]
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", SINGLE)
-def test_distances_are_those_of_brute_force(name, norm):
-    model = fitted(SINGLE[name], n_features=3)
-    X, _ = data(n_features=3, seed=1)
-    distances = tree_distances(model, X, norm=norm, bounds=(0.0, 1.0))
-    for x, label, distance in zip(X, model.predict(X), distances, strict=True):
-        points = cells(model, x, np.zeros(3), np.ones(3))
-        others = points[model.predict(points) != label]
-        assert distance == pytest.approx(lengths(others, x, 1.0, norm).min(), abs=1e-12)
-
-
-def test_euclidean_distances_are_projections():
-    model = fitted(SINGLE["tree"], n_classes=2)
-    boxes = TreeVerifier().encode(BlackBox(model), ClassificationRobustness()).boxes
-    x = np.array([0.31, 0.62])
-    label = model.predict([x])[0]
-    found = []
-    for leaf in np.flatnonzero(boxes.labels != label):
-        entries = boxes.entries(leaf)
-        z = cp.Variable(2)
-        inside = [z >= 0, z <= 1]
-        for j, low, high in zip(
-            boxes.feature[entries], boxes.lower[entries], boxes.upper[entries], strict=True
-        ):
-            inside += [z[j] >= max(low, -1), z[j] <= min(high, 2)]
-        problem = cp.Problem(cp.Minimize(cp.norm(z - x)), inside)
-        found.append(problem.solve(solver=cp.CLARABEL))
-    distance = tree_distances(model, x[None], norm="l2", bounds=(0, 1))[0]
-    assert distance == pytest.approx(min(found), abs=1e-6)
 
 
 # ---- verdicts ----------------------------------------------------------------------------
@@ -408,48 +228,6 @@ def test_refused_properties():
         TreeVerifier().encode(BlackBox(tree), None)
 
 
-class Contrarian(DecisionTreeClassifier):
-    def predict(self, X):
-        return -super().predict(X)
-
-
-def test_refused_models():
-    X, y = data()
-    property = ClassificationRobustness()
-    for model in (LogisticRegression(), AdaBoostClassifier(), Contrarian()):
-        with pytest.raises(UnsupportedModelError, match=f"Got a {type(model).__name__}, but"):
-            TreeVerifier().encode(BlackBox(model.fit(X, y)), property)
-    with pytest.raises(NotFittedError):
-        TreeVerifier().verify(RandomForestClassifier(), X, y, property=property)
-    for model in (DecisionTreeClassifier(), RandomForestClassifier(3)):
-        with pytest.raises(UnsupportedModelError, match="one class, but expected two or more"):
-            TreeVerifier().encode(model.fit(X, np.zeros(len(X))), property)
-        model.fit(X, np.stack([y, y], axis=1))
-        with pytest.raises(UnsupportedModelError, match="with 2 outputs"):
-            TreeVerifier().encode(BlackBox(model), property)
-    with pytest.raises(UnsupportedModelError, match="starts from another estimator"):
-        model = GradientBoostingClassifier(init=LogisticRegression(), n_estimators=2).fit(X, y)
-        TreeVerifier().encode(BlackBox(model), property)
-    with pytest.raises(UnsupportedModelError, match="categorical features"):
-        codes = np.floor(X * 4)
-        model = HistGradientBoostingClassifier(categorical_features=[0], max_iter=2).fit(codes, y)
-        TreeVerifier().encode(BlackBox(model), property)
-
-
-def test_distances_refuse_bad_input():
-    tree, forest = fitted(SINGLE["tree"]), fitted(ENSEMBLES["forest"])
-    with pytest.raises(UnsupportedModelError, match="Got a RandomForestClassifier, but expected"):
-        tree_distances(forest, [[0.5, 0.5]])
-    with pytest.raises(ValueError, match="Got norm='l1'"):
-        tree_distances(tree, [[0.5, 0.5]], norm="l1")
-    with pytest.raises(ValueError, match="Got X with 3 features, but expected 2"):
-        tree_distances(tree, [[0.5, 0.5, 0.5]])
-    with pytest.raises(ValueError, match="1 of 1 rows of X lie outside"):
-        tree_distances(tree, [[0.5, 1.5]], bounds=(0, 1))
-    with pytest.raises(ValueError, match=r"Got y with labels \[7\]"):
-        tree_distances(tree, [[0.5, 0.5]], [7])
-
-
 @pytest.mark.parametrize(
     ("params", "message"),
     [
@@ -460,3 +238,41 @@ def test_distances_refuse_bad_input():
 def test_bad_parameters(params, message):
     with pytest.raises(ValueError, match=message):
         TreeVerifier(**params).encode(BlackBox(fitted(SINGLE["tree"])), ClassificationRobustness())
+
+
+def test_the_border_of_a_ball_is_exact():
+    # In binary, 0.1 + 0.2 lies above 0.3, and so the ball around 0.1 ends at the number
+    # that `0.1 + 0.2` rounds to, or below; the boosted tree compares float64 numbers.
+    X = np.array([[0.1], [0.5]]).repeat(20, axis=0)
+    model = HistGradientBoostingClassifier(max_iter=1, min_samples_leaf=1, max_bins=2)
+    model.fit(X, np.arange(40) // 20)
+    nodes = model._predictors[0][0].nodes
+    top = ExactBall.around(np.array([[0.1]]), ClassificationRobustness(0.2)).upper[0, 0]
+    for threshold, verdict in ((top, "verified"), (np.nextafter(top, 0), "falsified")):
+        nodes["num_threshold"][0] = threshold
+        result = verify(model, ClassificationRobustness(0.2), [[0.1]], np.array([0]))
+        assert result.verdicts.tolist() == [verdict]
+    assert result.counterexamples[0, 0] == top
+
+
+def test_a_tree_of_one_label_is_verified_everywhere():
+    tree = DecisionTreeClassifier(min_samples_leaf=2).fit([[0.0], [1.0], [2.0]], [1, 0, 1])
+    result = verify(tree, ClassificationRobustness(5.0, bounds=None), [[0.3]], np.array([1]))
+    assert result.verdicts.tolist() == ["verified"]
+
+
+def test_trees_are_read_once(monkeypatch):
+    model, calls = fitted(ENSEMBLES["forest"]), []
+    monkeypatch.setattr(_trees, "read_trees", lambda m: calls.append(m) or read_trees(m))
+    X, y = data()
+    TreeVerifier().verify(model, X, y, property=ClassificationRobustness(0.05))
+    assert len(calls) == 1
+
+
+def test_counterexamples_of_any_input_are_float64():
+    tree = DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1])
+    encoding = TreeVerifier().encode(BlackBox(tree), ClassificationRobustness(0.1))
+    x = torch.tensor([[0.45]])  # float32
+    assert (
+        TreeVerifier().decide(encoding, x, torch.tensor([0])).counterexamples.dtype == np.float64
+    )
