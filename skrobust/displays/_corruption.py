@@ -20,13 +20,6 @@ class CorruptionDisplay:
         Column of the results' `to_frame` that is drawn: the share that is classified right, the
         share that keeps its label, or the scores of the scorer's own `scorer`.
 
-    Raises
-    ------
-    TypeError
-        If `results` is no dict, or a result is none of `CorruptionRobustness`.
-    ValueError
-        If there are no results, or `shown` is no such name.
-
     Attributes
     ----------
     values_ : pandas DataFrame of shape (n_corruptions, n_estimators)
@@ -35,6 +28,13 @@ class CorruptionDisplay:
     figure_ : matplotlib Figure
     bars_ : list of matplotlib BarContainer
         One for each estimator.
+
+    Raises
+    ------
+    TypeError
+        If `results` is no dict, or a result is none of `CorruptionRobustness`.
+    ValueError
+        If there are no results, or `shown` is no such name.
 
     Examples
     --------

@@ -26,18 +26,18 @@ class RobustnessCurveDisplay:
     score_name : str, default="score"
         Label of the vertical axis.
 
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    lines_ : list of matplotlib Line2D
+
     Raises
     ------
     TypeError
         If scores or intervals are no dict.
     ValueError
         If there are no scores, or shapes or names do not agree.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
-    lines_ : list of matplotlib Line2D
 
     Examples
     --------

@@ -25,17 +25,17 @@ class AdversarialExamplesDisplay:
         (height, width), (channels, height, width) with 1 or 3 channels, or
         (height, width, 3).
 
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes, shape (3, n_examples)
+    figure_ : matplotlib Figure
+
     Raises
     ------
     TypeError
         If `image_shape` is no tuple of integers.
     ValueError
         If shapes or lengths do not agree, or a value is not finite.
-
-    Attributes
-    ----------
-    axes_ : ndarray of matplotlib Axes, shape (3, n_examples)
-    figure_ : matplotlib Figure
     """
 
     def __init__(self, originals, perturbed, labels_before, labels_after, *, image_shape):

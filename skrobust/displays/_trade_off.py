@@ -25,11 +25,6 @@ class TradeOffDisplay:
     accuracy_name, robustness_name : str
         Labels of the axes.
 
-    Raises
-    ------
-    ValueError
-        If there are no candidates, or not as many scores or groups of each kind.
-
     Attributes
     ----------
     pareto_front_ : ndarray of bool, shape (n_candidates,)
@@ -39,6 +34,11 @@ class TradeOffDisplay:
     n_failed_ : int
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
+
+    Raises
+    ------
+    ValueError
+        If there are no candidates, or not as many scores or groups of each kind.
     """
 
     def __init__(
