@@ -36,9 +36,6 @@ CHECKS = {
     "PR04",  # parameter without a type
 }
 
-# To go with the rewriting of these rooms.
-BEING_REWRITTEN = {"bounds", "graphs", "networks", "trees"}
-
 QUOTED = re.compile(r"'(\w+)'")  # fields that are private need no description
 
 
@@ -86,8 +83,6 @@ def test_docstring_follows_numpydoc(path):
         for code, text in validate(path)["errors"]
         if code in checks and not all(part.startswith("_") for part in QUOTED.findall(text) or "x")
     ]
-    if errors and path.split(".")[1] in BEING_REWRITTEN:
-        pytest.xfail("The room is being rewritten, docstrings with it.")
     assert errors == []
 
 

@@ -54,7 +54,6 @@ def test_every_scorer_has_an_example():
     assert missing == []
 
 
-@pytest.mark.xfail
 def test_readme_code_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) >= 2
