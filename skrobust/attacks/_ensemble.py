@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from skrobust._validation import check_instance, expected
+from skrobust._parameters import NamedParts
 from skrobust.attacks._base import Attack
 from skrobust.attacks._boundary import closer
 from skrobust.attacks._fgsm import FGSM
@@ -35,7 +35,7 @@ class EnsembleOutcome(Outcome):
     winners: torch.Tensor
 
 
-class Ensemble(Attack):
+class Ensemble(NamedParts, Attack):
     """Several attacks; the closest point that any of them finds counts.
 
     In `search` and `perturb` the members attack in turn, each only the samples that are left,
@@ -44,10 +44,11 @@ class Ensemble(Attack):
 
     Parameters
     ----------
-    attacks : list of (str, Attack) tuples or None, default=None
-        Members and their names. Their parameters are parameters of the ensemble, as
-        ``set_params(pgd__n_steps=10)``; a member is replaced by ``set_params(pgd=...)``. None
-        is FGSM, PGD and LinearBoundary, as "fgsm", "pgd" and "linear".
+    attacks : list of Attack or of (str, Attack) tuples, or None, default=None
+        Members, and their names; one without a name is called by its class in lower case. Their
+        parameters are parameters of the ensemble, as ``set_params(pgd__n_steps=10)``; a member is
+        replaced by ``set_params(pgd=...)``. None is FGSM, PGD and LinearBoundary, as "fgsm",
+        "pgd" and "linear".
 
     References
     ----------
@@ -72,49 +73,22 @@ class Ensemble(Attack):
     torch.Size([3])
     """
 
+    _parts_name = "attacks"
+
     def __init__(self, attacks=None):
         self.attacks = attacks
+
+    def _default_list(self):
+        return [("fgsm", FGSM()), ("pgd", PGD()), ("linear", LinearBoundary())]
 
     @property
     def members(self):
         """The list of (name, attack) that `attacks` stands for."""
-        if self.attacks is None:
-            return [("fgsm", FGSM()), ("pgd", PGD()), ("linear", LinearBoundary())]
-        return self.attacks
+        return list(self.named_parts.items())
 
     def check(self):
-        expectation = "None, or a list of (name, attack) with different names, without '__'"
-        wrong = ValueError(expected("attacks", self.attacks, expectation))
-        try:
-            names = [name for name, _ in self.members]
-        except (TypeError, ValueError):
-            raise wrong from None
-        valid = all(isinstance(n, str) and "__" not in n and n != "attacks" for n in names)
-        if not (names and valid) or len(set(names)) < len(names):
-            raise wrong
-        for name, attack in self.members:
-            check_instance(name, attack, Attack, "PGD()").check()
+        self._check_parts(Attack, "PGD()")
         return self
-
-    def get_params(self, deep=True):
-        """Return the parameters; with `deep` also the members, and theirs as name__parameter."""
-        params = super().get_params(deep=False)
-        if deep and self.attacks is not None:
-            for name, attack in self.attacks:
-                params[name] = attack
-                params |= {f"{name}__{k}": v for k, v in attack.get_params().items()}
-        return params
-
-    def set_params(self, **params):
-        """Set `attacks`, members by name, and parameters of members as name__parameter."""
-        if "attacks" in params:
-            self.attacks = params.pop("attacks")
-        if params and self.attacks is None:
-            self.attacks = self.members
-        if params:
-            replaced = [(name, params.pop(name, attack)) for name, attack in self.attacks]
-            self.attacks = replaced
-        return super().set_params(**params)
 
     def closest(self, target, *, generator=None):
         self.check_target(target)

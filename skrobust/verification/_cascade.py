@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 
+from skrobust._parameters import NamedParts
 from skrobust._validation import check_instance, check_real, expected
 from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import UnsupportedModelError
@@ -35,7 +36,7 @@ class CascadeEncoding(Encoding):
     check: Encoding | None
 
 
-class Cascade(Verifier):
+class Cascade(NamedParts, Verifier):
     """Ask one stage after the other; each is asked for what those before it left open.
 
     Parameters
@@ -82,55 +83,19 @@ class Cascade(Verifier):
     ['bounds', 'pgd', 'pgd', 'bounds']
     """
 
+    _parts_name = "stages"
+
     def __init__(self, stages=None, *, timeout=60.0, cross_check=None, query_folder=None):
         self.stages = stages
         self.timeout = timeout
         self.cross_check = cross_check
         self.query_folder = query_folder
 
-    # -- parameters --
-
-    def get_params(self, deep=True):
-        """Return the parameters; with `deep` also the stages and theirs, by their names."""
-        params = super().get_params(deep=deep)
-        if deep:
-            for name, stage in _named(self.stages).items():
-                params[name] = stage
-                if hasattr(stage, "get_params"):
-                    nested = stage.get_params(deep=True)
-                    params |= {f"{name}__{key}": value for key, value in nested.items()}
-        return params
-
-    def set_params(self, **params):
-        """Set parameters, also a stage or its parameters, by name; return self.
-
-        Where `stages` is None and one of its stages for networks is named, they are written out.
-        """
-        if "stages" in params:
-            self.stages = params.pop("stages")
-        stages = list(_network_stages() if self.stages is None else self.stages)
-        reached = False
-        for place, name in enumerate(_named(stages)):
-            if name in params:
-                stages[place], reached = params.pop(name), True
-            nested = {key: key.removeprefix(f"{name}__") for key in params}
-            nested = {short: params.pop(key) for key, short in nested.items() if short != key}
-            if nested:
-                stages[place].set_params(**nested)
-                reached = True
-        if reached:
-            self.stages = stages
-        return super().set_params(**params)
+    def _default_list(self):
+        return [PGD(n_restarts=3), Bounds(), Exact()]
 
     def check(self):
-        if self.stages is not None:
-            expectation = "a list of attacks and verifiers, such as [PGD(), Bounds(), Exact()]"
-            if not isinstance(self.stages, list | tuple) or not self.stages:
-                raise TypeError(expected("stages", self.stages, expectation))
-            for stage in self.stages:
-                if not isinstance(stage, Attack | Verifier):
-                    raise TypeError(expected("stages", self.stages, expectation))
-                stage.check()
+        self._check_parts((Attack, Verifier), "PGD() or Exact()")
         if self.timeout is not None:
             check_real("timeout", self.timeout, low=0, closed="neither")
         if self.cross_check is not None:
@@ -145,7 +110,7 @@ class Cascade(Verifier):
         """Return the `Encoding` of each stage in one; see `Verifier.encode`."""
         self.check()
         check_property(property)
-        stages = _named(self._stages(network, property))
+        stages = self._stages(network, property)
         for name, stage in stages.items():
             if isinstance(stage, Attack) and stage.needs_gradient:
                 _check_gradients(network, name)
@@ -161,15 +126,14 @@ class Cascade(Verifier):
         return CascadeEncoding(network, property, None, stages, parts, check)
 
     def _stages(self, network, property):
-        if self.stages is not None:
-            return self.stages
-        if not isinstance(network, BlackBox):
-            return _network_stages()
+        """Return a dict of names to stages."""
+        if self.stages is not None or not isinstance(network, BlackBox):
+            return self.named_parts
         try:
             TreeVerifier().accepts(network, property)
         except UnsupportedModelError as error:
             _refuse(network, str(error))
-        return [TreeVerifier()]
+        return {"treeverifier": TreeVerifier()}
 
     def steps(self, encoding):
         """Return the steps of the stages, one after the other, and the cross-check's.
@@ -212,10 +176,6 @@ def _steps_of(name, stage, encoding):
     return [replace(step, name=name) if step.name == stage.name else step for step in steps]
 
 
-def _network_stages():
-    return [PGD(n_restarts=3), Bounds(), Exact()]
-
-
 def _check_gradients(network, name):
     if isinstance(network, BlackBox):
         _refuse(network, f"The stage {name!r} follows gradients.")
@@ -232,13 +192,3 @@ def _refuse(black_box, why):
         f"Got a {type(black_box.estimator).__name__}, whose outputs are not read as a network for "
         f"this property. {why}"
     )
-
-
-def _named(stages):
-    """Return a dict of names to stages."""
-    names = [type(stage).__name__.lower() for stage in stages or []]
-    numbered = [
-        f"{name}_{names[: k + 1].count(name)}" if names.count(name) > 1 else name
-        for k, name in enumerate(names)
-    ]
-    return dict(zip(numbered, stages or [], strict=True))

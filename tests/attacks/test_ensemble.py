@@ -206,7 +206,7 @@ def test_replacing_a_member_leaves_the_given_list_alone():
 
 def test_defaults_can_be_set_as_well():
     attack = Ensemble()
-    assert attack.get_params() == {"attacks": None}
+    assert attack.get_params(deep=False) == {"attacks": None}
     assert [name for name, _ in attack.members] == ["fgsm", "pgd", "linear"]
     attack.set_params(pgd__n_steps=3)
     assert dict(attack.members)["pgd"].n_steps == 3
@@ -227,19 +227,27 @@ def test_clone_and_pickle():
 @pytest.mark.parametrize(
     "attacks",
     [
-        [],
-        [FGSM(), PGD()],
         [("a", FGSM()), ("a", PGD())],
         [("a__b", FGSM())],
         [("attacks", FGSM())],
         [(1, FGSM())],
-        3,
     ],
 )
-def test_refuses_attacks(attacks):
-    message = "Got attacks=.*, but expected None, or a list of .name, attack. with different names"
-    with pytest.raises(ValueError, match=message):
+def test_refuses_names(attacks):
+    with pytest.raises(ValueError, match=r"Got attacks with the names .*, but expected different"):
         Ensemble(attacks).check()
+
+
+@pytest.mark.parametrize("attacks", [[], 3, PGD()])
+def test_refuses_what_is_no_list_of_attacks(attacks):
+    with pytest.raises(TypeError, match=r"Got attacks=.*, but expected None, or a list of parts"):
+        Ensemble(attacks).check()
+
+
+def test_members_without_names_are_called_by_their_class():
+    ensemble = Ensemble([FGSM(), PGD(3), PGD(4)])
+    assert [name for name, _ in ensemble.members] == ["fgsm", "pgd_1", "pgd_2"]
+    assert ensemble.set_params(pgd_2__n_steps=5).attacks[2].n_steps == 5
 
 
 def test_refuses_members():
