@@ -59,7 +59,7 @@ def bound_rows(graph, ball, rows, method="crown", *, n_steps=20):
     >>> graph = read_graph(module, n_features=2)
     >>> x, labels = torch.tensor([[0.2, 0.4]]), torch.tensor([0])
     >>> property = ClassificationRobustness(epsilon=0.01)
-    >>> rows = property.conclusion(graph(x), labels).linear_rows()
+    >>> rows = property.conclusion(graph(x), labels).sufficient()
     >>> lower = bound_rows(graph, property.outer_ball(x), rows)
     >>> lower.shape
     torch.Size([1, 1])

@@ -152,7 +152,7 @@ LABELS = toy(tripled)(torch.as_tensor(X)).argmax(dim=1)
 def rows_and_ball(graph, epsilon=0.1):
     property = ClassificationRobustness(epsilon)
     x = torch.as_tensor(X)
-    return property.conclusion(graph(x), LABELS).linear_rows(), property.outer_ball(x)
+    return property.conclusion(graph(x), LABELS).sufficient(), property.outer_ball(x)
 
 
 # ---- with rules --------------------------------------------------------------------------
