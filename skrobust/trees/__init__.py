@@ -1,12 +1,12 @@
 """Decision trees and ensembles of trees as boxes."""
 
 from skrobust.trees._boxes import (
-    ENTRIES,
     ExactBall,
     LeafBoxes,
     in_parts,
     leaf_boxes,
     leaf_distances,
+    rows_at_once,
     tree_distances,
 )
 from skrobust.trees._ensemble import Rivals, TreeEnsemble, last_left
@@ -19,7 +19,6 @@ from skrobust.trees._readers import (
 )
 
 __all__ = [
-    "ENTRIES",
     "ExactBall",
     "LeafBoxes",
     "Rivals",
@@ -33,5 +32,6 @@ __all__ = [
     "leaf_boxes",
     "leaf_distances",
     "read_trees",
+    "rows_at_once",
     "tree_distances",
 ]

@@ -11,16 +11,16 @@ from skrobust.networks import BlackBox, check_rows
 from skrobust.trees._readers import is_single_tree, read_trees, unwrapped
 
 __all__ = [
-    "ENTRIES",
     "ExactBall",
     "LeafBoxes",
     "in_parts",
     "leaf_boxes",
     "leaf_distances",
+    "rows_at_once",
     "tree_distances",
 ]
 
-ENTRIES = 2**22  # of temporary arrays
+_ENTRIES = 2**22  # of temporary arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,17 @@ class LeafBoxes:
 
 
 def leaf_boxes(trees):
-    """Return the `LeafBoxes` of an ensemble of one tree, without those that hold no number."""
+    """Return the boxes of the leaves of one tree, without those that hold no number.
+
+    Parameters
+    ----------
+    trees : TreeEnsemble
+        Of one tree.
+
+    Returns
+    -------
+    LeafBoxes
+    """
     labels, starts, entries = [], [], []
     stack = [(trees.roots[0], {})]
     while stack:
@@ -127,9 +137,22 @@ def leaf_boxes(trees):
 
 
 def leaf_distances(boxes, x, lower, upper, epsilon, norm):
-    """Return distances of n rows to the leaves, cut with boxes around the rows, (n, n_leaves).
+    """Return the distances from rows to leaves that are cut with boxes around the rows.
 
-    In units of epsilon; infinite where leaf and box have no point in common.
+    Parameters
+    ----------
+    boxes : LeafBoxes
+    x : ndarray of shape (n, n_features)
+    lower, upper : ndarray of shape (n, n_features)
+        Sides of the box around each row.
+    epsilon : ndarray of shape (n_features,)
+        Unit of each feature; moves of a feature with 0 are infinitely long.
+    norm : {"linf", "l2"}
+
+    Returns
+    -------
+    ndarray of shape (n, n_leaves)
+        Infinite where leaf and box have no point in common.
     """
     feature = boxes.feature
     low = np.maximum(boxes.lower, lower[:, feature])
@@ -144,9 +167,36 @@ def leaf_distances(boxes, x, lower, upper, epsilon, norm):
     return np.sqrt(np.add.reduceat(gap**2, boxes.starts, axis=1))
 
 
+def rows_at_once(entries):
+    """Return how many rows are treated together, so that temporary arrays stay small.
+
+    Parameters
+    ----------
+    entries : int
+        Of temporary arrays, for each row.
+
+    Returns
+    -------
+    int
+    """
+    return max(1, _ENTRIES // max(1, entries))
+
+
 def in_parts(n, entries):
-    """Yield slices of n rows, so that temporary arrays stay small."""
-    size = max(1, ENTRIES // max(1, entries))
+    """Yield slices of rows, each of as many as are treated together.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    entries : int
+        Of temporary arrays, for each row.
+
+    Yields
+    ------
+    slice
+    """
+    size = rows_at_once(entries)
     return (slice(start, start + size) for start in range(0, n, size))
 
 

@@ -192,7 +192,17 @@ class Rivals:
 
 
 def last_left(threshold):
-    """Return the largest float64 number that float32 rounding leaves at most `threshold`."""
+    """Return the largest float64 number that goes to the left, where inputs become float32.
+
+    Parameters
+    ----------
+    threshold : float or ndarray
+        What scikit-learn compares the rounded input with, by at most.
+
+    Returns
+    -------
+    ndarray, of the shape of `threshold`
+    """
     threshold = np.asarray(threshold, dtype=np.float64)
     with np.errstate(over="ignore"):
         below = threshold.astype(np.float32)

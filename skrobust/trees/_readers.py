@@ -162,18 +162,48 @@ def unwrapped(model):
 
 
 def is_tree_model(model):
-    """Return whether `read_trees` reads estimators of this kind."""
+    """Return whether `read_trees` reads estimators of this kind.
+
+    Parameters
+    ----------
+    model : object
+        An estimator, or what stands for one; fitted or not.
+
+    Returns
+    -------
+    bool
+    """
     # Not subclasses: what they predict is unknown.
     return type(unwrapped(model)) in _READERS
 
 
 def is_single_tree(model):
-    """Return whether an estimator is one decision tree."""
+    """Return whether an estimator is one decision tree.
+
+    Parameters
+    ----------
+    model : object
+        As for `is_tree_model`.
+
+    Returns
+    -------
+    bool
+    """
     return _READERS.get(type(unwrapped(model))) is _read_decision_tree
 
 
 def check_tree_model(model):
-    """Raise an UnsupportedModelError for an estimator that `read_trees` does not read."""
+    """Refuse an estimator that `read_trees` does not read.
+
+    Parameters
+    ----------
+    model : object
+        As for `is_tree_model`.
+
+    Raises
+    ------
+    UnsupportedModelError
+    """
     if is_tree_model(model):
         return
     model = unwrapped(model)
@@ -193,6 +223,11 @@ def check_tree_model(model):
 
 def check_tree_property(estimator, property):
     """Refuse properties of trees that nothing verifies, whatever outputs they are stated for.
+
+    Parameters
+    ----------
+    estimator : object
+    property : RobustnessProperty
 
     Raises
     ------

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from skrobust.trees import ENTRIES, ExactBall, Rivals
+from skrobust.trees import ExactBall, Rivals, rows_at_once
 from skrobust.verification._result import Reason
 
 __all__ = ["Question", "search"]
@@ -101,7 +101,7 @@ def search(question, watch, max_boxes):
     if point is not None:
         return point
     entries = 2 * len(trees.leaves) * len(question.rivals.classes)
-    batch = max(1, min(_BATCH, ENTRIES // max(1, entries)))
+    batch = min(_BATCH, rows_at_once(entries))
     queue, count, seen = [], itertools.count(), 0
     while True:
         point = _queue_open_boxes(question, lower, upper, queue, count)
