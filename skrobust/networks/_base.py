@@ -211,11 +211,11 @@ class Network(Model):
         """
         rows = super().check_rows(X)
         if self._width != rows.shape[1]:
-            self._try(self._tensor(rows[:2]))  # one alone can lose its axis in squeeze()
+            self._try(self._tensor(rows[:2]), len(rows))  # one can lose its axis in squeeze()
             self._width = rows.shape[1]
         return rows
 
-    def _try(self, x):
+    def _try(self, x, n_samples):
         """Compute the outputs once, so that a module that cannot is refused by name."""
         try:
             with torch.enable_grad():
@@ -228,7 +228,9 @@ class Network(Model):
                 "shape (n, n_classes). Wrap the module in one that returns them."
             )
         self.has_gradient = logits.requires_grad
-        self.check_logits(logits, len(x))
+        if logits.shape[:1] == x.shape[:1]:  # the message is to speak of all samples
+            logits = logits[:1].expand(n_samples, *logits.shape[1:])
+        self.check_logits(logits, n_samples)
 
     def _without_gradient(self, x):
         try:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
@@ -19,6 +21,7 @@ from skrobust.attacks import (
 )
 from skrobust.networks import BlackBox, Network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
+from tests._asserts import assert_inside_ball
 
 
 def line(replay=None):
@@ -85,6 +88,29 @@ def test_points_in_an_l2_ball_stay_as_they_are():
     property = ClassificationRobustness([0.5, 0.0], norm="l2", bounds=None)
     aim = Target(lambda x: x, property, x, torch.tensor([0]))
     np.testing.assert_allclose(confirm(aim, [[0.7, 0.6]]).points, [[0.7, 0.5]])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    norm=st.sampled_from(["linf", "l2"]),
+    scale=st.sampled_from([1e-3, 1.0, 1e3]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_what_is_confirmed_lies_in_the_ball_and_breaks_the_property(seed, norm, scale, dtype):
+    rng = np.random.default_rng(seed)
+    net = nn.Linear(3, 2).to(dtype).requires_grad_(False)
+    net.weight.copy_(torch.as_tensor(rng.normal(size=(2, 3))))
+    net.bias.copy_(torch.as_tensor(rng.normal(size=2) / 10))
+    x = torch.as_tensor(rng.uniform(0, 1, (8, 3)), dtype=dtype)
+    epsilon = rng.uniform(0, 0.5, 3) * rng.integers(0, 2, 3)
+    property = ClassificationRobustness(epsilon, norm=norm, reference="prediction")
+    candidates = x.double() + torch.as_tensor(rng.normal(size=(8, 3)) * scale)
+    outcome = confirm(Target(net, property, x), candidates, repair=bool(seed % 2))
+    assert_inside_ball(outcome.points, x, property)
+    assert torch.equal(outcome.broken, outcome.margins <= 0)
+    changed = net(outcome.points).argmax(dim=1) != net(x).argmax(dim=1)
+    assert (outcome.broken >= changed).all()
 
 
 def test_callers_may_have_seen_to_the_ball():
