@@ -122,9 +122,8 @@ def crown(relaxation, rows, start=None, *, sample=None, shift=None, slope=None, 
     """
     start = len(relaxation.graph.nodes) - 1 if start is None else start
     pulled, constant, error = backward(relaxation, start, rows, sample, alphas, betas, trace)
-    ball = relaxation.ball
-    ball = ball if sample is None or len(relaxation) == 1 else ball[sample]
-    lower = minimum(ball, pulled, slope, nearest, rounding=relaxation.rounding)
+    options = {"sample": sample, "rounding": relaxation.rounding}
+    lower = minimum(relaxation.ball, pulled, slope, nearest, **options)
     if shift is not None:
         if relaxation.rounding:
             with torch.no_grad():

@@ -26,41 +26,49 @@ def farthest(ball):
     return torch.linalg.vector_norm(offset, dim=1).clamp(max=reach) * (1 + 1e-12)
 
 
-def minimum(ball, rows, slope=None, nearest=None, *, rounding=True):
+def minimum(ball, rows, slope=None, nearest=None, *, sample=None, rounding=True):
     """Return lower bounds of rows . x + slope * d(x, center) over balls.
 
     Parameters
     ----------
     ball : Ball
         Of B centers.
-    rows : Tensor of shape (B, m, n_features)
-    slope : Tensor of shape (B, m), default=None
+    rows : Tensor of shape (P, m, n_features)
+    slope : Tensor of shape (P, m), default=None
         The distance is not part of the rows if None.
-    nearest : Tensor of shape (B,), default=None
+    nearest : Tensor of shape (P,), default=None
         Only points at least so far from the center need be covered: where `slope` is above 0, d
         then counts as at least `nearest`. The minimum is unaffected unless x is closer than
         that; there the bound covers more points than the property requires.
+    sample : int Tensor of shape (P,), default=None
+        The ball of each; the balls in order if None. A single ball is that of all.
     rounding : bool, default=True
         Whether the bounds are moved outwards by what rounding in float64 can do.
 
     Returns
     -------
-    Tensor of shape (B, m)
+    Tensor of shape (P, m)
     """
+    if len(ball.center) == 1:
+        sample = None
+    if slope is None and ball.norm == "linf":
+        return _box_minimum(ball, rows, sample, rounding)
+    ball = ball if sample is None else ball[sample]
     if slope is not None:
         return _minimum_with_distance(ball, rows, slope, nearest)
-    if ball.norm == "linf":
-        return _box_minimum(ball, rows, rounding)
-    return torch.maximum(_box_minimum(ball, rows, rounding), _ball_minimum(ball, rows))
+    return torch.maximum(_box_minimum(ball, rows, None, rounding), _ball_minimum(ball, rows))
 
 
-def _box_minimum(ball, rows, rounding=True):
+def _box_minimum(ball, rows, sample=None, rounding=True):
     middle = (ball.lower + ball.upper) / 2
     half = (ball.upper - ball.lower) / 2
     if rounding:
         # Sums of n_features products; the rounding of the middle and of the half-width.
         gamma = 2.02 * UNIT * (ball.center.shape[1] + 8)
         half = half + gamma * torch.maximum(-ball.lower, ball.upper)
+    if sample is not None:
+        # Only now: many rows of few balls would take longer to gather than to multiply.
+        middle, half = middle[sample], half[sample]
     return dot(rows, middle) - dot(rows.abs(), half)
 
 
