@@ -159,29 +159,6 @@ def test_instances_are_told_apart_by_their_class_and_by_their_data(edit):
     assert digest(edit("x / 3", "x / 5").Question()) != before
 
 
-def test_what_is_imported_when_it_runs_is_seen(tmp_path):
-    source = "def rows(x):\n    from users_helper import gap\n    return gap(x)"
-    load(tmp_path, "def gap(x):\n    return x", "users_helper")
-    before = digest(load(tmp_path, source).rows)
-    load(tmp_path, "def gap(x):\n    return 2 * x", "users_helper")
-    assert digest(load(tmp_path, source).rows) != before
-    missing = load(tmp_path, source.replace("users_helper", "nowhere_to_be_had"))
-    with pytest.raises(NoSourceError, match="import of 'nowhere_to_be_had' in rows"):
-        digest(missing.rows)
-    del sys.modules["users_helper"], sys.modules["users_module"]
-
-
-def test_what_is_used_of_a_module_is_seen_and_no_more(tmp_path):
-    source = "import users_helper as u\ndef rows(x):\n    return u.gap(x)"
-    load(tmp_path, "def gap(x):\n    return x\nother = 1", "users_helper")
-    before = digest(load(tmp_path, source).rows)
-    load(tmp_path, "def gap(x):\n    return x\nother = 2", "users_helper")
-    assert digest(load(tmp_path, source).rows) == before
-    load(tmp_path, "def gap(x):\n    return -x\nother = 1", "users_helper")
-    assert digest(load(tmp_path, source).rows) != before
-    del sys.modules["users_helper"], sys.modules["users_module"]
-
-
 def test_code_without_source_is_refused_by_name(edit):
     namespace = {"__name__": "__main__"}
     exec("f = lambda x: x\nclass C:\n    def g(self): return 1\nm = C().g", namespace)
@@ -307,51 +284,3 @@ def test_two_processes_have_the_same_digests(tmp_path):
          module.even, module.squared, frozenset("xyz")]
     )  # fmt: skip
     assert outputs == {here + "\n"}
-
-
-def test_what_is_only_written_to_is_no_part_of_a_function(tmp_path):
-    source = """
-calls, seen, table = [], set(), {1: 2}
-
-def counts(x):
-    calls.append(x)
-    seen.add(x)
-    return x
-
-def reads(x):
-    calls.append(x)
-    return len(calls)
-
-def looks_up(x):
-    return table[x]
-
-def made():
-    own = []
-    def inner(x):
-        own.append(x)
-        return x
-    return inner
-
-inner = made()
-"""
-    module = load(tmp_path, source)
-    names = ("counts", "inner", "reads", "looks_up")
-    before = [digest(getattr(module, name)) for name in names]
-    module.counts(3)
-    module.inner(3)
-    module.table[1] = 5
-    after = [digest(getattr(module, name)) for name in names]
-    assert [one == other for one, other in zip(before, after, strict=True)] == [
-        True, True, False, False
-    ]  # fmt: skip
-    del sys.modules["users_module"]
-
-
-def test_a_file_with_the_name_of_a_module_of_python_is_the_users(tmp_path, monkeypatch):
-    from skrobust import _code
-
-    _code._installed_version.cache_clear()
-    monkeypatch.setitem(sys.modules, "wave", None)  # so that it is put back
-    codes = [digest(load(tmp_path, f"def f(x):\n    return x + {i}", "wave").f) for i in range(2)]
-    assert codes[0] != codes[1]
-    _code._installed_version.cache_clear()
