@@ -147,7 +147,8 @@ def test_scores_fall_as_epsilon_grows(digits, digits_model):
     assert (np.diff(scores[0]) < 0).all()
     assert (np.diff(scores[1]) < 0.01).all()
     assert (scores[0] <= scores[1]).all()
-    assert (scores <= digits_model.score(X, y)).all()
+    # Of an input that is misclassified, a sample near by may be right.
+    assert (scores[0] <= digits_model.score(X, y)).all()
 
 
 @pytest.mark.parametrize("labels", [[0, 1], ["no", "yes"]], ids=str)
