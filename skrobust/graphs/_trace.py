@@ -152,7 +152,9 @@ class _Tracer(TorchFunctionMode):
         """Return a number or tensor in the dtype of the graph; a live one keeps its history."""
         if not isinstance(value, torch.Tensor):
             return torch.tensor(value, dtype=self.dtype, device=self.device)
-        return (value if self.live else value.detach()).to(self.device, self.dtype)
+        if self.live:
+            return value.to(self.device, self.dtype)
+        return value.detach().to(self.device, self.dtype, copy=True)
 
     def constant(self, value, ndim):
         """Return a constant operand without a batch axis, for one of `ndim` axes."""
