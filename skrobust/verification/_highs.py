@@ -20,6 +20,15 @@ _TOLERANCE = 1e-9  # of HiGHS, in each constraint and in the reduced costs
 # wrong by its tolerance in each constraint, which what follows in the network multiplies.
 _MARGIN = 1e-6
 _ROUNDING = 1e-14  # of the shift of a row, relative to the numbers in it
+_OPTIONS = {
+    "output_flag": False,
+    "threads": 1,
+    "primal_feasibility_tolerance": _TOLERANCE,
+    "dual_feasibility_tolerance": _TOLERANCE,
+    "mip_feasibility_tolerance": _TOLERANCE,
+    "small_matrix_value": 1e-12,
+    "mip_rel_gap": 0.0,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,30 +167,15 @@ class Program(NetworkProgram):
         kinds = np.concatenate(self.kinds)
         middle = np.where(kinds, 0.0, (low + high) / 2)
         half = np.where(kinds | (high <= low), 1.0, (high - low) / 2)
-        blocks = [self.widened(matrix) for matrix, _, _ in self.rows]
-        blocks.append(sparse.csr_matrix(cost[None]))
-        matrix = sparse.vstack(blocks).tocsr()
-        matrix.sum_duplicates()
-        lower = np.concatenate([*(part[1] for part in self.rows), [-np.inf]])
         # Only what might break the row is of interest.
-        upper = np.concatenate([*(part[2] for part in self.rows), [margin - shift]])
-        moved, weight = matrix @ middle, abs(matrix) @ np.abs(middle)
-        weight = weight + np.where(np.isfinite(lower), np.abs(lower), 0.0)
-        weight = weight + np.where(np.isfinite(upper), np.abs(upper), 0.0)
-        offset = shift + float(cost @ middle)
-        matrix, cost = (matrix @ sparse.diags(half)).tocsr(), cost * half
-        largest = abs(matrix).max(axis=1).toarray().ravel()
-        if (weight * _ROUNDING > _TOLERANCE * np.where(largest > 0, largest, np.inf)).any():
+        rows = self._scaled_rows(cost, margin - shift, middle, half)
+        if rows is None:
             return None, None
-        scale = 1 / np.where(largest > 0, largest, 1.0)
-        matrix = (sparse.diags(scale) @ matrix).tocsr()
         program = highspy.HighsLp()
-        program.num_col_, program.num_row_ = self.n_columns, matrix.shape[0]
-        program.col_cost_, program.offset_ = cost, offset
-        program.col_lower_ = (low - middle) / half
-        program.col_upper_ = (high - middle) / half
-        program.row_lower_ = (lower - moved) * scale
-        program.row_upper_ = (upper - moved) * scale
+        program.num_col_, program.num_row_ = self.n_columns, rows[0].shape[0]
+        program.col_cost_, program.offset_ = cost * half, shift + float(cost @ middle)
+        program.col_lower_, program.col_upper_ = (low - middle) / half, (high - middle) / half
+        matrix, program.row_lower_, program.row_upper_ = rows
         program.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
         program.a_matrix_.start_ = matrix.indptr
         program.a_matrix_.index_ = matrix.indices
@@ -190,21 +184,33 @@ class Program(NetworkProgram):
             types = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             program.integrality_ = [types[int(kind)] for kind in kinds]
         solver = highspy.Highs()
-        for name, value in {
-            "output_flag": False,
-            "threads": 1,
-            "primal_feasibility_tolerance": _TOLERANCE,
-            "dual_feasibility_tolerance": _TOLERANCE,
-            "mip_feasibility_tolerance": _TOLERANCE,
-            "small_matrix_value": 1e-12,
-            "mip_rel_gap": 0.0,
-            "objective_target": -margin,
-            "time_limit": float(min(time_limit, 1e9)),
-        }.items():
+        limits = {"objective_target": -margin, "time_limit": float(min(time_limit, 1e9))}
+        for name, value in (_OPTIONS | limits).items():
             solver.setOptionValue(name, value)
         solver.passModel(program)
         n = self.graph.n_features
         return solver, (middle[:n], half[:n])
+
+    def _scaled_rows(self, cost, most, middle, half):
+        """Return the rows, and cost at most `most`, in scaled variables: matrix, low, high.
+
+        None where rounding of the shift is more than the solver's tolerance.
+        """
+        blocks = [self.widened(matrix) for matrix, _, _ in self.rows]
+        matrix = sparse.vstack([*blocks, sparse.csr_matrix(cost[None])]).tocsr()
+        matrix.sum_duplicates()
+        lower = np.concatenate([*(part[1] for part in self.rows), [-np.inf]])
+        upper = np.concatenate([*(part[2] for part in self.rows), [most]])
+        moved, weight = matrix @ middle, abs(matrix) @ np.abs(middle)
+        weight = weight + np.where(np.isfinite(lower), np.abs(lower), 0.0)
+        weight = weight + np.where(np.isfinite(upper), np.abs(upper), 0.0)
+        matrix = (matrix @ sparse.diags(half)).tocsr()
+        largest = abs(matrix).max(axis=1).toarray().ravel()
+        if (weight * _ROUNDING > _TOLERANCE * np.where(largest > 0, largest, np.inf)).any():
+            return None
+        scale = 1 / np.where(largest > 0, largest, 1.0)
+        matrix = (sparse.diags(scale) @ matrix).tocsr()
+        return matrix, (lower - moved) * scale, (upper - moved) * scale
 
     def _minimum(self, solver, margin, scale):
         status = solver.getModelStatus()

@@ -14,6 +14,7 @@ from skrobust.properties import (
     StandardRobustness,
     StrongClassificationRobustness,
 )
+from skrobust.scorers import ConstraintSatisfaction
 from skrobust.verification import Bounds, Cascade, Exact, Marabou
 from tests._devices import DEVICE, FakeDevice, moved
 from tests.verification._tensors import decided
@@ -113,6 +114,20 @@ def test_the_fake_device_refuses_what_a_real_one_would():
             x.numpy()
         assert x.cpu().numpy().tolist() == [1.0] * 3
         assert x[torch.tensor([0])].device == DEVICE
+
+
+def test_scorers_and_the_door(monkeypatch):
+    generator = torch.Generator
+    X, y = points(3).numpy(), np.zeros(3, dtype=int)
+    here = TorchClassifier(module("units"), 3)
+    scorer = ConstraintSatisfaction(CR(0.2), random_state=0)
+    expected = scorer.evaluate(here, X, y).verdicts
+    with FakeDevice():
+        monkeypatch.setattr(torch, "Generator", lambda device=None: generator())
+        there = TorchClassifier(moved(module("units")), 3)
+        np.testing.assert_array_equal(scorer.evaluate(there, X, y).verdicts, expected)
+        found = Cascade().verify(there, X, y, property=CR(0.2), random_state=0)
+    np.testing.assert_array_equal(found.verdicts, expected)
 
 
 def test_exact_radii(monkeypatch):
