@@ -153,16 +153,16 @@ class LipschitzBounds(Verifier):
 
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
         watch = Stopwatch(None if timeout is None else timeout * len(x))
-        found = at_reference(state.target(x, labels))
-        left = found.undecided_index
-        if len(left):
-            ball = state.property.outer_ball(x[torch.as_tensor(left, device=x.device)])
+        result = at_reference(state.target(x, labels))
+        open_index = result.undecided_index
+        if len(open_index):
+            ball = state.property.outer_ball(x[torch.as_tensor(open_index, device=x.device)])
             constant = self._constant(state, ball, watch)
-            found = found.prove(left[constant <= state.property.lipschitz])
-            failed = left[np.isinf(constant)]
-            found.reasons[failed] = Reason.SOLVER_ERROR if watch.left else Reason.TIME_OUT
-        found.seconds[:] = watch.elapsed / len(x)
-        return found
+            result = result.prove(open_index[constant <= state.property.lipschitz])
+            failed = open_index[np.isinf(constant)]
+            result.reasons[failed] = Reason.SOLVER_ERROR if watch.left else Reason.TIME_OUT
+        result.seconds[:] = watch.elapsed / len(x)
+        return result
 
     def _constant(self, state, ball, watch):
         """Return a bound for each ball, of shape (n,)."""
