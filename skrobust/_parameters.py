@@ -124,8 +124,9 @@ class NamedParts:
                 f"Got {list_name} with the names {names}, but expected different strings, "
                 f"without '__', and none of the parameters {sorted(own)}."
             )
-        for name, part in named:
-            check_instance(name, part, kinds, example).check()
+        for place, (item, (name, part)) in enumerate(zip(self._items(), named, strict=True)):
+            shown_name = name if _is_pair(item) else f"{list_name}[{place}]"
+            check_instance(shown_name, part, kinds, example).check()
 
 
 def _changed(item, name, params):

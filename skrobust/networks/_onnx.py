@@ -5,6 +5,7 @@ module can be attacked, read as a piecewise linear network, moved and pickled li
 """
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -113,9 +114,9 @@ def load_onnx(path, *, input_shape=None):
 
 def _read(path):
     onnx = import_onnx()
+    if not isinstance(path, str | os.PathLike) or not Path(path).is_file():
+        raise ValueError(expected("path", path, "the path of an ONNX file"))
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(expected("path", str(path), "the path of an ONNX file"))
     try:
         model = onnx.load(path)
     except Exception as error:  # the parser of protobuf has errors of its own
@@ -159,9 +160,20 @@ def _declared_shape(value):
     return shape if len(shape) == 1 else shape[1:]
 
 
+def _checked_shape(given):
+    """Return the given shape of a sample as a tuple of integers, or raise."""
+    try:
+        lengths = np.atleast_1d(given).tolist()
+    except (TypeError, ValueError):
+        lengths = [None]
+    if not all(type(length) is int and length > 0 for length in lengths) or not lengths:
+        raise ValueError(expected("input_shape", given, "None, or a tuple of integers from 1 on"))
+    return tuple(lengths)
+
+
 def _input_shape(declared, given):
     if given is not None:
-        given = tuple(int(length) for length in np.atleast_1d(given))
+        given = _checked_shape(given)
         fits = [length in (None, other) for length, other in zip(declared, given, strict=False)]
         # Plain rows are shaped; a file that says nothing of its input takes any shape.
         if declared and (len(given) != len(declared) or not all(fits)):

@@ -12,6 +12,7 @@ from skrobust._validation import (
     check_epsilon,
     check_finite_rows,
     check_within_bounds,
+    expected,
 )
 from skrobust.balls import Ball
 from skrobust.properties._conclusion import Conclusion
@@ -183,16 +184,17 @@ class RobustnessProperty(BaseEstimator, ABC):
 
     def _at(self, logits, reference_logits, distance, labels):
         self.check()
-        logits = torch.as_tensor(np.asarray(logits, dtype=np.float64))
+        logits = _outputs("logits", logits)
         if reference_logits is None:
             reference_logits = logits
-        reference_logits = torch.as_tensor(np.asarray(reference_logits, dtype=np.float64))
+        reference_logits = _outputs("reference_logits", reference_logits, tuple(logits.shape))
         if distance is None:
-            distance = np.zeros(logits.shape[:-1])
+            distance = torch.zeros(len(logits), dtype=torch.float64)
+        else:
+            distance = _numbers("distance", distance, (len(logits),))
         if labels is not None:
-            labels = torch.as_tensor(np.asarray(labels))
+            labels = _class_indices(labels, *logits.shape)
         labels = self.reference_labels(reference_logits, labels)
-        distance = torch.as_tensor(np.asarray(distance, dtype=np.float64))
         return self.conclusion(reference_logits, labels), logits, distance
 
     def with_epsilon(self, epsilon):
@@ -225,3 +227,38 @@ def same_value(first, second):
         return bool(np.array_equal(first, second))
     except (TypeError, ValueError):
         return first is second
+
+
+def _numbers(name, values, shape):
+    """Return an array-like of real numbers as a float64 tensor of a shape, or raise."""
+    expectation = f"real numbers of shape {shape}"
+    try:
+        array = np.asarray(values)
+        array = array if np.iscomplexobj(array) else array.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(expected(name, values, expectation)) from None
+    fits = len(shape) == array.ndim and all(map(_is_length, array.shape, shape))
+    if np.iscomplexobj(array) or not fits:
+        kind = f"shape {array.shape} and dtype {array.dtype}"
+        raise ValueError(f"Got {name} of {kind}, but expected {expectation}.")
+    return torch.as_tensor(array)
+
+
+def _is_length(length, expectation):
+    return expectation is None or length == expectation
+
+
+def _outputs(name, values, shape=(None, None)):
+    outputs = _numbers(name, values, shape)
+    if 0 in outputs.shape:
+        shape = tuple(outputs.shape)
+        raise ValueError(f"Got {name} of shape {shape}, but expected a row and a class at least.")
+    return outputs
+
+
+def _class_indices(labels, n, n_classes):
+    """Return an array-like of class indices as a tensor, or raise."""
+    indices = _numbers("labels", labels, (n,))
+    if not ((indices >= 0) & (indices < n_classes) & (indices == indices.floor())).all():
+        raise ValueError(expected("labels", labels, f"class indices from 0 to {n_classes - 1}"))
+    return indices.long()

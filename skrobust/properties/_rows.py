@@ -105,7 +105,8 @@ def _returned_rows(rows, reference_logits):
     except (TypeError, ValueError, RuntimeError):
         tensors = []
     if len(tensors) not in (2, 3):
-        kind = f"{type(rows).__name__} of {len(rows)}" if hasattr(rows, "__len__") else shown(rows)
+        is_list = isinstance(rows, list | tuple)
+        kind = f"a {type(rows).__name__} of {len(rows)}" if is_list else shown(rows)
         raise ValueError(f"Got rows that return {kind}, but expected {expectation}.")
     if len(tensors) == 2:
         tensors.insert(1, torch.zeros_like(tensors[1]))

@@ -85,31 +85,32 @@ class Bounds(Verifier):
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
         graph = state.graph
         step = points_at_once(graph)
-        found = VerificationBuilder(x)
+        verdicts = VerificationBuilder(x)
         watch = Stopwatch(None if timeout is None else timeout * len(x))
         for start in range(0, len(x), step):
             index = np.arange(start, min(start + step, len(x)))
             if watch.left == 0:
-                found.reasons[index] = Reason.TIME_OUT
+                verdicts.reasons[index] = Reason.TIME_OUT
                 continue
             part = None if labels is None else labels[start : start + step]
             decided = self._decide_chunk(state, x[start : start + step], part, watch)
-            found.merge(index, decided)
-        return found.result()
+            verdicts.merge(index, decided)
+        return verdicts.result()
 
     def _decide_chunk(self, state, x, labels, watch):
         begun = watch.elapsed
         query = make_query(state, x, labels)
-        found = at_reference(query.target)
-        left = found.undecided_index
-        if len(left):
+        verdicts = at_reference(query.target)
+        open_index = verdicts.undecided_index
+        if len(open_index):
             with torch.no_grad():
-                lower = bound_query(state.graph, query[left], self.method, self.n_steps, watch)
-            margin = query[left].margin(lower).nan_to_num(-torch.inf, torch.inf, -torch.inf)
-            found.lower[left] = margin.cpu().numpy()
-            found.prove(left[query[left].holds(lower).cpu().numpy()])
-        found.seconds[:] = (watch.elapsed - begun) / len(x)
-        return found.result()
+                part = query[open_index]
+                lower = bound_query(state.graph, part, self.method, self.n_steps, watch)
+            margin = part.margin(lower).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+            verdicts.lower[open_index] = margin.cpu().numpy()
+            verdicts.prove(open_index[part.holds(lower).cpu().numpy()])
+        verdicts.seconds[:] = (watch.elapsed - begun) / len(x)
+        return verdicts.result()
 
 
 def bound_query(graph, query, method="crown", n_steps=20, watch=None):
@@ -176,12 +177,12 @@ def proved_radius(graph, query, method="crown", halvings=_HALVINGS, watch=None):
     reach = farthest(query.ball)
     radius = torch.zeros_like(reach)
     for k in range(1, halvings + 1):
-        left = (radius == 0).nonzero().squeeze(1)
-        if len(left) == 0 or (watch is not None and watch.left == 0):
+        open_index = (radius == 0).nonzero().squeeze(1)
+        if len(open_index) == 0 or (watch is not None and watch.left == 0):
             break
-        tried = reach[left] / 2**k
-        part = query[left].within(tried)
+        tried = reach[open_index] / 2**k
+        part = query[open_index].within(tried)
         inner = relax(graph, part.ball, refine=method != "ibp", watch=watch)
         held = part.holds(_by_slopes(inner, part, method, watch))
-        radius[left] = torch.where(held, tried, 0.0)
+        radius[open_index] = torch.where(held, tried, 0.0)
     return radius

@@ -163,19 +163,19 @@ def branch(problem, *, batch_size, n_steps, watch, visit, leaf):
         domains = _tightened(problem, _take(stack, batch_size))
         domains, points = _bound(problem, domains, n_steps)
         index = (domains.lower < 0).nonzero().squeeze(1)
-        left = domains[index]
-        if len(left) == 0:
+        open_domains = domains[index]
+        if len(open_domains) == 0:
             continue
         if visit(points[index]):
-            return "end", _lowest(problem, [left, *stack, *stuck])
-        is_leaf = left.branch[:, 0] < 0
+            return "end", _lowest(problem, [open_domains, *stack, *stuck])
+        is_leaf = open_domains.branch[:, 0] < 0
         for k in is_leaf.nonzero().squeeze(1).tolist():
-            found = leaf(left, k)
-            if found == "end":
-                return "end", _lowest(problem, [left, *stack, *stuck])
-            if found == "stuck":
-                stuck.append(left[k : k + 1])
-        inner = left[(~is_leaf).nonzero().squeeze(1)]
+            status = leaf(open_domains, k)
+            if status == "end":
+                return "end", _lowest(problem, [open_domains, *stack, *stuck])
+            if status == "stuck":
+                stuck.append(open_domains[k : k + 1])
+        inner = open_domains[(~is_leaf).nonzero().squeeze(1)]
         if len(inner):
             # The lowest domains last: they are taken first, where counterexamples are.
             inner = inner[inner.lower.argsort(descending=True)]
@@ -183,10 +183,10 @@ def branch(problem, *, batch_size, n_steps, watch, visit, leaf):
     return "stuck" if stuck else "proved", _lowest(problem, stuck)
 
 
-def _lowest(problem, left):
-    """Return the lowest bound of each problem in the domains that are left."""
+def _lowest(problem, open_domains):
+    """Return the lowest bound of each problem in domains."""
     lower = problem.rows.new_full((len(problem.rows),), torch.inf)
-    for part in left:
+    for part in open_domains:
         lower = lower.scatter_reduce(0, part.problem, part.lower, "amin")
     return lower
 

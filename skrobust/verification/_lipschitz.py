@@ -152,16 +152,16 @@ class LipschitzBounds(Verifier):
 
     def decide(self, state, x, labels=None, *, timeout=None, generator=None):
         watch = Stopwatch(None if timeout is None else timeout * len(x))
-        found = at_reference(state.target(x, labels))
-        left = found.undecided_index
-        if len(left):
-            ball = state.property.outer_ball(x[torch.as_tensor(left, device=x.device)])
+        verdicts = at_reference(state.target(x, labels))
+        open_index = verdicts.undecided_index
+        if len(open_index):
+            ball = state.property.outer_ball(x[torch.as_tensor(open_index, device=x.device)])
             constant = self._constant(state, ball, watch)
-            found.prove(left[constant <= state.property.lipschitz])
-            failed = left[np.isinf(constant)]
-            found.reasons[failed] = Reason.SOLVER_ERROR if watch.left else Reason.TIME_OUT
-        found.seconds[:] = watch.elapsed / len(x)
-        return found.result()
+            verdicts.prove(open_index[constant <= state.property.lipschitz])
+            failed = open_index[np.isinf(constant)]
+            verdicts.reasons[failed] = Reason.SOLVER_ERROR if watch.left else Reason.TIME_OUT
+        verdicts.seconds[:] = watch.elapsed / len(x)
+        return verdicts.result()
 
     def _constant(self, state, ball, watch):
         """Return a bound for each ball, of shape (n,)."""

@@ -1,14 +1,15 @@
 """Queries as files, ONNX and VNNLIB, for verifiers elsewhere."""
 
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from skrobust._validation import check_instance
+from skrobust._validation import check_instance, expected
 from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.graphs import OnnxWriter, read_graph
-from skrobust.networks import import_onnx
+from skrobust.networks import Model, as_network, check_rows, dtype_and_device, import_onnx
 from skrobust.properties import RobustnessProperty
 from skrobust.verification._query import make_query
 from skrobust.verification._steps import Encoding
@@ -24,8 +25,9 @@ def export_query(network, property, x, label=None, folder="."):
 
     Parameters
     ----------
-    network : Network or torch.nn.Module
-        Piecewise linear, from rows to logits.
+    network : object
+        Fitted classifier of a kind that `skrobust.networks.as_network` reads, a `Network`, or a
+        torch module from rows to logits; piecewise linear.
     property : RobustnessProperty
         With an L-infinity ball, and rows that do not depend on the distance. For strong
         classification the linear rows that imply it are written: a point that breaks them
@@ -64,19 +66,42 @@ def export_query(network, property, x, label=None, folder="."):
     """
     onnx = import_onnx()
     _check_property(property)
-    first = next(getattr(network, "module", network).parameters(), torch.empty(0))
-    x = torch.as_tensor(np.asarray(x), dtype=first.dtype, device=first.device).reshape(1, -1)
-    property.check(x.cpu().numpy())
+    if not isinstance(network, Model | torch.nn.Module):
+        network = as_network(network)
+    x = _row(network, x)
     graph = read_graph(network, x.shape[1])
-    labels = None if label is None else torch.tensor([label], device=x.device)
+    property.check(x.cpu().numpy(), n_classes=graph.n_classes)
+    labels = _labels(property, label, graph.n_classes, x.device)
     with torch.no_grad():
         query = make_query(Encoding(network, property, graph), x, labels)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "network.onnx", folder / "query.vnnlib"
-    onnx.save(OnnxWriter(onnx, first.dtype).model(graph), paths[0])
+    onnx.save(OnnxWriter(onnx, x.dtype).model(graph), paths[0])
     paths[1].write_text(_vnnlib(query, property), encoding="utf-8")
     return paths
+
+
+def _row(network, x):
+    """Return the reference point as one row, in the dtype and on the device of the network."""
+    if isinstance(network, Model):
+        dtype, device, n_features = network.dtype, network.device, network.n_features
+    else:
+        (dtype, device), n_features = dtype_and_device(network), None
+    try:
+        row = np.asarray(x).reshape(1, -1)
+    except (TypeError, ValueError):
+        raise ValueError(expected("x", x, "an array of numbers")) from None
+    return torch.as_tensor(check_rows(row, n_features), dtype=dtype, device=device)
+
+
+def _labels(property, label, n_classes, device):
+    if label is None and not property.needs_labels:
+        return None
+    expectation = f"a class index from 0 to {n_classes - 1}"
+    if isinstance(label, bool) or not isinstance(label, Integral) or not 0 <= label < n_classes:
+        raise ValueError(expected("label", label, expectation))
+    return torch.tensor([int(label)], device=device)
 
 
 def _check_property(property):

@@ -1,7 +1,6 @@
 """The public entries that are given malformed arguments, each on a small model."""
 
 import inspect
-import os
 import tempfile
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -377,7 +376,7 @@ _POINTWISE = [
 _add(
     "pointwise_robustness",
     lambda **arguments: skrobust.pointwise_robustness(model(), **arguments),
-    lambda: {"X": X},
+    lambda: {"X": X, "y": Y},
     {name: {"X": "array", "y": "labels"}.get(name, "value") for name in _POINTWISE},
     lambda result, call: not np.isnan(result.radius).any(),
 )
@@ -415,11 +414,19 @@ _add(
     lambda: {"x": X[0], "label": 0, "property": CR},
     {"x": "value", "label": "value", "property": "value"},
 )
+
+
+@cache
+def _onnx_file():
+    folder = tempfile.mkdtemp()
+    return verification.export_query(model(), CR, X[0], 0, folder)[0]
+
+
 _add(
     "TorchClassifier.from_onnx",
-    lambda path, classes: skrobust.TorchClassifier.from_onnx(path, classes=classes),
-    lambda: {"path": os.devnull, "classes": [0, 1]},
-    {"path": "value", "classes": "value"},
+    lambda **arguments: skrobust.TorchClassifier.from_onnx(**arguments).predict(X),
+    lambda: {"path": _onnx_file(), "classes": [0, 1, 2], "bounds": None, "input_shape": None},
+    {"path": "value", "classes": "value", "bounds": "value", "input_shape": "value"},
 )
 
 # ---- statistics, data sets, displays ----------------------------------------------------------
@@ -470,7 +477,9 @@ def _drawn(display, **arguments):
 for _name, _given in {
     "RobustnessCurveDisplay": {"epsilons": [0.1, 0.2], "scores": {"a": [1.0, 0.5]}},
     "TradeOffDisplay": {"accuracy": [0.9, 0.8], "robustness": [0.1, 0.2]},
-    "CorruptionDisplay": {"results": {}},
+    "CorruptionDisplay": {
+        "results": {"a": _SCORERS["CorruptionRobustness"].evaluate(model(), X, Y)}
+    },
     "AdversarialExamplesDisplay": {
         "originals": X[:2],
         "perturbed": X[:2],

@@ -68,9 +68,9 @@ def test_a_callable_may_leave_out_the_distance():
     [
         (None, "Got rows that return None, but expected a callable that returns finite tensors"),
         (3.0, "Got rows that return 3.0, but expected"),
-        ("rows", "Got rows that return str of 4, but expected"),
-        ((torch.ones(1, 1, 2),), "Got rows that return tuple of 1, but expected"),
-        ((torch.ones(1, 1, 2), None), "Got rows that return tuple of 2, but expected"),
+        ("rows", "Got rows that return 'rows', but expected"),
+        ((torch.ones(1, 1, 2),), "Got rows that return a tuple of 1, but expected"),
+        ((torch.ones(1, 1, 2), None), "Got rows that return a tuple of 2, but expected"),
         ((torch.full((1, 1, 2), torch.nan), torch.ones(1, 1)), "Got rows that return NaN or inf"),
         ((torch.ones(1, 1, 2), torch.full((1, 1), torch.inf)), "Got rows that return NaN or inf"),
         ((torch.ones(1, 0, 2), torch.ones(1, 0)), "with m at least 1"),

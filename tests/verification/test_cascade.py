@@ -204,7 +204,7 @@ def test_clone_copies_stages():
     "params, error, message",
     [
         ({"stages": []}, TypeError, "Got stages=\\[\\], but expected None, or a list"),
-        ({"stages": ["pgd"]}, TypeError, "Got str='pgd', but expected"),
+        ({"stages": ["pgd"]}, TypeError, "Got stages\\[0\\]='pgd', but expected"),
         ({"stages": Exact()}, TypeError, "Got stages="),
         ({"timeout": 0}, ValueError, "Got timeout=0"),
         ({"cross_check": PGD()}, TypeError, "Got cross_check="),

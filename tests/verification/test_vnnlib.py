@@ -226,7 +226,7 @@ def test_bad_input(tmp_path):
         export_query(sigmoid, ClassificationRobustness(), [0.5] * 4, 0, tmp_path)
     with pytest.raises(ValueError, match="1 of 1 rows of X lie outside"):
         export_query(perceptron(), ClassificationRobustness(), [2.0] * 4, 0, tmp_path)
-    with pytest.raises(ValueError, match="needs the true labels"):
+    with pytest.raises(ValueError, match="Got label=None, but expected a class index"):
         export_query(perceptron(), ClassificationRobustness(), [0.5] * 4, None, tmp_path)
     with pytest.raises(TypeError, match="Got property=3"):
         export_query(perceptron(), 3, [0.5] * 4, 0, tmp_path)
