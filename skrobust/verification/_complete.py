@@ -145,6 +145,13 @@ class PointSearch(ABC):
             self.counterexample = outcome.points[outcome.broken][:1]
         return bool(outcome.broken.any())
 
+    def values(self, points):
+        """Return the smallest row at points, by the float64 graph, of shape (n,)."""
+        index = torch.zeros(len(points), dtype=torch.long, device=points.device)
+        with torch.no_grad():
+            logits = self.encoding.graph(points)
+            return self.query[index].values(logits, points).amin(dim=1)
+
     # -- rows that are 0 at the reference point --
 
     def _shells(self):
@@ -213,8 +220,12 @@ class PointSearch(ABC):
         steps = _STEPS_INWARDS.to(ends.device)
         sizes = torch.cat([ends, ends[:1] * steps, ends[-1:] * steps])[:, None, None]
         moves = torch.stack([ball.unit(gradient)[0] for gradient in self._gradients()])
-        points = (ball.center - sizes * moves).flatten(0, 1)
-        return self.confirms(points.clamp(ball.lower, ball.upper), repair)
+        points = (ball.center - sizes * moves).flatten(0, 1).clamp(ball.lower, ball.upper)
+        # Only what breaks a row in float64: so near the reference point the rounding of a
+        # float32 network alone makes ratios of any size.
+        values = self.values(points)
+        order = values.argsort()[: int((values < 0).sum())]
+        return len(order) > 0 and self.confirms(points[order], repair)
 
     def _gradients(self):
         """Return the gradient of each row at the reference point, each of shape (1, n)."""

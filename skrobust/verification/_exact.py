@@ -110,8 +110,8 @@ class Exact(CompleteVerifier):
     def steps(self, encoding):
         by_attack = partial(decide_by_attack, self._part("attack"))
         return [
-            Step(self.name, encoding, by_attack, "attack"),
             Step(self.name, encoding, Bounds().decide, "bounds"),
+            Step(self.name, encoding, by_attack, "attack"),
             Step(self.name, encoding, self.search, chunk_size=1),
         ]
 
@@ -169,9 +169,7 @@ class _Search(PointSearch):
     def _visit(self, points):
         """Try the points that bounds suggest, where it is worth it."""
         points = self.query.ball.project(points) if self.query.ball.norm == "l2" else points
-        index = torch.zeros(len(points), dtype=torch.long, device=points.device)
-        with torch.no_grad():
-            values = self.query[index].values(self.encoding.graph(points), points).amin(dim=1)
+        values = self.values(points)
         order = values.argsort()
         if values[order[0]] <= 0 and self.confirms(points[order[:8]]):
             return True

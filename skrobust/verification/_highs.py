@@ -249,7 +249,8 @@ def _(node: Relu, program, i):
     fixed = (upper <= 0) & (slope == 0)
     linear = np.flatnonzero(((lower >= 0) | (upper <= 0)) & ~fixed)
     factor = np.where(lower >= 0, 1.0, slope)[linear]
-    z, shift = program.expression(j, linear)
+    whole, constant = program.expression(j)
+    z, shift = whole[linear], constant[linear]
     matrix = program.entries(i, linear) - sparse.diags(factor) @ z
     program.constrain(matrix, factor * shift, factor * shift)
     units = np.flatnonzero((lower < 0) & (upper > 0))
@@ -257,7 +258,7 @@ def _(node: Relu, program, i):
         return
     low, high, s = lower[units], upper[units], slope[units]
     binary = program.binaries(len(units))
-    z, shift = program.expression(j, units)
+    z, shift = program.widened(whole[units]), constant[units]
     y = program.entries(i, units)
     steep, flat = y - z, y - sparse.diags(s) @ z
     # f is the larger of z and s z; the smaller for s > 1, where all inequalities turn.
@@ -275,7 +276,8 @@ def _(node: Clamp, program, i):
     j = node.inputs[0]
     lower, upper = program.interval(j)
     inside = np.flatnonzero((lower >= node.low) & (upper <= node.high))
-    z, shift = program.expression(j, inside)
+    whole, constant = program.expression(j)
+    z, shift = whole[inside], constant[inside]
     program.constrain(program.entries(i, inside) - z, shift, shift)
     for limit, sign, crossed in (
         (node.low, 1.0, (lower < node.low) & (upper > node.low)),
@@ -287,7 +289,7 @@ def _(node: Clamp, program, i):
         # At `low`: y <= z + (low - lower) a, y <= low + (top - low) (1 - a); y >= z there
         # only where `high` is not passed. At `high` the same, upside down.
         binary = program.binaries(len(units))
-        z, shift = program.expression(j, units)
+        z, shift = program.widened(whole[units]), constant[units]
         y = program.entries(i, units)
         away = (limit - lower[units]) if sign > 0 else (upper[units] - limit)
         span = np.minimum(upper[units], node.high) - np.maximum(lower[units], node.low)
@@ -303,12 +305,12 @@ def _(node: Clamp, program, i):
 @add_node.register
 def _(node: MaxPool, program, i):
     lower, upper = program.interval(node.inputs[0])
-    everything, constant = program.expression(node.inputs[0])
+    whole, constant = program.expression(node.inputs[0])
     for unit, window in enumerate(node.members.cpu().numpy()):
         window = np.unique(window)
         window = window[upper[window] >= lower[window].max()]
         binary = program.binaries(len(window)) if len(window) > 1 else None
-        z, shift = program.widened(everything[window]), constant[window]
+        z, shift = program.widened(whole[window]), constant[window]
         y = program.entries(i, np.full(len(window), unit))
         if binary is None:
             program.constrain(y - z, shift, shift)

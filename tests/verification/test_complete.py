@@ -71,6 +71,16 @@ def test_linear_networks_against_the_closed_form():
     assert seen.count("verified") > 50 and seen.count("falsified") > 50
 
 
+def test_rounding_next_to_the_reference_point_breaks_nothing():
+    # z = x + 1000 has slope 1. A float32 number near 1000 is a multiple of 6e-5, so that the
+    # outputs of points at 1e-5 have any ratio.
+    net = Network(linear([[1.0], [0.0]], [1000.0, 0.0]), np.arange(2), 1)
+    x = torch.tensor([[0.3], [0.5], [0.7]])
+    for lipschitz, expected in ((1.1, "verified"), (0.9, "falsified")):
+        encoding = Exact().encode(net, LipschitzRobustness(0.1, lipschitz=lipschitz))
+        assert Exact().search(encoding, x).verdicts.tolist() == [expected] * 3
+
+
 def kinked():
     """z = (2 |x_0 - 1/2|, 0) from two units, in which the second input counts for nothing."""
     module = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)).requires_grad_(False)
