@@ -12,9 +12,8 @@ from skrobust._validation import (
     expected,
 )
 from skrobust.estimators._base import LogitsClassifier, plain_array
-from skrobust.estimators._modules import check_input_shape, n_features_of, outputs_of, uncompiled
-from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks import Network, as_network, dtype_and_device, load_onnx
+from skrobust.estimators._modules import check_input_shape, n_features_of, uncompiled
+from skrobust.networks import Network, as_network, load_onnx
 
 __all__ = ["TorchClassifier"]
 
@@ -107,12 +106,6 @@ class TorchClassifier(LogitsClassifier):
     def _network(self, input_shape=None):
         check_instance("module", self.module, torch.nn.Module, "torch.nn.Linear(784, 10)")
         module = uncompiled(self.module)
-        dtype, _ = dtype_and_device(module)
-        if dtype not in (torch.float32, torch.float64):
-            raise UnsupportedModelError(
-                f"Got a module in {dtype}, but expected torch.float32 or torch.float64, which "
-                "NumPy knows. Use module.float()."
-            )
         shape = check_input_shape(self.input_shape) or input_shape
         if shape is None or len(shape) == 1:
             return Network(module, self.classes_, n_features_of(module))
@@ -124,17 +117,8 @@ class TorchClassifier(LogitsClassifier):
         network = self._network(X.shape[1:])
         check_within_bounds(X.reshape(len(X), -1), check_bounds(self.bounds))
         rows = network.rows(np.ascontiguousarray(X))
-        n_infinite = int((~torch.isfinite(rows)).any(dim=1).sum())
-        if n_infinite:
-            raise ValueError(
-                f"Got X with values in {n_infinite} rows that are infinite in {network.dtype}, "
-                "the type of the module, but expected smaller values."
-            )
-        n_classes = len(network.classes)
-        parts = [
-            outputs_of(network.module, part, n_classes, X.shape[1:]) for part in rows.split(1024)
-        ]
-        logits = torch.cat(parts)
+        with torch.no_grad():
+            logits = torch.cat([network(part) for part in rows.split(1024)])
         n_bad = int(logits.isnan().any(dim=1).sum())
         if n_bad:
             raise ValueError(
@@ -145,8 +129,4 @@ class TorchClassifier(LogitsClassifier):
 
 @as_network.register(TorchClassifier)
 def _read_given(model, *, input_shape=None):
-    network = model._network(input_shape)
-    if network.n_features is not None:
-        rows = torch.zeros(2, network.n_features, dtype=network.dtype, device=network.device)
-        outputs_of(network.module, rows, len(network.classes), model.input_shape or input_shape)
-    return network
+    return model._network(input_shape)

@@ -148,8 +148,11 @@ class Program(NetworkProgram):
         if self.distance is not None:
             cost[self.distance] += slope
         shift = float(shift + row @ constant)
-        reach = np.abs(self.interval(self.last)).max(axis=0)
-        scale = 1.0 + abs(shift) + float(np.abs(row) @ reach)
+        with np.errstate(invalid="ignore", over="ignore"):
+            reach = np.abs(self.interval(self.last)).max(axis=0)
+            scale = 1.0 + abs(shift) + float(np.abs(row) @ reach)
+        if not np.isfinite(scale):  # the network's own numbers overflow
+            return Minimum(Reason.SOLVER_ERROR)
         margin = _MARGIN * scale
         solver, scale = self._solver(cost, shift, margin if decide else np.inf, time_limit)
         if solver is None:

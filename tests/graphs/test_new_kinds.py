@@ -32,6 +32,7 @@ from skrobust.networks import Network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
 from skrobust.training import CertifiedTraining, TrainingStep
 from skrobust.verification import Bounds, Exact, LipschitzBounds, lipschitz_bound
+from tests.verification._tensors import decided
 
 ROOT = Path(__file__).parents[2]
 
@@ -210,7 +211,7 @@ def test_training_bounds_it_with_gradients():
         losses = []
         for module in (toy(tripled), known()):
             module.requires_grad_(True)
-            loss = CertifiedTraining(method, ramp_epochs=4).loss(step(module))[0]
+            loss = CertifiedTraining(method, ramp_epochs=4).loss(None, step(module))[0]
             loss.backward()
             losses.append((loss.detach(), module.first.weight.grad))
         torch.testing.assert_close(*losses)
@@ -226,10 +227,10 @@ def step(module):
 def test_exact_decides_it_rightly_or_refuses_it_by_name(epsilon):
     property, x = ClassificationRobustness(epsilon), torch.as_tensor(X)
     networks = [Network(module, np.arange(3), 4) for module in (toy(tripled), known())]
-    truth = Exact().verify(networks[1], property, x, LABELS).verdicts
+    truth = decided(Exact(), networks[1], property, x, LABELS).verdicts
     for verifier in (Exact(), Exact(milp_units=0)):
         try:
-            verdicts = verifier.verify(networks[0], property, x, LABELS).verdicts
+            verdicts = decided(verifier, networks[0], property, x, LABELS).verdicts
         except UnsupportedModelError as error:
             assert "Tripled" in str(error)
         else:
@@ -280,8 +281,7 @@ def test_a_node_without_a_value_is_refused():
 
 
 def verify(verifier, property):
-    network = Network(toy(unruled), np.arange(3), 4)
-    return verifier.verify(network, property, torch.as_tensor(X), LABELS)
+    return verifier.verify(classifier(), X, LABELS.numpy(), property=property)
 
 
 def classifier():
@@ -307,8 +307,8 @@ CR = ClassificationRobustness(0.1)
         lambda: lipschitz_bound(classifier(), X=X, method="local", epsilon=0.1),
         lambda: pointwise_robustness(classifier(), X),
         lambda: pointwise_robustness(classifier(), X, method="certified"),
-        lambda: CertifiedTraining().loss(step(toy(unruled))),
-        lambda: CertifiedTraining("crown-ibp").loss(step(toy(unruled))),
+        lambda: CertifiedTraining().loss(None, step(toy(unruled))),
+        lambda: CertifiedTraining("crown-ibp").loss(None, step(toy(unruled))),
     ],
 )
 def test_whatever_a_user_calls_refuses_it_by_name(ask):

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from skrobust import TorchClassifier
 from skrobust.attacks import PGD
 from skrobust.exceptions import AttackWarning
-from skrobust.graphs._trace import Tracer
+from skrobust.graphs import _reading
 from skrobust.networks import as_network
 from skrobust.pointwise import PointwiseStatus, _methods, pointwise_robustness
 from skrobust.pointwise._programs import LazyPrograms
@@ -291,13 +291,13 @@ def test_exact_keeps_what_bounds_have_proven():
 )
 def test_a_network_is_read_once_whatever_the_number_of_chunks(monkeypatch, method):
     traced = []
-    start = Tracer.start
+    trace = _reading.trace
 
-    def counted(self, x):
+    def counted(module, x, **options):
         traced.append(len(x))
-        return start(self, x)
+        return trace(module, x, **options)
 
-    monkeypatch.setattr(Tracer, "start", counted)
+    monkeypatch.setattr(_reading, "trace", counted)
     options = {"method": method, "chunk_size": 2, "random_state": 0}
     pointwise_robustness(diagonal(), points(7, 2) / 4, **options)
     assert len(traced) == (method not in ("attack", "lbfgs"))
@@ -310,7 +310,7 @@ def test_a_reading_travels_to_other_processes(monkeypatch, method):
     expected = pointwise_robustness(model, X, **options)
     network = as_network(model, input_shape=(5,))
     reading = _methods.read(network, 5, method, (0.0, 1.0))
-    monkeypatch.setattr(Tracer, "start", None)  # nothing is read again
+    monkeypatch.setattr(_reading, "trace", None)  # nothing is read again
     travelled = pickle.loads(pickle.dumps(reading))
     arrays = _methods.measure(travelled, X, None, _seed(0), **measured(method, 1e-2))
     np.testing.assert_array_equal(arrays["radius"], expected.radius)
@@ -361,10 +361,10 @@ class Failing(PGD):
 
     error = FloatingPointError
 
-    def closest(self, network, property, x, *args, **kwargs):
-        if (x[:, 0] == 0.375).any():
+    def closest(self, target, **options):
+        if (target.x[:, 0] == 0.375).any():
             raise self.error("injected")
-        return super().closest(network, property, x, *args, **kwargs)
+        return super().closest(target, **options)
 
 
 def test_an_attack_that_fails_on_one_sample_leaves_the_others_whole():

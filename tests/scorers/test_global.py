@@ -233,7 +233,7 @@ def small_net(digits):
 def test_bounds_attack_and_the_exact_verifier_agree(digits, small_net):
     _, X, *_ = digits
     scorer = GlobalRobustness(
-        CR(0.06, reference="prediction"), bound="clopper-pearson", tolerance=0.1, random_state=0
+        CR(0.1, reference="prediction"), bound="clopper-pearson", tolerance=0.1, random_state=0
     )
     lower, exact, upper = (
         clone(scorer).set_params(local=local).evaluate(small_net, X)
@@ -257,7 +257,7 @@ def test_bounds_attack_and_the_exact_verifier_agree(digits, small_net):
 def test_what_the_time_limit_leaves_open_gives_both_sides(digits, small_net):
     _, X, *_ = digits
     scorer = GlobalRobustness(
-        CR(0.06, reference="prediction"), tolerance=0.2, local=Exact(), random_state=0
+        CR(0.1, reference="prediction"), tolerance=0.2, local=Exact(), random_state=0
     )
     sure = scorer.evaluate(small_net, X)
     assert sure.side == "exact"

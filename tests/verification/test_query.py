@@ -20,6 +20,7 @@ from skrobust.properties import (
 )
 from skrobust.verification import Bounds, Cascade, Exact
 from skrobust.verification._query import make_query
+from tests.verification._tensors import decided
 
 CR, SR, LR = ClassificationRobustness, StandardRobustness, LipschitzRobustness
 
@@ -160,8 +161,8 @@ def test_conjunctions_agree_with_their_parts_and_with_brute_force(verifier, part
         network = random_network(seed)
         labels = network(x).argmax(dim=1)
         labels[0] = (labels[0] + 1) % 3
-        together = verifier.verify(network, left & right, x, labels)
-        apart = [verifier.verify(network, part, x, labels) for part in (left, right)]
+        together = decided(verifier, network, left & right, x, labels)
+        apart = [decided(verifier, network, part, x, labels) for part in (left, right)]
         points = grid(x, epsilon)
         logits = network(points.flatten(0, 1)).unflatten(0, points.shape[:2])
         conclusion = (left & right).conclusion(network(x), labels)
@@ -244,9 +245,9 @@ def test_a_concave_row_of_ones_own_is_decided_by_its_sufficient_rows(verifier):
     for seed in range(2):
         network = random_network(seed)
         labels = torch.zeros(8, dtype=torch.long)
-        verdicts = verifier.verify(network, own, x, labels).verdicts
+        verdicts = decided(verifier, network, own, x, labels).verdicts
         np.testing.assert_array_equal(
-            verdicts, verifier.verify(network, known, x, labels).verdicts
+            verdicts, decided(verifier, network, known, x, labels).verdicts
         )
         assert {"verified", "falsified"} >= set(map(str, verdicts)) or isinstance(verifier, Bounds)
 
