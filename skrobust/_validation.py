@@ -18,6 +18,7 @@ __all__ = [
     "check_real",
     "check_within_bounds",
     "expected",
+    "kind_of",
     "shown",
 ]
 
@@ -89,12 +90,18 @@ def check_integer(name, value, *, low=0):
 def check_instance(name, value, kind, example):
     """Return `value` if it is an instance of `kind`, or of one in a tuple, else raise."""
     if not isinstance(value, kind):
-        nouns = [each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,))]
-        listed = " or ".join(
-            f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}" for noun in nouns
-        )
+        listed = " or ".join(map(_with_article, kind if isinstance(kind, tuple) else (kind,)))
         raise TypeError(expected(name, value, f"{listed}, such as {example}"))
     return value
+
+
+def kind_of(thing):
+    """Return the name of the kind of a thing with its article: "an ExtraTreesClassifier"."""
+    return _with_article(type(thing))
+
+
+def _with_article(kind):
+    return f"{'an' if kind.__name__[0] in 'AEIOUaeiou' else 'a'} {kind.__name__}"
 
 
 def check_epsilon(epsilon, n_features=None):

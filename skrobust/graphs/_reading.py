@@ -2,6 +2,7 @@
 
 import torch
 
+from skrobust._validation import kind_of
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs._graph import Graph
 from skrobust.graphs._trace import trace
@@ -54,9 +55,9 @@ def read_graph(network, n_features=None):
         )
         n_features = known if known is not None else n_features
         if module is None:
-            name = type(getattr(network, "estimator", network)).__name__
+            kind = kind_of(getattr(network, "estimator", network))
             raise UnsupportedModelError(
-                f"Got a {name}, which cannot be read as a piecewise linear network."
+                f"Got {kind}, which cannot be read as a piecewise linear network."
             )
     else:
         module = network

@@ -8,6 +8,7 @@ from functools import singledispatch
 import numpy as np
 import torch
 
+from skrobust._validation import kind_of
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks._modules import dtype_and_device, uncompiled
 from skrobust.networks._rows import check_rows
@@ -18,7 +19,6 @@ __all__ = [
     "Model",
     "Network",
     "as_network",
-    "named",
     "without_names",
 ]
 
@@ -224,7 +224,7 @@ class Network(Model):
             logits = self._without_gradient(x.detach())
         if not isinstance(logits, torch.Tensor):
             raise UnsupportedModelError(
-                f"Got a module that returns {named(logits)}, but expected one tensor: logits of "
+                f"Got a module that returns {kind_of(logits)}, but expected one tensor: logits of "
                 "shape (n, n_classes). Wrap the module in one that returns them."
             )
         self.has_gradient = logits.requires_grad
@@ -258,12 +258,6 @@ class Network(Model):
     def replay_rows(self, X):
         with torch.no_grad():
             return self(self.rows(X)) if self._replay is None else self._replay(X)
-
-
-def named(thing):
-    """Return the name of a kind with its article, such as "an ExtraTreesClassifier"."""
-    name = type(thing).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 @contextmanager
@@ -301,7 +295,7 @@ def as_network(estimator, *, input_shape=None):
     if hasattr(estimator, "best_estimator_"):  # any of scikit-learn's searches
         return as_network(estimator.best_estimator_, input_shape=input_shape)
     raise UnsupportedModelError(
-        f"Got {named(estimator)}, but expected a classifier that can be read as a "
+        f"Got {kind_of(estimator)}, but expected a classifier that can be read as a "
         "network: RobustClassifier, a skorch classifier, a linear classifier or MLPClassifier "
         "of scikit-learn, or a Pipeline of affine steps that ends in one of these. Sampling "
         "(ConstraintAccuracy) works with any classifier."

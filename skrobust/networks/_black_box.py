@@ -5,8 +5,9 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from skrobust._validation import kind_of
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.networks._base import Model, as_network, named, without_names
+from skrobust.networks._base import Model, as_network, without_names
 
 __all__ = ["BlackBox", "as_model"]
 
@@ -110,7 +111,8 @@ def as_model(estimator, outputs=("logits",), *, needs_gradient=True, input_shape
         if isinstance(estimator, BaseEstimator) and hasattr(estimator, "fit"):
             check_is_fitted(estimator)
         raise UnsupportedModelError(
-            f"Got {named(estimator)}, but expected a fitted classifier with predict and classes_."
+            f"Got {kind_of(estimator)}, but expected a fitted classifier with predict and "
+            "classes_."
         )
     if "logits" in outputs:
         raise UnsupportedPropertyError(
@@ -119,7 +121,7 @@ def as_model(estimator, outputs=("logits",), *, needs_gradient=True, input_shape
         )
     if "probabilities" in outputs and not hasattr(estimator, "predict_proba"):
         raise UnsupportedModelError(
-            f"Got {named(estimator)} without predict_proba, but the property speaks about "
+            f"Got {kind_of(estimator)} without predict_proba, but the property speaks about "
             "probabilities."
         )
     return BlackBox(estimator, "probabilities" if "probabilities" in outputs else "labels")

@@ -16,8 +16,9 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from skrobust._validation import kind_of
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks._base import Network, as_network, named, without_names
+from skrobust.networks._base import Network, as_network, without_names
 from skrobust.networks._modules import linear_layer
 
 __all__ = ["Scale"]
@@ -137,7 +138,7 @@ def _(pipeline: Pipeline, *, input_shape=None):
         layer = _affine_layer(step)
         if layer is None:
             raise UnsupportedModelError(
-                f"The step {name!r} of the pipeline, {named(step)}, is not known to be "
+                f"The step {name!r} of the pipeline, {kind_of(step)}, is not known to be "
                 "affine, so the pipeline cannot be read as one network. Sampling "
                 "(ConstraintAccuracy) works with any pipeline."
             )

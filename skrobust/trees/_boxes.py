@@ -5,7 +5,13 @@ from fractions import Fraction
 
 import numpy as np
 
-from skrobust._validation import check_bounds, check_choice, check_epsilon, check_within_bounds
+from skrobust._validation import (
+    check_bounds,
+    check_choice,
+    check_epsilon,
+    check_within_bounds,
+    kind_of,
+)
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import BlackBox, check_rows
 from skrobust.trees._readers import is_single_tree, read_trees, unwrapped
@@ -239,7 +245,7 @@ def tree_distances(tree, X, y=None, norm="linf", *, bounds=None):
     check_choice("norm", norm, ("linf", "l2"))
     if not is_single_tree(tree):
         raise UnsupportedModelError(
-            f"Got a {type(unwrapped(tree)).__name__}, but expected a DecisionTreeClassifier: "
+            f"Got {kind_of(unwrapped(tree))}, but expected a DecisionTreeClassifier: "
             "only a single tree has distances in closed form."
         )
     network = BlackBox(tree)

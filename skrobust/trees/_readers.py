@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 from sklearn.utils.validation import check_is_fitted
 
+from skrobust._validation import kind_of
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import BlackBox
 from skrobust.properties import ClassificationRobustness
@@ -69,12 +70,12 @@ def _read_forest(model):
 def _check_outputs(model):
     if model.n_outputs_ > 1:
         raise UnsupportedModelError(
-            f"Got a {type(model).__name__} with {model.n_outputs_} outputs, but expected one "
+            f"Got {kind_of(model)} with {model.n_outputs_} outputs, but expected one "
             "class a sample."
         )
     if model.n_classes_ < 2:
         raise UnsupportedModelError(
-            f"Got a {type(model).__name__} of one class, but expected two or more."
+            f"Got {kind_of(model)} of one class, but expected two or more."
         )
 
 
@@ -216,8 +217,7 @@ def check_tree_model(model):
             "units epsilon then is; or leave these steps out, since trees need no scaling."
         )
     raise UnsupportedModelError(
-        f"Got a {type(model).__name__}, but TreeVerifier needs one of scikit-learn's {names}."
-        f"{hint}"
+        f"Got {kind_of(model)}, but TreeVerifier needs one of scikit-learn's {names}.{hint}"
     )
 
 
@@ -237,7 +237,7 @@ def check_tree_property(estimator, property):
     """
     if is_tree_model(estimator) and not isinstance(property, ClassificationRobustness):
         raise UnsupportedPropertyError(
-            f"Got a {type(property).__name__}, but the outputs of trees are steps, of which "
+            f"Got {kind_of(property)}, but the outputs of trees are steps, of which "
             "verifiers treat ClassificationRobustness alone. Use that, or look for "
             "counterexamples by ConstraintSecurity(property, UniformSampling()), with "
             "output='probabilities' on the property."

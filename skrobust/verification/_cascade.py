@@ -5,7 +5,7 @@ from functools import partial
 from os import PathLike
 
 from skrobust._parameters import NamedParts
-from skrobust._validation import check_instance, check_real, expected
+from skrobust._validation import check_instance, check_real, expected, kind_of
 from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import BlackBox, as_network
@@ -189,6 +189,6 @@ def _refuse(black_box, why):
         raise UnsupportedModelError(f"{error} {why}") from None
     # A network, but not for what the property asks of it.
     raise UnsupportedModelError(
-        f"Got a {type(black_box.estimator).__name__}, whose outputs are not read as a network for "
+        f"Got {kind_of(black_box.estimator)}, whose outputs are not read as a network for "
         f"this property. {why}"
     )

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from skrobust._validation import check_choice
+from skrobust._validation import check_choice, kind_of
 from skrobust.bounds import (
     check_finite,
     crown,
@@ -142,7 +142,7 @@ class LipschitzBounds(Verifier):
     def accepts(self, network, property):
         if not isinstance(property, LipschitzRobustness):
             raise UnsupportedPropertyError(
-                f"Got a {type(property).__name__}, but LipschitzBounds treats LipschitzRobustness."
+                f"Got {kind_of(property)}, but LipschitzBounds treats LipschitzRobustness."
             )
         super().accepts(network, property)
 
@@ -233,7 +233,7 @@ def _weights(graph):
         is_relu = isinstance(node, Relu) and not node.slope.any()
         if not (is_chain and is_relu and current is not None):
             raise UnsupportedModelError(
-                f"Got a {type(node).__name__} in layer {node.path}, but method='lipsdp' is for "
+                f"Got {kind_of(node)} in layer {node.path}, but method='lipsdp' is for "
                 "fully connected ReLU networks. Use method='norm-product' or 'local'."
             )
         weights.append(current)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from skrobust._validation import check_choice, check_integer
+from skrobust._validation import check_choice, check_integer, kind_of
 from skrobust.attacks import confirm
 from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.properties import ClassificationRobustness
@@ -96,7 +96,7 @@ class TreeVerifier(Verifier):
         check_tree_model(network)
         if not isinstance(property, ClassificationRobustness):
             raise UnsupportedPropertyError(
-                f"Got a {type(property).__name__}, but TreeVerifier treats "
+                f"Got {kind_of(property)}, but TreeVerifier treats "
                 "ClassificationRobustness: the outputs of trees are steps."
             )
 

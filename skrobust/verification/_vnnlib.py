@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skrobust._validation import check_instance, expected
+from skrobust._validation import check_instance, expected, kind_of
 from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.graphs import OnnxWriter, read_graph
 from skrobust.networks import Model, as_network, check_rows, dtype_and_device, import_onnx
@@ -116,7 +116,7 @@ def _check_property(property):
 def _vnnlib(query, property):
     if query.uses_distance:
         raise UnsupportedPropertyError(
-            f"Got a {type(property).__name__}, whose rows depend on the distance from the "
+            f"Got {kind_of(property)}, whose rows depend on the distance from the "
             "reference point, but VNNLIB speaks of inputs and outputs only."
         )
     A, b = query.rows.A[0].cpu().numpy(), query.rows.b[0].cpu().numpy()

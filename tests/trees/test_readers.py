@@ -70,7 +70,7 @@ class Contrarian(DecisionTreeClassifier):
 def test_refused_models():
     X, y = data()
     for model in (LogisticRegression(), AdaBoostClassifier(), Contrarian()):
-        with pytest.raises(UnsupportedModelError, match=f"Got a {type(model).__name__}, but"):
+        with pytest.raises(UnsupportedModelError, match=f"Got an? {type(model).__name__}, but"):
             read_trees(model.fit(X, y))
     with pytest.raises(NotFittedError):
         read_trees(RandomForestClassifier())

@@ -103,7 +103,7 @@ def test_the_door_takes_arrays(model, verifier):
         ({"X": X[0]}, ValueError, "Got X of shape"),
         ({"property": 0.1}, TypeError, "Got property=0.1"),
         ({"timeout": 0}, ValueError, "Got timeout=0"),
-        ({"estimator": SVC().fit(X, Y)}, UnsupportedModelError, "Got an SVC"),
+        ({"estimator": SVC().fit(X, Y)}, UnsupportedModelError, "Got a SVC"),
     ],
 )
 def test_the_door_refuses_by_name(model, change, error, message):
