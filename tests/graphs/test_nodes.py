@@ -1,12 +1,11 @@
-"""Tests of skrobust.networks._graph: nodes, one by one."""
+"""Tests of nodes, one by one."""
 
 import pickle
 
 import pytest
 import torch
-from torch import nn
 
-from skrobust.graphs import Graph, MaxPool, read_graph
+from skrobust.graphs import Graph, read_graph
 from tests._modules import MODULES, Branches, build, sample
 
 
@@ -35,27 +34,6 @@ def test_affine_nodes_have_their_adjoint_and_magnitude(factory, n_features):
         reached = sum(p.abs().sum() for p in weights if p is not None)
         ones = node.magnitude(*(torch.ones(1, *s, dtype=torch.float64) for s in shapes))
         torch.testing.assert_close(ones.reshape(-1)[0], torch.as_tensor(reached).double())
-
-
-def test_padded_windows_hold_only_real_entries():
-    graph = read_graph(
-        nn.Sequential(nn.Unflatten(1, (1, 5)), nn.MaxPool1d(3, 2, 1), nn.Flatten()), 5
-    )
-    pool = next(node for node in graph.nodes if isinstance(node, MaxPool))
-    assert pool.members.tolist() == [[0, 0, 1], [1, 2, 3], [3, 4, 3]]
-    x = -torch.ones(1, 5)
-    assert graph(x).tolist() == [[-1.0, -1.0, -1.0]]
-
-
-def test_zeros_behind_relu_are_no_ties():
-    graph = read_graph(
-        nn.Sequential(nn.Unflatten(1, (1, 4)), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten()), 4
-    )
-    pool = next(node for node in graph.nodes if isinstance(node, MaxPool))
-    z = torch.tensor([[[0.0, 0.0, 0.3, 0.1]]])
-    assert not pool.is_tied(z, behind_relu=True)
-    assert pool.is_tied(z)
-    assert pool.is_tied(torch.tensor([[[0.0, 0.0, 0.3, 0.3]]]), behind_relu=True)
 
 
 def test_graph_is_picklable():
