@@ -4,7 +4,8 @@ One script after the other, for two at a time would disturb each other's clocks.
 prints is kept in the folder of results, under the state of the code that it was run with. A
 second call goes on after the scripts that ended well, so that a killed run loses one script at
 most; another commit, or other changes on it, starts anew. A script that fails or outlasts its
-limit is reported, and the others go on; the exit status is then 1.
+limit is reported, and the others go on; the exit status is then 1. With names of scripts, such
+as `python benchmarks/_run.py security trees`, it runs these alone, in this order.
 """
 
 import argparse
