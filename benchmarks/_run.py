@@ -4,7 +4,8 @@ One script after the other, for two at a time would disturb each other's clocks.
 prints is kept in the folder of results, under the state of the code that it was run with. A
 second call goes on after the scripts that ended well, so that a killed run loses one script at
 most; another commit, or other changes on it, starts anew. A script that fails or outlasts its
-limit is reported, and the others go on; the exit status is then 1.
+limit is reported, and the others go on; the exit status is then 1. With names of scripts, such
+as `python benchmarks/_run.py security trees`, it runs these alone, in this order.
 """
 
 import argparse
@@ -22,12 +23,13 @@ ROOT = HERE.parent
 NO_COMMIT = "unknown"  # nothing says whether the code is still the same, so all starts anew
 
 
-def main(folder, results, limit):
+def main(folder, results, limit, names=()):
     """Run the scripts of a folder that have no result yet; return the exit status."""
+    scripts = chosen_scripts(folder, names)
     results.mkdir(parents=True, exist_ok=True)
     state = code_state(folder)
     failed = []
-    for script in sorted(folder.glob("[!_]*.py")):
+    for script in scripts:
         result = results / f"{script.stem}.txt"
         if is_finished(result, state):
             print(f"== {script.name}: finished before, see {result}", flush=True)
@@ -39,6 +41,15 @@ def main(folder, results, limit):
             failed.append(f"{script.name}: {ending}")
     print("\n".join(["Failed:", *failed]) if failed else f"All ended well, see {results}.")
     return 1 if failed else 0
+
+
+def chosen_scripts(folder, names):
+    """Return the scripts of these names, in their order; all of the folder if there are none."""
+    scripts = {script.stem: script for script in sorted(folder.glob("[!_]*.py"))}
+    unknown = [name for name in names if name not in scripts]
+    if unknown:
+        raise SystemExit(f"Got {unknown}, but expected names among {[*scripts]}.")
+    return [scripts[name] for name in names or scripts]
 
 
 def code_state(folder):
@@ -116,9 +127,10 @@ class guarded:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="of scripts; all of them if none is given")
     parser.add_argument("--folder", type=Path, default=HERE, help="of the scripts")
     parser.add_argument("--results", type=Path, default=ROOT / "output" / "bench")
     parser.add_argument("--limit", type=float, default=60.0, help="minutes a script")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a script ends with its caller
-    sys.exit(main(options.folder, options.results, 60 * options.limit))
+    sys.exit(main(options.folder, options.results, 60 * options.limit, options.names))
