@@ -13,6 +13,7 @@ from skrobust.bounds._relaxation import Relaxation
 from skrobust.bounds._rounding import UNIT, dot, gamma, rounding_weight
 from skrobust.bounds._tightening import tighten_before
 from skrobust.bounds._units import Units
+from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs import pull_back
 
 __all__ = ["interval_rows", "relax"]
@@ -69,7 +70,7 @@ def relax(
         if node.is_affine:
             low, high, weight = _affine_interval(built, i, node)
         else:
-            j = node.inputs[0]
+            (j,) = _one_input(node)
             tighten_before(built, i, node, refine, n_steps, depths[j], units, watch)
             if lines:
                 built.lines[i] = units.lines(i, node, lows[j], highs[j])
@@ -79,6 +80,16 @@ def relax(
         highs.append(high)
         built.weights.append(weight)
     return built
+
+
+def _one_input(node):
+    """Return the inputs; refuse a kind whose rules would be told of the first of several only."""
+    if len(node.inputs) != 1:
+        raise UnsupportedModelError(
+            f"Got {node.name} with {len(node.inputs)} inputs, but expected one: bounds of nodes "
+            "that are not affine look at one interval. Join the inputs by Concat before."
+        )
+    return node.inputs
 
 
 def _depths(graph):

@@ -35,22 +35,20 @@ def decide_by_verifier(scorer, verifier, encoding, sample, *, whole=None, counts
     x, labels, _ = as_tensors(sample.model, sample.rows, sample.labels, 0)
     verdicts = VerificationBuilder(x)
     for step in verifier.steps(encoding):
-        index = step.points(verdicts)
-        if len(index) == 0:
-            continue
-        if counts is not None:
-            counts.begin(step.name, index)
-        limit = step.limit(scorer.timeout, verdicts, index)
-        arrays = scorer._in_chunks(
-            partial(_decide, decide=step.decide, property=scorer.property, timeout=limit),
-            sample[index],
-            state=step.encoding,
-            whole=sample if whole is None else whole,
-            chunk_size=min(scorer.chunk_size, step.chunk_size or scorer.chunk_size),
-            on_part=None if counts is None else counts.add,
-            **options,
-        )
-        step.enter(verdicts, index, Verification(**arrays), x, labels)
+        turns = step.turns(scorer.timeout, verdicts)
+        if counts is not None and turns:
+            counts.begin(step.name, np.concatenate([index for index, _ in turns]))
+        for index, limit in turns:
+            arrays = scorer._in_chunks(
+                partial(_decide, decide=step.decide, property=scorer.property, timeout=limit),
+                sample[index],
+                state=step.encoding,
+                whole=sample if whole is None else whole,
+                chunk_size=min(scorer.chunk_size, step.chunk_size or scorer.chunk_size),
+                on_part=None if counts is None else counts.add,
+                **options,
+            )
+            step.enter(verdicts, index, Verification(**arrays), x, labels)
     return verdicts.result()
 
 

@@ -27,13 +27,9 @@ class CrossCheck(Step):
 
     query_folder: object = None
 
-    def points(self, verdicts):
-        """Return the places of all points."""
-        return np.arange(len(verdicts))
-
-    def limit(self, timeout, verdicts, index):
-        """Return the seconds that each point has, whatever the stages have spent."""
-        return min((t for t in (self.timeout, timeout) if t is not None), default=None)
+    def turns(self, timeout, verdicts):
+        """Return all points, each with the whole time, whatever the stages have spent."""
+        return [(np.arange(len(verdicts)), self._limit(timeout))] if len(verdicts) else []
 
     def enter(self, verdicts, index, answer, x, labels):
         """Enter what is decided for the first time, and each contradiction; see `Step.enter`."""

@@ -193,11 +193,12 @@ class VerificationBuilder:
         """
         if (self.verdicts[index] != Verdict.UNKNOWN).any():
             raise ValueError("Got an index of decided points, but expected unknown ones.")
-        seconds, lower = self.seconds[index], self.lower[index]
+        # Computed before anything is written: of a slice these are views.
+        seconds = self.seconds[index] + other.seconds
+        lower = np.maximum(self.lower[index], other.lower)
         for field in fields(Verification):
             getattr(self, field.name)[index] = getattr(other, field.name)
-        self.seconds[index] = seconds + other.seconds
-        self.lower[index] = np.maximum(lower, other.lower)
+        self.seconds[index], self.lower[index] = seconds, lower
         unsigned = (other.verdicts != Verdict.UNKNOWN) & (other.decided_by == "")
         self.decided_by[index] = np.where(unsigned, name, other.decided_by)
         return self

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from skrobust.attacks import Target
@@ -60,14 +61,32 @@ class Step:
     chunk_size: int | None = None
     timeout: float | None = None
 
-    def points(self, verdicts):
-        """Return the places of the points that are asked: those that are still unknown."""
-        return verdicts.undecided_index
+    def turns(self, timeout, verdicts):
+        """Return which points are asked together, and for how many seconds each.
 
-    def limit(self, timeout, verdicts, index):
-        """Return the seconds that each of the points at `index` has left; None for no limit."""
-        limit = min((t for t in (self.timeout, timeout) if t is not None), default=None)
-        return None if limit is None else max(0.0, limit - verdicts.seconds[index].mean())
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds a point, for all steps.
+        verdicts : VerificationBuilder
+
+        Returns
+        -------
+        list of (ndarray, float or None)
+            Places of points that have as much time left as each other, and that time.
+        """
+        index = verdicts.undecided_index
+        limit = self._limit(timeout)
+        if limit is None or len(index) == 0:
+            return [(index, limit)] if len(index) else []
+        # In hundredths, rounded down: measured times differ a little from run to run, and the
+        # time that is left is a part of the key of what is kept in a memory.
+        left = np.floor(100 * (1 - verdicts.seconds[index] / limit).clip(0) + 1e-9)
+        shares = np.unique(left)[::-1]
+        return [(index[left == share], limit * float(share / 100)) for share in shares]
+
+    def _limit(self, timeout):
+        return min((t for t in (self.timeout, timeout) if t is not None), default=None)
 
     def enter(self, verdicts, index, answer, x, labels):
         """Enter an answer into the verdicts so far.
@@ -104,16 +123,14 @@ def decide_in_steps(steps, x, labels=None, *, timeout=None, generator=None):
     """
     verdicts = VerificationBuilder(x)
     for step in steps:
-        index = step.points(verdicts)
-        if len(index) == 0:
-            continue
-        at = torch.as_tensor(index, device=x.device)
-        answer = step.decide(
-            step.encoding,
-            x[at],
-            None if labels is None else labels[at],
-            timeout=step.limit(timeout, verdicts, index),
-            generator=generator,
-        )
-        step.enter(verdicts, index, answer, x, labels)
+        for index, limit in step.turns(timeout, verdicts):
+            at = torch.as_tensor(index, device=x.device)
+            answer = step.decide(
+                step.encoding,
+                x[at],
+                None if labels is None else labels[at],
+                timeout=limit,
+                generator=generator,
+            )
+            step.enter(verdicts, index, answer, x, labels)
     return verdicts.result()

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from skrobust.bounds import interval_rows, relax
-from skrobust.graphs import read_graph, read_live
+from skrobust.exceptions import UnsupportedModelError
+from skrobust.graphs import Graph, Input, Node, read_graph, read_live
 from tests.bounds._cases import BALLS, Everything, build, centers, corners_and_samples, steep
 
 
@@ -42,3 +43,18 @@ def test_rounding_is_only_known_for_float64():
     graph, _ = read_live(build(steep), x)
     with pytest.raises(ValueError, match=r"Got a graph of torch\.float32 with rounding=True"):
         relax(graph, BALLS[0].values[0].ball(x))
+
+
+def test_no_input_of_a_bent_node_is_left_out():
+    # Rules for bounds see the interval of the first input: a maximum of two would be "proved".
+    class Larger(Node):
+        is_affine = False
+
+        def apply(self, *values):
+            return values[0] if len(values) == 1 else torch.maximum(*values)
+
+    node = {"device": torch.device("cpu"), "shape": (2,)}
+    graph = Graph((Input(**node), Larger(inputs=(0, 0), shape=(2,))))
+    ball = BALLS[0].values[0].outer_ball(torch.full((1, 2), 0.5).double())
+    with pytest.raises(UnsupportedModelError, match="Got Larger with 2 inputs, but expected one"):
+        relax(graph, ball)

@@ -40,6 +40,17 @@ def test_merge_adds_seconds_and_keeps_the_better_bound():
     assert merged.decided_by.tolist() == ["", "", "someone"]
 
 
+@pytest.mark.parametrize("index", [slice(1, 2), [1]])
+def test_merge_counts_no_second_twice(index):
+    # Of a slice the old values are a view: exact searches reported twice their time.
+    found, other = builder(), builder(1)
+    found.seconds[:], found.lower[:] = 1.0, 0.5
+    other.seconds[:], other.lower[:] = 2.0, -1.0
+    merged = found.merge(index, other.result()).result()
+    assert merged.seconds.tolist() == [1.0, 3.0, 1.0]
+    assert merged.lower.tolist() == [0.5, 0.5, 0.5]
+
+
 def test_a_name_that_is_there_stays():
     signed = builder(1).merge([0], builder(1).prove([0]).result(), "inner").result()
     assert builder(1).merge([0], signed, "outer").decided_by.tolist() == ["inner"]

@@ -43,7 +43,7 @@ def test_no_step_is_asked_for_nothing():
 
 @pytest.mark.parametrize(
     ("own", "given", "limits"),
-    [(None, None, [None, None]), (10.0, None, [10.0, 9.0]), (None, 3.0, [3.0, 2.0]),
+    [(None, None, [None, None]), (10.0, None, [10.0, 9.0]), (None, 3.0, [3.0, 1.98]),
      (10.0, 0.5, [0.5, 0.0]), (2.0, 7.0, [2.0, 1.0])],
 )  # fmt: skip
 def test_the_time_of_a_point_is_for_all_steps(own, given, limits):
@@ -51,3 +51,19 @@ def test_the_time_of_a_point_is_for_all_steps(own, given, limits):
     steps = [Step(name, None, decide, timeout=own) for name in "ab"]
     decide_in_steps(steps, torch.zeros(3, 1), timeout=given)
     assert [limit for _, _, limit in decide.asked] == limits
+
+
+def test_who_has_spent_less_time_has_more_left():
+    x, last = torch.arange(4.0)[:, None], proves([])
+
+    def unequal(encoding, x, labels=None, *, timeout=None, generator=None):
+        verdicts = VerificationBuilder(x)
+        verdicts.seconds[:] = [9.0, 0.0, 30.0, 0.001]
+        return verdicts.result()
+
+    steps = [Step("a", None, unequal), Step("b", None, last)]
+    result = decide_in_steps(steps, x, timeout=10.0)
+    assert last.asked == [
+        ([1.0], None, 10.0), ([3.0], None, 9.9), ([0.0], None, 1.0), ([2.0], None, 0.0),
+    ]  # fmt: skip
+    assert result.seconds.tolist() == [10.0, 1.0, 31.0, 1.001]
