@@ -1,5 +1,7 @@
 """Configuration of the documentation."""
 
+import re
+
 from skrobust import __version__
 
 project = "skrobust"
@@ -50,5 +52,11 @@ def _skip(app, what, name, obj, skip, options):
     return True if name == "maketrans" else None
 
 
+def _escape_shapes(app, what, name, obj, options, lines):
+    # In "(B, *shape)" the star is no emphasis. Escaped here, the docstrings stay readable.
+    lines[:] = [re.sub(r"(?<=[ (])\*(?=\w)|^\*(?=\w+\))", r"\\*", line) for line in lines]
+
+
 def setup(app):
     app.connect("autodoc-skip-member", _skip)
+    app.connect("autodoc-process-docstring", _escape_shapes)

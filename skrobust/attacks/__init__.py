@@ -2,14 +2,12 @@
 
 from skrobust.attacks._auto_pgd import AutoPGD
 from skrobust.attacks._base import Attack, GradientAttack, Tracker
-from skrobust.attacks._boundary import pull_to_boundary
 from skrobust.attacks._confirm import (
     ConfirmedOutcome,
     attack_and_confirm,
     confirm,
     confirm_beyond,
     confirm_outcome,
-    steps_beyond,
 )
 from skrobust.attacks._ensemble import Ensemble, EnsembleOutcome
 from skrobust.attacks._fgsm import FGSM
@@ -38,6 +36,4 @@ __all__ = [
     "confirm",
     "confirm_beyond",
     "confirm_outcome",
-    "pull_to_boundary",
-    "steps_beyond",
 ]

@@ -6,7 +6,7 @@ functions that ask what a kind of node does are `image`, `lines_of`, `worth_tigh
 kinds are registered.
 """
 
-from skrobust.bounds._backward import backward, crown, initial_slopes, optimised
+from skrobust.bounds._backward import backward, crown, initial_slopes
 from skrobust.bounds._climb import Climb
 from skrobust.bounds._input import farthest, minimum
 from skrobust.bounds._intervals import interval_rows, relax
@@ -45,7 +45,6 @@ __all__ = [
     "lines_of",
     "minimum",
     "norm_product",
-    "optimised",
     "points_at_once",
     "relax",
     "rounding_terms",

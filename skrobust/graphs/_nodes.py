@@ -109,7 +109,7 @@ class Node:
         raise no_rule("Node.adjoint", self)
 
     def magnitude(self, *radii):
-        """Return |W| r, the radius of the output of an affine node for radii of the inputs."""
+        """Return abs(W) r: the radius of the output of an affine node, for radii of the inputs."""
         raise no_rule("Node.magnitude", self)
 
 

@@ -106,7 +106,7 @@ def _plain_dtype(value):
     """Return float32 for plain floats, as ONNX has it; None leaves the dtype of an array."""
     if isinstance(value, np.ndarray):
         return None
-    return np.float32 if isinstance(value, float) or isinstance(value[0], float) else np.int64
+    return np.float32 if np.asarray(value).dtype.kind == "f" else np.int64
 
 
 _OPERATIONS["Constant"] = _constant

@@ -9,12 +9,11 @@ from skrobust.trees._boxes import (
     rows_at_once,
     tree_distances,
 )
-from skrobust.trees._ensemble import Rivals, TreeEnsemble, last_left
+from skrobust.trees._ensemble import Rivals, TreeEnsemble
 from skrobust.trees._readers import (
     check_tree_model,
     check_tree_property,
     is_single_tree,
-    is_tree_model,
     read_trees,
 )
 
@@ -27,8 +26,6 @@ __all__ = [
     "check_tree_property",
     "in_parts",
     "is_single_tree",
-    "is_tree_model",
-    "last_left",
     "leaf_boxes",
     "leaf_distances",
     "read_trees",

@@ -6,17 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
-from skrobust.attacks import (
-    FGSM,
-    PGD,
-    AutoPGD,
-    LinearBoundary,
-    Outcome,
-    Target,
-    UniformSampling,
-    pull_to_boundary,
-)
-from skrobust.attacks._boundary import closer
+from skrobust.attacks import FGSM, PGD, AutoPGD, LinearBoundary, Outcome, Target, UniformSampling
+from skrobust.attacks._boundary import closer, pull_to_boundary
 from skrobust.properties import (
     ClassificationRobustness,
     LipschitzRobustness,

@@ -17,8 +17,8 @@ from skrobust.attacks import (
     confirm,
     confirm_beyond,
     confirm_outcome,
-    steps_beyond,
 )
+from skrobust.attacks._confirm import steps_beyond
 from skrobust.networks import BlackBox, Network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
 from tests._asserts import assert_inside_ball

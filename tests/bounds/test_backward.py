@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from skrobust.bounds import crown, optimised, relax
+from skrobust.bounds import crown, relax
+from skrobust.bounds._backward import optimised
 from skrobust.graphs import read_graph, read_live
 from skrobust.properties import ClassificationRobustness
 from tests.bounds._cases import all_rows, centers, steep

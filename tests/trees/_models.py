@@ -12,7 +12,7 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
-from skrobust.trees import last_left
+from skrobust.trees._ensemble import last_left
 
 SINGLE = {
     "tree": DecisionTreeClassifier(max_depth=4, random_state=0),

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skrobust.trees import last_left
+from skrobust.trees._ensemble import last_left
 from tests.trees._models import SINGLE, data, fitted, thresholds
 
 FLOATS = st.floats(-1e6, 1e6, allow_nan=False) | st.floats(-1e-3, 1e-3, allow_nan=False)

@@ -19,7 +19,8 @@ from sklearn.tree import DecisionTreeClassifier
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import BlackBox
 from skrobust.properties import ClassificationRobustness, StandardRobustness
-from skrobust.trees import check_tree_property, is_single_tree, is_tree_model, read_trees
+from skrobust.trees import check_tree_property, is_single_tree, read_trees
+from skrobust.trees._readers import is_tree_model
 from tests.trees._models import ENSEMBLES, SINGLE, data, fitted
 
 

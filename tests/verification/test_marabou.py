@@ -2,9 +2,7 @@
 
 import itertools
 import math
-import os
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -442,38 +440,6 @@ def test_no_points_need_no_process(replaced):
     replaced("sys.exit(1)")
     net, x, labels = hard()
     assert len(decided(Marabou(), net, CR(0.1), x[:0], labels[:0])) == 0
-
-
-@needs_marabou
-def test_the_worker_ends_with_its_parent():
-    folder = str(_marabou_process._WORKER.parent)
-    child = (
-        f"import os, sys, time; sys.path.insert(0, {folder!r}); import _marabou_worker as worker\n"
-        "worker.die_with(int(sys.argv[1])); print(os.getpid(), flush=True); time.sleep(60)"
-    )
-    parent = (
-        "import os, subprocess, sys, time\n"
-        f"subprocess.Popen([sys.executable, '-c', {child!r}, str(os.getpid())])\n"
-        "time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
-        pid = int(process.stdout.readline())
-        assert is_alive(pid)
-        process.kill()
-    limit = time.perf_counter() + 5
-    while is_alive(pid) and time.perf_counter() < limit:
-        time.sleep(0.02)
-    assert not is_alive(pid)
-
-
-def is_alive(pid):
-    """Whether a process runs; a zombie, which nobody has asked for, does not."""
-    try:
-        os.kill(pid, 0)
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 # ---- what is refused ---------------------------------------------------------------------
