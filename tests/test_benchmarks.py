@@ -1,4 +1,4 @@
-"""The runner of the benchmarks goes on where it was killed, and past scripts that fail."""
+"""The runner of the benchmarks goes on where it was killed; every script runs to its end."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 RUNNER = Path(__file__).parents[1] / "benchmarks" / "_run.py"
@@ -167,8 +168,85 @@ def test_without_a_commit_nothing_is_skipped(place, monkeypatch):
         assert place.ran() == ["first"]
 
 
+def test_named_scripts_run_in_their_order(place):
+    place.write(first="print(1)", second="print(2)", third="print(3)")
+    status, printed = place.run("third", "first")
+    assert (status, place.ran()) == (0, ["third", "first"])
+    assert "second.py" not in printed
+    # All of them go on after these.
+    assert place.run()[0] == 0
+    assert place.ran() == ["second"]
+
+
+def test_names_without_a_script_are_refused_before_any_runs(place):
+    place.write(first="print(1)")
+    command = [sys.executable, RUNNER, "--folder", place.scripts, "first", "frist"]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "Got ['frist'], but expected names among ['first']." in process.stderr
+    assert place.ran() == []
+
+
+# The fewest images, runs and seconds with which a script goes through all that it does.
+SMALLEST = {
+    "certified": "--train 240 --images 8 --epochs 2 --ramp-epochs 1 --lrs 1e-3 --timeout 5",
+    "large_networks": "--images 1 --epochs 1 --depths 2 --epsilons 0.03 --timeout 5",
+    "pointwise": "--points 2 --reference 2 --runs 1 --tightness-lenet 1 --points-cifar 1 "
+    "--epochs 1 --epochs-cifar 1 --skip fashion",
+    "sample_sizes": "--runs 10",
+    "sampling": "--images 40 --samples 50 --repeats 1",
+    "satisfaction": "--images 2 --epsilons 0.05 --timeout 5 --epochs 1",
+    "scores": "--images 40 --samples 50 --repeats 1",
+    "security": "--images 40 --train 240 --repeats 1",
+    "training": "--train 240 --repeats 1",
+    "trees": "--repeats 1 --digits 2 --skip-programs",
+}
+NEEDS = {
+    "pointwise": ["highspy", "cvxpy"],
+    "sampling": ["psutil"],
+    "satisfaction": ["maraboupy"],
+    "scores": ["psutil"],
+    "security": ["foolbox"],
+}
+
+
+@pytest.fixture(scope="module")
+def small_data(tmp_path_factory):
+    """A folder with a few random images of each data set that a benchmark reads."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    shapes = {"mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10_subset": (32, 32, 3)}
+    for name, shape in shapes.items():
+        patterns = random.integers(0, 200, (10, *shape))
+        arrays = {}
+        for split, n in (("train", 240), ("test", 40)):
+            labels = np.arange(n) % 10
+            images = patterns[labels] + random.integers(0, 56, (n, *shape))
+            arrays |= {f"X_{split}": images.astype(np.uint8), f"y_{split}": labels}
+        np.savez(folder / f"{name}.npz", **arrays)
+    return folder
+
+
+def test_there_are_small_flags_for_every_script():
+    assert sorted(SMALLEST) == sorted(script.stem for script in RUNNER.parent.glob("[!_]*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_every_script_runs_to_its_end(name, small_data):
+    for package in NEEDS.get(name, []):
+        pytest.importorskip(package)
+    ended = subprocess.run(
+        [sys.executable, RUNNER.parent / f"{name}.py", *SMALLEST[name].split()],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SKROBUST_DATA": str(small_data), "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "|" in ended.stdout
+
+
 def test_every_benchmark_explains_itself():
-    # The real scripts are not run here, but a broken one would stop `make bench`.
     scripts = sorted(RUNNER.parent.glob("[!_]*.py"))
     assert len(scripts) >= 10
     for script in scripts:
