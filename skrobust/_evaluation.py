@@ -4,11 +4,11 @@ import warnings
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_memory
 
 from skrobust._code import NoSourceError
 from skrobust._keys import code_of, digest, versions
+from skrobust._validation import check_seed
 from skrobust.exceptions import UncachedWarning
 
 __all__ = ["evaluate_in_chunks", "model_key"]
@@ -73,10 +73,11 @@ def evaluate_in_chunks(
         If there is a `memory`, but the source of users' code cannot be had, so that nothing
         is kept: a later edit of that code would not be seen.
     """
+    chunk_size = int(chunk_size)  # small integers of NumPy would overflow in sums
     starts = range(0, len(rows), chunk_size)
     if memory is not None and random_state is None:
         random_state = 0
-    seeds = check_random_state(random_state).randint(2**31 - 1, size=len(starts))
+    seeds = check_seed(random_state).randint(2**31 - 1, size=len(starts))
     key = None if memory is None else _key(measure, fingerprint)
     # The key stands for both; and joblib cannot hash functions without a name.
     kept = check_memory(None if key is None else memory)

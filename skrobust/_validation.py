@@ -5,20 +5,26 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 
 __all__ = [
+    "call_of_user",
     "check_bounds",
     "check_choice",
     "check_columns",
     "check_device",
     "check_epsilon",
     "check_finite_rows",
+    "check_flag",
     "check_instance",
     "check_integer",
+    "check_length",
     "check_real",
+    "check_seed",
     "check_within_bounds",
     "expected",
     "kind_of",
+    "sample_shape",
     "shown",
 ]
 
@@ -87,6 +93,22 @@ def check_integer(name, value, *, low=0):
     raise ValueError(expected(name, value, f"an integer of at least {low}{limit}"))
 
 
+def check_flag(name, value):
+    """Return `value` if it is True or False, else raise: "no" and arrays are truthy, too."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(expected(name, value, "True or False"))
+    return bool(value)
+
+
+def check_seed(random_state):
+    """Return the RandomState that a `random_state` stands for, else raise a ValueError."""
+    try:
+        return check_random_state(random_state)
+    except ValueError:  # NumPy's own, of an integer out of range, names no argument
+        expectation = "None, an integer from 0 to 2**32 - 1, or a RandomState"
+        raise ValueError(expected("random_state", random_state, expectation)) from None
+
+
 def check_instance(name, value, kind, example):
     """Return `value` if it is an instance of `kind`, or of one in a tuple, else raise."""
     if not isinstance(value, kind):
@@ -149,6 +171,39 @@ def check_bounds(bounds, n_features=None):
     if not (low <= high).all():
         raise ValueError(expected("bounds", bounds, "low <= high in every feature"))
     return tuple(float(b) if b.ndim == 0 else b for b in (low, high))
+
+
+def call_of_user(name, function, *arguments):
+    """Return what a user's function returns, or raise a ValueError that names it if it fails."""
+    try:
+        return function(*arguments)
+    except Exception as error:  # users' code may raise anything
+        raise ValueError(
+            f"Got {name}={shown(function)}, which fails, but expected a function of "
+            f"{len(arguments)} arguments that does not. It says: {error}"
+        ) from error
+
+
+def sample_shape(X):
+    """Return the shape of one sample of the array-like `X`, or raise a ValueError."""
+    try:
+        return np.shape(X)[1:]
+    except ValueError:
+        raise ValueError("Got a ragged X, but expected rows of the same length.") from None
+
+
+def check_length(name, values, n_samples):
+    """Raise a ValueError if `values` has not one entry for each row of X."""
+    try:
+        length = len(values)
+    except TypeError:
+        raise ValueError(
+            expected(name, values, f"an array of {n_samples} entries, one for each row of X")
+        ) from None
+    if length != n_samples:
+        raise ValueError(
+            f"Got {name} of length {length}, but expected {n_samples}, one for each row of X."
+        )
 
 
 def check_columns(estimator, X):

@@ -250,7 +250,8 @@ class DL2(Logic):
         self.tie_penalty = tie_penalty
 
     def check(self):
-        check_real("tie_penalty", self.tie_penalty, low=0, closed="neither")
+        largest = torch.finfo(torch.float32).max  # what float32 outputs can be compared with
+        check_real("tie_penalty", self.tie_penalty, low=0, high=largest, closed="right")
         return self
 
     def _atoms(self, values, strict):

@@ -10,16 +10,21 @@ import pytest
 import torch
 
 from skrobust._validation import (
+    call_of_user,
     check_bounds,
     check_choice,
     check_device,
     check_epsilon,
     check_finite_rows,
+    check_flag,
     check_instance,
     check_integer,
+    check_length,
     check_real,
+    check_seed,
     check_within_bounds,
     expected,
+    sample_shape,
     shown,
 )
 
@@ -258,3 +263,60 @@ def test_cuda_where_there_is_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"Got device='cuda', but expected 'cpu', since torch"):
         check_device("cuda")
+
+
+@pytest.mark.parametrize("value", [True, False, np.True_])
+def test_flags(value):
+    assert check_flag("flag", value) is bool(value)
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "False", [True]])
+def test_what_is_only_truthy_is_no_flag(value):
+    with pytest.raises(ValueError, match=r"^Got flag=.*, but expected True or False.$"):
+        check_flag("flag", value)
+
+
+def test_seeds():
+    state = np.random.RandomState(3)
+    assert check_seed(state) is state
+    assert check_seed(np.int8(3)).randint(1000) == check_seed(3).randint(1000)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 0.5, "three", np.random.default_rng(0)])
+def test_no_seeds(seed):
+    with pytest.raises(ValueError, match=r"^Got random_state=.*, but expected None, an integer"):
+        check_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("X", "shape"),
+    [
+        ([[1, 2], [3, 4]], (2,)),
+        (np.zeros((5, 1, 3)), (1, 3)),
+        (torch.zeros(5, 3, requires_grad=True), (3,)),
+        (3.0, ()),
+    ],
+)
+def test_shape_of_samples(X, shape):
+    assert sample_shape(X) == shape
+
+
+def test_ragged_samples_have_no_shape():
+    with pytest.raises(ValueError, match=r"^Got a ragged X, but expected rows of the same"):
+        sample_shape([[1], [2, 3]])
+
+
+def test_lengths():
+    check_length("y", [0, 1], 2)
+    with pytest.raises(ValueError, match=r"^Got y of length 3, but expected 2, one for each row"):
+        check_length("y", "abc", 2)
+    with pytest.raises(ValueError, match=r"^Got y=3, but expected an array of 2 entries"):
+        check_length("y", 3, 2)
+
+
+def test_calls_of_users_functions():
+    assert call_of_user("weight", lambda a, b: a + b, 1, 2) == 3
+    message = r"^Got weight=<built-in function len>, which fails, but .* 2 arguments .* says: len"
+    with pytest.raises(ValueError, match=message) as raised:
+        call_of_user("weight", len, 1, 2)
+    assert isinstance(raised.value.__cause__, TypeError)

@@ -3,12 +3,17 @@
 from abc import ABC, abstractmethod
 from dataclasses import replace
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 
-from skrobust._validation import check_choice, check_columns, check_instance
+from skrobust._validation import (
+    check_choice,
+    check_columns,
+    check_instance,
+    check_length,
+    check_seed,
+    sample_shape,
+)
 from skrobust.attacks._boundary import closer, pull_to_boundary
 from skrobust.attacks._target import Outcome, Target
 from skrobust.networks import as_model
@@ -222,12 +227,14 @@ class Attack(BaseEstimator, ABC):
             estimator,
             property.needed_outputs,
             needs_gradient=self.needs_gradient,
-            input_shape=np.shape(X)[1:],
+            input_shape=sample_shape(X),
         )
         rows = network.rows(X)
         property.check(rows.cpu().numpy())
+        if y is not None:
+            check_length("y", y, len(rows))
         labels = None if y is None else network.encode(y)
-        seed = check_random_state(random_state).randint(2**31 - 1)
+        seed = check_seed(random_state).randint(2**31 - 1)
         generator = torch.Generator(network.device).manual_seed(seed)
         target = Target(network, property, rows, labels)
         return self.search(target, generator=generator).points.cpu().numpy()

@@ -2,7 +2,7 @@
 
 import math
 
-from skrobust._validation import check_choice, check_integer, check_real
+from skrobust._validation import check_choice, check_flag, check_integer, check_real
 from skrobust.attacks._base import GradientAttack
 
 __all__ = ["PGD"]
@@ -66,6 +66,7 @@ class PGD(GradientAttack):
     def check(self):
         check_integer("n_steps", self.n_steps, low=1)
         check_integer("n_restarts", self.n_restarts, low=1)
+        check_flag("random_start", self.random_start)
         check_choice("schedule", self.schedule, ("linear", "cosine", "constant"))
         if self.step_size is not None:
             check_real("step_size", self.step_size, low=0, closed="neither")

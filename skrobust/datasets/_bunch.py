@@ -3,16 +3,9 @@
 import numpy as np
 from sklearn.utils import Bunch
 
-from skrobust._validation import check_choice, expected
+from skrobust._validation import check_choice
 
-__all__ = ["check_flag", "check_subset", "packed", "scaled"]
-
-
-def check_flag(name, value):
-    """Return `value` if it is True or False, else raise: "no" and arrays are truthy, too."""
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(expected(name, value, "True or False"))
-    return bool(value)
+__all__ = ["check_subset", "packed", "scaled"]
 
 
 def check_subset(subset):

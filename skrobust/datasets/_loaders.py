@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.datasets import load_digits as load_sklearn_digits
 from sklearn.utils import Bunch
 
-from skrobust.datasets._bunch import check_flag, check_subset, packed, scaled
+from skrobust._validation import check_flag
+from skrobust.datasets._bunch import check_subset, packed, scaled
 from skrobust.datasets._docstrings import documented
 from skrobust.datasets._download import download
 from skrobust.datasets._reading import data_folder, read

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from skrobust._validation import check_choice, expected
-from skrobust.datasets._bunch import check_flag, check_subset, packed, scaled
+from skrobust._validation import check_choice, check_flag, expected
+from skrobust.datasets._bunch import check_subset, packed, scaled
 from skrobust.datasets._reading import (
     as_rows,
     broken,

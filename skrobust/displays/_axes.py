@@ -41,15 +41,18 @@ def legend_beside(ax, *, widen, **kwargs):
     return legend
 
 
-def check_array(name, value, shape):
+def check_array(name, value, shape, of=""):
     """Return `value` as a float64 array, or raise where it has another shape or is empty.
 
     Parameters
     ----------
     shape : tuple of int or str
         A str such as "n_epsilons" stands for any number above 0.
+    of : str, default=""
+        The argument that the first size is that of.
     """
     shown = "(" + ", ".join(str(size) for size in shape) + ("," * (len(shape) == 1)) + ")"
+    shown += f", as many as {of}" if of else ""
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):

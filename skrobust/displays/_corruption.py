@@ -54,9 +54,9 @@ class CorruptionDisplay:
 
     def __init__(self, results, *, shown="accuracy"):
         self.results = check_dict("results", results, "a CorruptionRobustnessResult")
-        for result in results.values():
+        for name, result in results.items():
             example = "CorruptionRobustness().evaluate(...)"
-            check_instance("result", result, CorruptionRobustnessResult, example)
+            check_instance(f"results[{name!r}]", result, CorruptionRobustnessResult, example)
         self.shown = check_choice("shown", shown, ("accuracy", "agreement", "score"))
 
     @classmethod

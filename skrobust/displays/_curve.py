@@ -63,17 +63,18 @@ class RobustnessCurveDisplay:
         n = len(self.epsilons)
         check_dict("scores", scores, "an array of scores")
         self.scores = {
-            name: check_array(f"scores[{name!r}]", each, (n,)) for name, each in scores.items()
+            name: check_array(f"scores[{name!r}]", each, (n,), "epsilons")
+            for name, each in scores.items()
         }
         self.intervals = None if intervals is None else self._checked(intervals)
-        self.score_name = score_name
+        self.score_name = check_instance("score_name", score_name, str, "'score'")
 
     def _checked(self, intervals):
         check_dict("intervals", intervals, "an array of intervals")
         if intervals.keys() != self.scores.keys():
             raise ValueError(expected("intervals", intervals, f"the names {list(self.scores)}"))
         return {
-            name: check_array(f"intervals[{name!r}]", each, (len(self.epsilons), 2))
+            name: check_array(f"intervals[{name!r}]", each, (len(self.epsilons), 2), "epsilons")
             for name, each in intervals.items()
         }
 

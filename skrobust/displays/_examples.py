@@ -5,7 +5,7 @@ from numbers import Integral
 
 import numpy as np
 
-from skrobust._validation import check_instance, check_integer, expected
+from skrobust._validation import check_instance, check_integer, expected, sample_shape
 from skrobust.displays._axes import import_pyplot, labels_of
 from skrobust.networks import as_model
 from skrobust.scorers import RobustnessScorer
@@ -76,9 +76,9 @@ class AdversarialExamplesDisplay:
         if perturbed is None:
             some = "one whose result has counterexamples, such as ConstraintSecurity"
             raise ValueError(expected("scorer", scorer, some))
-        X = np.asarray(X)
-        rows = X.reshape(len(X), -1)
-        predictor = as_model(estimator, {"labels"}, needs_gradient=False, input_shape=X.shape[1:])
+        shape = sample_shape(X)
+        predictor = as_model(estimator, {"labels"}, needs_gradient=False, input_shape=shape)
+        rows = predictor.check_rows(X)
         index = np.flatnonzero(~np.isnan(perturbed).any(axis=1))
         moved = np.abs(perturbed[index] - rows[index]).max(axis=1, initial=0) > 0
         index = index[np.argsort(~moved, kind="stable")][:n_examples]
@@ -172,9 +172,13 @@ def _check_rows(name, rows, shape=None):
 
 
 def _check_labels(name, labels, n):
-    array = np.asarray(labels)
+    expectation = f"({n},), one for each of originals and perturbed"
+    try:
+        array = np.asarray(labels)
+    except ValueError:  # ragged
+        raise ValueError(expected(name, labels, f"labels of shape {expectation}")) from None
     if array.shape != (n,):
-        raise ValueError(f"Got {name} of shape {array.shape}, but expected ({n},).")
+        raise ValueError(f"Got {name} of shape {array.shape}, but expected {expectation}.")
     return array
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import spearmanr
 from sklearn.utils.validation import check_is_fitted
 
-from skrobust._validation import expected
+from skrobust._validation import check_instance, expected
 from skrobust.displays._axes import axes_for, check_array, legend_beside, short_names
 
 __all__ = ["TradeOffDisplay"]
@@ -52,11 +52,15 @@ class TradeOffDisplay:
         robustness_name="robustness",
     ):
         self.accuracy = check_array("accuracy", accuracy, ("n_candidates",))
-        self.robustness = check_array("robustness", robustness, (len(self.accuracy),))
+        self.robustness = check_array("robustness", robustness, (len(self.accuracy),), "accuracy")
         self.groups = None if groups is None else self._names(groups)
+        if group_name is not None:
+            check_instance("group_name", group_name, str, "'epsilon'")
         self.group_name = group_name
-        self.accuracy_name = accuracy_name
-        self.robustness_name = robustness_name
+        self.accuracy_name = check_instance("accuracy_name", accuracy_name, str, "'accuracy'")
+        self.robustness_name = check_instance(
+            "robustness_name", robustness_name, str, "'robustness'"
+        )
         failed = np.isnan(self.accuracy) | np.isnan(self.robustness)
         self.n_failed_ = int(failed.sum())
         self.pareto_front_ = _pareto_front(self.accuracy, self.robustness)
@@ -65,7 +69,7 @@ class TradeOffDisplay:
     def _names(self, groups):
         groups = list(groups) if np.iterable(groups) and not isinstance(groups, str) else [groups]
         if len(groups) != len(self.accuracy):
-            expectation = f"as many values as there are candidates, {len(self.accuracy)}"
+            expectation = f"as many values as accuracy has, {len(self.accuracy)}"
             raise ValueError(expected("groups", groups, expectation))
         return short_names(groups)
 

@@ -88,15 +88,20 @@ class TorchClassifier(LogitsClassifier):
     @property
     def classes_(self):
         """Labels, of shape (n_classes,)."""
-        if np.ndim(self.classes) == 0:
+        if not isinstance(self.classes, list | tuple) and np.ndim(self.classes) == 0:
             n_classes = check_integer("classes", self.classes, low=1)
             if n_classes > _MOST_CLASSES:
                 expectation = f"the number of outputs of the module, at most {_MOST_CLASSES}"
                 raise ValueError(expected("classes", self.classes, expectation))
             return np.arange(n_classes)
-        classes = np.asarray(self.classes)
-        if classes.ndim != 1 or len(np.unique(classes)) < len(classes):
-            raise ValueError(expected("classes", self.classes, "a number, or distinct labels"))
+        expectation = "a number, or distinct labels of one kind"
+        try:
+            classes = np.asarray(self.classes)
+            is_distinct = classes.ndim == 1 and len(np.unique(classes)) == len(classes)
+        except (TypeError, ValueError):  # ragged, or of kinds that have no order
+            is_distinct = False
+        if not is_distinct:
+            raise ValueError(expected("classes", self.classes, expectation))
         return classes
 
     def fit(self, X, y):

@@ -71,7 +71,10 @@ def check_input_shape(input_shape):
     """Return the shape of one sample as a tuple of ints, or None."""
     if input_shape is None:
         return None
-    shape = np.atleast_1d(np.asarray(input_shape))
+    try:
+        shape = np.atleast_1d(np.asarray(input_shape))
+    except ValueError:  # ragged
+        shape = np.empty(0)
     if shape.ndim > 1 or shape.dtype.kind not in "iu" or not len(shape) or (shape < 1).any():
         expectation = "None, or a tuple of positive integers, such as (1, 28, 28)"
         raise ValueError(expected("input_shape", input_shape, expectation))

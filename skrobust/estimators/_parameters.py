@@ -17,19 +17,20 @@ def check_parameters(model):
     """Raise a ValueError or TypeError that names the first parameter that is not valid."""
     check_integer("max_epochs", model.max_epochs, low=1)
     check_integer("batch_size", model.batch_size, low=1)
-    check_real("lr", model.lr, low=0, closed="neither")
+    # Torch multiplies by it in the float32 of the module.
+    check_real("lr", model.lr, low=0, high=float(np.finfo(np.float32).max), closed="right")
     check_device(model.device)
     check_class_weight(model.class_weight)
     if model.clamp is not None and not _is_range(model.clamp):
         expectation = "None, or a pair (low, high) of finite floats with low < high"
         raise ValueError(expected("clamp", model.clamp, expectation))
-    _check_module(model)
     for name in ("module", "optimizer", "criterion", "train_split"):
         _check_callable(name, getattr(model, name), optional=name in ("module", "train_split"))
     for name in ("module_params", "optimizer_params", "criterion_params"):
         value = getattr(model, name)
         if not (value is None or isinstance(value, dict)):
             raise TypeError(expected(name, value, "None or a dict"))
+    _check_module(model)
     if not (model.callbacks in (None, "disable") or isinstance(model.callbacks, list | tuple)):
         raise TypeError(expected("callbacks", model.callbacks, "None or a list of callbacks"))
 
@@ -69,11 +70,15 @@ def _is_range(pair):
 
 def hidden_sizes(sizes):
     """Return the sizes of the hidden layers as a list of ints."""
-    for size in np.atleast_1d(sizes):
-        if not (isinstance(size, np.integer) and size > 0):
-            expectation = "a positive integer or a sequence of positive integers"
-            raise ValueError(expected("hidden_layer_sizes", sizes, expectation))
-    return [int(size) for size in np.atleast_1d(sizes)]
+    try:
+        array = np.atleast_1d(sizes)
+        are_sizes = all(isinstance(size, np.integer) and size > 0 for size in array)
+    except ValueError:  # ragged
+        are_sizes = False
+    if not are_sizes:
+        expectation = "a positive integer or a sequence of positive integers"
+        raise ValueError(expected("hidden_layer_sizes", sizes, expectation))
+    return array.tolist()
 
 
 def row_shape(input_shape, n_features):

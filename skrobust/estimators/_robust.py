@@ -3,10 +3,9 @@
 import numpy as np
 import torch
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skrobust._validation import expected
+from skrobust._validation import check_instance, check_seed, expected
 from skrobust.estimators._base import LogitsClassifier, plain_array
 from skrobust.estimators._modules import (
     check_criterion,
@@ -301,7 +300,7 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
     def _start(self, X, classes):
         """Build the net, with weights drawn by `random_state`."""
         self.classes_ = classes
-        self._rng = check_random_state(self.random_state)
+        self._rng = check_seed(self.random_state)
         with OwnDraws(Generators(self._seed())):
             module = self._module(X.shape[1], len(classes)).to(self.device)
             check_float32(module)
@@ -332,7 +331,7 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
 
     def _initialized(self, net):
         try:
-            return net.initialize()
+            net.initialize()
         except (TypeError, ValueError) as error:
             if not self.optimizer_params:
                 raise
@@ -340,6 +339,9 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
             raise ValueError(
                 expected("optimizer_params", self.optimizer_params, expectation)
             ) from error
+        example = "what torch.optim.Adam returns"
+        check_instance("optimizer's result", net.optimizer_, torch.optim.Optimizer, example)
+        return net
 
     def _train(self, X, y, sample_weight, n_epochs):
         labels = self._network().encode(y).cpu()

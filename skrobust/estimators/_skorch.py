@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from skorch.callbacks import Callback
 from skorch.dataset import unpack_data
 from skorch.utils import to_tensor
 
-from skrobust._validation import expected
+from skrobust._validation import call_of_user, expected
 from skrobust.estimators._batches import InOrder, Samples, Shuffled
 from skrobust.estimators._random import Generators, OwnDraws, Watch, is_known
 from skrobust.exceptions import DivergedTrainingError
@@ -83,7 +84,9 @@ class RegimeNet(NeuralNetClassifier):
         whole = Samples(X, y, call.fit.sample_weight)
         train, valid = whole, None
         if self.train_split:
-            train, valid = self.train_split(whole, y, **split_params)
+            train, valid = call_of_user(
+                "train_split", partial(self.train_split, **split_params), whole, y
+            )
         train = Samples.of(train)
         # Only now: what a regime adds to the data must not meet those that validate.
         call.fit = replace(call.fit, X=train.X, y=train.y, sample_weight=train.sample_weight)

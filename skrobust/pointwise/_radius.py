@@ -10,9 +10,11 @@ from skrobust._validation import (
     check_choice,
     check_instance,
     check_integer,
+    check_length,
     check_real,
     check_within_bounds,
     expected,
+    sample_shape,
 )
 from skrobust.attacks import Attack
 from skrobust.networks import as_network
@@ -155,7 +157,7 @@ def pointwise_robustness(
     check_real("precision", precision, low=0, closed="neither")
     if timeout is not None:
         check_real("timeout", timeout, low=0, closed="neither")
-    network = as_network(estimator, input_shape=np.shape(X)[1:])
+    network = as_network(estimator, input_shape=sample_shape(X))
     if len(network.classes) < 2:
         raise ValueError(
             f"Got a classifier of classes {network.classes.tolist()}, but expected at least two."
@@ -170,9 +172,9 @@ def pointwise_robustness(
             f"Got {shown} and epsilon_max=None, but expected finite bounds or an epsilon_max: "
             f"method={method!r} needs to know how far to search."
         )
+    if y is not None:
+        check_length("y", y, len(rows))
     labels = None if y is None else network.encode(y).cpu().numpy()
-    if labels is not None and len(labels) != len(rows):
-        raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
     reading = read(network, rows.shape[1], method, bounds)  # refuses before any work
     asked = partial(
         measure,
@@ -207,7 +209,7 @@ def _checked_targets(targets, network):
     if isinstance(targets, str) and targets in ("runner-up", "all"):
         return targets
     classes = network.classes
-    if np.ndim(targets) == 0:
+    if not isinstance(targets, list | tuple) and np.ndim(targets) == 0:
         place = np.flatnonzero([label == targets for label in classes.tolist()])
         if len(place):
             return int(place[0])

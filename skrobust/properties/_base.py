@@ -145,8 +145,9 @@ class RobustnessProperty(BaseEstimator, ABC):
         if self.needs_labels:
             if labels is None:
                 raise ValueError(
-                    f"{type(self).__name__}(reference='label') needs the true labels, but got "
-                    "y=None. Give y, or set reference='prediction'."
+                    "Got y=None, but expected the true labels, which "
+                    f"{type(self).__name__}(reference='label') needs. Give y, or set "
+                    "reference='prediction'."
                 )
             return labels
         return reference_logits.argmax(dim=1)
@@ -231,7 +232,9 @@ def same_value(first, second):
 
 def _numbers(name, values, shape):
     """Return an array-like of real numbers as a float64 tensor of a shape, or raise."""
-    expectation = f"real numbers of shape {shape}"
+    expectation = f"real numbers of shape {shape}" + ", as logits" * (name != "logits")
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()  # with a gradient, NumPy takes none
     try:
         array = np.asarray(values)
         array = array if np.iscomplexobj(array) else array.astype(np.float64)
@@ -260,5 +263,6 @@ def _class_indices(labels, n, n_classes):
     """Return an array-like of class indices as a tensor, or raise."""
     indices = _numbers("labels", labels, (n,))
     if not ((indices >= 0) & (indices < n_classes) & (indices == indices.floor())).all():
-        raise ValueError(expected("labels", labels, f"class indices from 0 to {n_classes - 1}"))
+        expectation = f"class indices from 0 to {n_classes - 1}, the columns of logits"
+        raise ValueError(expected("labels", labels, expectation))
     return indices.long()

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from skrobust._validation import check_choice, expected, shown
+from skrobust._validation import call_of_user, check_choice, check_flag, expected, shown
 from skrobust.properties._base import RobustnessProperty
 from skrobust.properties._conclusion import LinearRows, outputs_of
 
@@ -65,8 +65,7 @@ class LinearRobustness(RobustnessProperty):
 
     def check(self, X=None, n_classes=None):
         check_choice("output", self.output, ("logits", "probabilities"))
-        if not isinstance(self.strict, bool | np.bool_):
-            raise ValueError(expected("strict", self.strict, "True or False"))
+        check_flag("strict", self.strict)
         if not callable(self.rows):
             _constant_rows(self.rows)
         return super().check(X, n_classes)
@@ -79,7 +78,9 @@ class LinearRobustness(RobustnessProperty):
         n, n_classes = reference_logits.shape
         if callable(self.rows):
             outputs = outputs_of(reference_logits, self.output)
-            rows = _returned_rows(self.rows(outputs, labels), reference_logits)
+            rows = _returned_rows(
+                call_of_user("rows", self.rows, outputs, labels), reference_logits
+            )
         else:
             rows = [
                 torch.as_tensor(row).to(reference_logits).expand(n, *row.shape)

@@ -9,7 +9,14 @@ import torch
 from sklearn.base import BaseEstimator
 
 from skrobust._evaluation import evaluate_in_chunks, model_key
-from skrobust._validation import check_columns, check_instance, check_integer, check_real
+from skrobust._validation import (
+    check_columns,
+    check_instance,
+    check_integer,
+    check_length,
+    check_real,
+    sample_shape,
+)
 from skrobust.attacks import Target, attack_and_confirm
 from skrobust.networks import as_model
 from skrobust.properties import RobustnessProperty
@@ -133,17 +140,15 @@ class RobustnessScorer(BaseEstimator, ABC):
         """
         check_columns(estimator, X)
         model = as_model(
-            estimator, outputs, needs_gradient=needs_gradient, input_shape=np.shape(X)[1:]
+            estimator, outputs, needs_gradient=needs_gradient, input_shape=sample_shape(X)
         )
         rows = model.check_rows(X)
         if y is None:
             if needed_by:
                 raise ValueError(f"Got y=None, but expected the true labels: {needed_by}.")
             return Sample(model, rows, None)
-        labels = model.encode(y).cpu().numpy()
-        if len(labels) != len(rows):
-            raise ValueError(f"Got y of length {len(labels)}, but expected {len(rows)}.")
-        return Sample(model, rows, labels)
+        check_length("y", y, len(rows))
+        return Sample(model, rows, model.encode(y).cpu().numpy())
 
     def _in_chunks(self, measure, sample, *, state=None, whole=None, **options):
         """Apply `measure` to chunks of a sample, as `evaluate_in_chunks` does.
@@ -163,7 +168,6 @@ class RobustnessScorer(BaseEstimator, ABC):
         """
         names = ("chunk_size", "random_state", "n_jobs", "memory", "verbose")
         own = {name: getattr(self, name) for name in names}
-        own["chunk_size"] = int(self.chunk_size)  # small integers of NumPy would overflow
         keyed = sample if whole is None else whole
         return evaluate_in_chunks(
             measure,
@@ -197,8 +201,8 @@ class PropertyScorer(RobustnessScorer):
         )
         property.check(sample.rows)
         # Labels that nobody needs may be of classes that the estimator has never seen.
-        if y is not None and len(y) != len(sample):
-            raise ValueError(f"Got y of length {len(y)}, but expected {len(sample)}.")
+        if y is not None:
+            check_length("y", y, len(sample))
         return sample
 
     def _evaluate_in_chunks(self, measure, estimator, X, y, needs_gradient):

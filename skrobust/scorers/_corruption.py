@@ -5,9 +5,14 @@ from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from skrobust._validation import check_bounds, check_choice, check_within_bounds, expected
+from skrobust._validation import (
+    check_bounds,
+    check_choice,
+    check_seed,
+    check_within_bounds,
+    expected,
+)
 from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
 from skrobust.scorers._images import CORRUPTIONS
 from skrobust.statistics import clopper_pearson, hoeffding
@@ -223,7 +228,7 @@ class CorruptionRobustness(RobustnessScorer):
         check_within_bounds(rows, self._pixel_range())
         images = rows.reshape(len(rows), *self._image_shape(shape))
         uncorrupted = self._predict(sample)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = int(check_seed(self.random_state).randint(2**31 - 1))
         predictions, scores = [], []
         for name, corruption in self._named().items():
             corrupted = self._corrupted(name, corruption, images, seed)

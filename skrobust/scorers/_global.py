@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from skrobust._parameters import DefaultParts
-from skrobust._validation import check_choice, check_real, expected
+from skrobust._validation import check_choice, check_real, check_seed, expected
 from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import ToleranceWarning
 from skrobust.properties import StandardRobustness
@@ -316,7 +315,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         its own stop.
         """
         n_available = len(sample)
-        random = check_random_state(self.random_state)
+        random = check_seed(self.random_state)
         promise = float(self.tolerance), float(self.confidence)
         rule = stopping_rule(self.bound, *promise, n_available)
         order = random.permutation(n_available)[: rule.n_max]

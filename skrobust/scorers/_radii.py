@@ -6,7 +6,7 @@ H and G in the framework of Tibo et al.
 import numpy as np
 from scipy.stats import norm as normal
 
-from skrobust._validation import expected
+from skrobust._validation import call_of_user, expected
 from skrobust.statistics import Interval, hoeffding
 
 __all__ = ["TRANSFORMS", "WEIGHTS", "check_radii", "score_interval", "transformed", "weights_of"]
@@ -30,7 +30,9 @@ def check_radii(name, radii):
         values = None
     if values is None or values.ndim != 1 or len(values) == 0:
         raise ValueError(expected(name, radii, expectation))
-    if not (np.isfinite(values).all() and values[0] > 0 and (np.diff(values) > 0).all()):
+    # The weight 1 / radius of a subnormal one would be infinite.
+    smallest = np.finfo(np.float64).tiny
+    if not (np.isfinite(values).all() and values[0] >= smallest and (np.diff(values) > 0).all()):
         raise ValueError(expected(name, radii, expectation))
     return values
 
@@ -38,7 +40,7 @@ def check_radii(name, radii):
 def transformed(transform, shares):
     """Return what shares are worth, of the same shape, by a name or by the user's function."""
     function = transform if callable(transform) else TRANSFORMS[transform]
-    worth = _as_floats("transform", function(shares))
+    worth = _as_floats("transform", call_of_user("transform", function, shares))
     if worth.shape != shares.shape:
         raise ValueError(
             f"Got transform with values of shape {worth.shape}, but expected that of its "
@@ -53,7 +55,7 @@ def weights_of(weight, rows, epsilons):
     """Return the weights of radius 0 and of each of `epsilons`: (n_rows, n_epsilons + 1)."""
     if not callable(weight):
         return np.tile(WEIGHTS[weight](epsilons), (len(rows), 1))
-    density = _as_floats("weight", weight(rows, epsilons))
+    density = _as_floats("weight", call_of_user("weight", weight, rows, epsilons))
     if density.shape not in ((len(epsilons),), (len(rows), len(epsilons))):
         shapes = f"({len(epsilons)},) or ({len(rows)}, {len(epsilons)})"
         raise ValueError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from skrobust._validation import check_bounds
+from skrobust._validation import call_of_user, check_bounds
 from skrobust.balls import Ball
 
 __all__ = [
@@ -282,7 +282,9 @@ class GeneratedSource(PointSource):
     def _generated(self, x, names, epsilon, random):
         """Return what the user's generator makes of `x`, as numbers of the right shape."""
         shape = (len(x), self.n_samples, x.shape[1])
-        generated = np.asarray(self.generate(x, names, epsilon, self.n_samples, random))
+        generated = np.asarray(
+            call_of_user("neighborhood", self.generate, x, names, epsilon, self.n_samples, random)
+        )
         if generated.dtype.kind not in "fiub":
             raise TypeError(
                 f"Got neighborhood with points of type {generated.dtype}, but expected an array "

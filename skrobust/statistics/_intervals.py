@@ -109,7 +109,8 @@ def empirical_bernstein(values, low=0.0, high=1.0, confidence=0.95):
     """
     low, high = check_range(low, high)
     values = _check_values(values, low, high)
-    check_integer("n", len(values), low=2)
+    if len(values) < 2:
+        raise ValueError("Got values of shape (1,), but expected (n,) with n >= 2.")
     deviation = values.std(ddof=1)
     half = bernstein_half_width(len(values), confidence, high - low, deviation)
     return interval_around(values.mean(), half, low, high, confidence, "bernstein")
@@ -204,14 +205,14 @@ def _check_values(values, low, high):
     slack = 1e-6 * (high - low)  # of values that were computed in float32
     if not ((values >= low - slack) & (values <= high + slack)).all():
         shown = f"values from {values.min():.6g} to {values.max():.6g}"
-        raise ValueError(f"Got {shown}, but expected values in [{low}, {high}].")
+        raise ValueError(f"Got {shown}, but expected values in [{low}, {high}], from low to high.")
     return values
 
 
 def check_range(low, high):
     """Return the ends of the interval in which values lie as floats, or raise a ValueError."""
     low = check_real("low", low)
-    high = check_real("high", high, low=low, closed="neither")
-    if not math.isfinite(high - low):
-        raise ValueError(expected("high", high, f"a finite distance from low={low}"))
+    high = check_real("high", high)
+    if not 0 < high - low < math.inf:
+        raise ValueError(expected("high", high, f"a number at a finite distance above low={low}"))
     return low, high

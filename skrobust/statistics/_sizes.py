@@ -56,9 +56,13 @@ def sample_size(tolerance, confidence=0.95, *, bound="hoeffding", low=0.0, high=
     check_choice("bound", bound, FIXED)
     low, high = check_range(low, high)
     width = high - low
-    tolerance = check_real("tolerance", tolerance, low=0, high=width, closed="neither")
+    ends = f"low={low} to high={high}"
+    try:
+        tolerance = check_real("tolerance", tolerance, low=0, high=width, closed="neither")
+    except ValueError as error:
+        raise ValueError(f"{error} Values lie from {ends}.") from None
     if tolerance < _FINEST * width:
-        expectation = f"at least {_FINEST * width:g}, which takes some 1e14 samples"
+        expectation = f"at least {_FINEST * width:g} from {ends}, which takes some 1e14 samples"
         raise ValueError(expected("tolerance", tolerance, expectation))
     if bound in ("clopper-pearson", "anytime") and width != 1:
         raise ValueError(expected("bound", bound, "'hoeffding' or 'bernstein' for [low, high]"))

@@ -6,14 +6,16 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 
 from skrobust._validation import (
     check_bounds,
     check_columns,
     check_epsilon,
     check_instance,
+    check_length,
     check_real,
+    check_seed,
+    sample_shape,
 )
 from skrobust.attacks import attack_and_confirm, confirm
 from skrobust.graphs import read_graph
@@ -87,12 +89,12 @@ class Verifier(BaseEstimator, ABC):
         if timeout is not None:
             check_real("timeout", timeout, low=0, closed="neither")
         check_columns(estimator, X)
-        network = read_network(estimator, property, np.shape(X)[1:])
+        network = read_network(estimator, property, sample_shape(X))
         rows = network.check_rows(X)
         property.check(rows)
         labels = self._labels(network, property, y, len(rows))
         encoding = self.encode(network, property, rows.shape[1])
-        seed = check_random_state(random_state).randint(2**31 - 1)
+        seed = check_seed(random_state).randint(2**31 - 1)
         generator = torch.Generator(network.device).manual_seed(seed)
         x = network.rows(rows)
         steps = self.steps(encoding)
@@ -106,8 +108,7 @@ class Verifier(BaseEstimator, ABC):
             )
         if y is None:
             return None
-        if len(y) != n_samples:
-            raise ValueError(f"Got y of length {len(y)}, but expected {n_samples}.")
+        check_length("y", y, n_samples)
         # Labels that nobody needs may be of classes that the estimator has never seen.
         return network.encode(y) if property.needs_labels else None
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from skrobust._validation import check_choice, kind_of
+from skrobust._validation import check_choice, kind_of, sample_shape
 from skrobust.bounds import (
     check_finite,
     crown,
@@ -84,7 +84,7 @@ def lipschitz_bound(
     check_choice("method", method, _METHODS)
     if method == "local" and (X is None or epsilon is None):
         raise ValueError("Got X=None or epsilon=None, but method='local' needs both.")
-    network = as_network(estimator, input_shape=None if X is None else np.shape(X)[1:])
+    network = as_network(estimator, input_shape=None if X is None else sample_shape(X))
     n_features = None if X is None else network.check_rows(X).shape[1]
     graph = check_finite(read_graph(network, n_features))
     if method == "local":

@@ -226,7 +226,7 @@ def test_perturb_refuses(blobs):
     model = LogisticRegression().fit(X, y)
     with pytest.raises(TypeError, match=r"Got property=0.1, but expected a RobustnessProperty"):
         FGSM().perturb(model, X, y, property=0.1)
-    with pytest.raises(ValueError, match="needs the true labels"):
+    with pytest.raises(ValueError, match="expected the true labels"):
         FGSM().perturb(model, X, property=ClassificationRobustness())
     with pytest.raises(ValueError, match=r"80 of 80 rows of X lie outside"):
         FGSM().perturb(model, X + 1, y, property=ClassificationRobustness())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skrobust.datasets._bunch import check_flag, check_subset, packed, scaled
+from skrobust.datasets._bunch import check_subset, packed, scaled
 from skrobust.datasets._sources import CIFAR10
 
 
@@ -23,17 +23,6 @@ def test_packed_is_a_pair_or_a_bunch():
     assert bunch.input_shape == (3, 32, 32)
     assert [bunch.target_names[label] for label in bunch.target] == ["cat", "truck"]
     assert "Subset 'test', 2 images, pixels divided by 255, from the file x." in bunch.DESCR
-
-
-@pytest.mark.parametrize("value", [True, False, np.True_])
-def test_flags(value):
-    assert check_flag("flag", value) is bool(value)
-
-
-@pytest.mark.parametrize("value", [0, 1, None, "False", [True]])
-def test_what_is_only_truthy_is_no_flag(value):
-    with pytest.raises(ValueError, match=r"^Got flag=.*, but expected True or False.$"):
-        check_flag("flag", value)
 
 
 def test_subsets():

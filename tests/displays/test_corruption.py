@@ -68,7 +68,7 @@ def test_refusals(model, digits):
     other = CorruptionRobustness(["shift"]).evaluate(model, *digits)
     with pytest.raises(ValueError, match="but expected results of the same corruptions"):
         CorruptionDisplay.from_result({"a": result, "b": other})
-    with pytest.raises(TypeError, match=r"Got result=0\.5, but expected a CorruptionRob"):
+    with pytest.raises(TypeError, match=r"Got results\['estimator'\]=0\.5, but expected a"):
         CorruptionDisplay.from_result(0.5)
     with pytest.raises(TypeError, match="but expected a CorruptionRobustness, such as"):
         CorruptionDisplay.from_estimator(model, *digits, scorer=SCORER)
@@ -80,7 +80,11 @@ def test_refusals(model, digits):
         ({}, ValueError, "Got results={}, but expected one name at least"),
         ([], TypeError, r"Got results=\[\], but expected a dict of names to a Corruption"),
         (None, TypeError, "Got results=None, but expected a dict of names to a Corruption"),
-        ({"a": None}, TypeError, "Got result=None, but expected a CorruptionRobustnessResult"),
+        (
+            {"a": None},
+            TypeError,
+            r"Got results\['a'\]=None, but expected a",
+        ),
     ],
 )
 def test_refuses_odd_results(results, error, message):

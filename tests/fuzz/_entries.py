@@ -15,19 +15,29 @@ from sklearn.tree import DecisionTreeClassifier
 import skrobust
 from skrobust import (
     attacks,
-    datasets,
-    displays,
     logics,
     networks,
     properties,
     scorers,
-    statistics,
     training,
     verification,
 )
 from skrobust.properties import ClassificationRobustness
 
-__all__ = ["ENTRIES", "Entry"]
+__all__ = [
+    "CR",
+    "ENTRIES",
+    "SCORERS",
+    "Entry",
+    "X",
+    "Y",
+    "add",
+    "fitted",
+    "model",
+    "module",
+    "network",
+    "parameters_of",
+]
 
 _RNG = np.random.default_rng(0)
 Y = np.arange(12) % 3
@@ -84,7 +94,7 @@ class Entry:
     right: object = field(default=lambda result, call: True)
 
 
-def _parameters(function):
+def parameters_of(function):
     """Return the names of the parameters of a class or function that have a default or not."""
     return [name for name in inspect.signature(function).parameters if name != "self"]
 
@@ -104,14 +114,14 @@ def _scores(function):
 ENTRIES = {}
 
 
-def _add(name, function, arguments, kinds, right=None):
+def add(name, function, arguments, kinds, right=None):
     options = {} if right is None else {"right": right}
     ENTRIES[name] = Entry(function, arguments, kinds, **options)
 
 
 # ---- data given to scorers, attacks, verifiers ------------------------------------------------
 
-_SCORERS = {
+SCORERS = {
     "ConstraintAccuracy": scorers.ConstraintAccuracy(CR, n_samples=5, random_state=0),
     "ConstraintSecurity": scorers.ConstraintSecurity(CR, attacks.PGD(3), random_state=0),
     "ConstraintSatisfaction": scorers.ConstraintSatisfaction(CR, random_state=0),
@@ -147,8 +157,8 @@ class _Configured:
         return self.kind(**parameters).evaluate(model(), X, Y)
 
 
-for _name, _scorer in _SCORERS.items():
-    _add(
+for _name, _scorer in SCORERS.items():
+    add(
         f"{_name}.evaluate",
         _Evaluate(_scorer),
         lambda: {"X": X, "y": Y},
@@ -156,7 +166,7 @@ for _name, _scorer in _SCORERS.items():
         _is_score,
     )
     _own = _scorer.get_params(deep=False)
-    _add(
+    add(
         _name,
         _Configured(type(_scorer)),
         partial(dict, _own),
@@ -190,14 +200,14 @@ def _perturb_with(kind, **parameters):
 
 
 for _name, _attack in _METHODS.items():
-    _add(
+    add(
         f"{_name}.perturb",
         partial(_perturb, _attack),
         lambda: {"X": X, "y": Y, "property": CR},
         {"X": "array", "y": "labels", "property": "value"},
     )
     _own = _attack.get_params(deep=False)
-    _add(
+    add(
         _name,
         partial(_perturb_with, type(_attack)),
         partial(dict, _own),
@@ -219,21 +229,21 @@ def _verify(verifier, X, y, property=CR, timeout=None):
     return verifier.verify(estimator, X, y, property=property, timeout=timeout)
 
 
-def _verify_with(kind, **parameters):
+def verify_with(kind, **parameters):
     return _verify(kind(**parameters), X, Y)
 
 
 for _name, _verifier in _VERIFIERS.items():
-    _add(
+    add(
         f"{_name}.verify",
         partial(_verify, _verifier),
         lambda: {"X": X, "y": Y, "property": CR, "timeout": None},
         {"X": "array", "y": "labels", "property": "value", "timeout": "value"},
     )
     _own = _verifier.get_params(deep=False)
-    _add(
+    add(
         _name,
-        partial(_verify_with, type(_verifier)),
+        partial(verify_with, type(_verifier)),
         partial(dict, _own),
         {name: "value" for name in _own},
     )
@@ -258,7 +268,7 @@ def _attacked(kind, **parameters):
 for _name, _given in _PROPERTIES.items():
     _kind = getattr(properties, _name)
     _own = _kind(**_given).get_params(deep=False)
-    _add(
+    add(
         _name,
         partial(_attacked, _kind),
         partial(dict, _own),
@@ -267,14 +277,22 @@ for _name, _given in _PROPERTIES.items():
     )
 
 
+_OWN_ROWS = (torch.ones(len(X), 1, 3), torch.zeros(len(X), 1))
+
+
 def _own_rows(returned):
     """Score a property whose callable returns something odd."""
-    property = properties.LinearRobustness(lambda logits, labels: returned)
+
+    def rows(logits, labels):
+        is_own = returned is _OWN_ROWS  # which has a row for each of all points
+        return [part[: len(logits)] for part in returned] if is_own else returned
+
+    property = properties.LinearRobustness(rows)
     return scorers.ConstraintSecurity(property, attacks.PGD(2)).evaluate(model(), X)
 
 
 # The error names `rows`, which is what the user gave.
-_add("LinearRobustness of a callable", lambda rows: _own_rows(rows), lambda: {"rows": _ROWS},
+add("LinearRobustness of a callable", lambda rows: _own_rows(rows), lambda: {"rows": _OWN_ROWS},
      {"rows": "value"})  # fmt: skip
 
 
@@ -282,7 +300,7 @@ def _margin(**arguments):
     return CR.margin(**arguments)
 
 
-_add(
+add(
     "margin of a property",
     _margin,
     lambda: {"logits": X, "labels": Y, "reference_logits": X},
@@ -290,7 +308,7 @@ _add(
 )
 for _name in ("DL2", "STL", "Goedel", "Lukasiewicz", "Reichenbach", "Yager"):
     _kind = getattr(logics, _name)
-    _add(
+    add(
         _name,
         lambda kind=_kind, **parameters: CR.loss(X, labels=Y, logic=kind(**parameters)),
         partial(dict, _kind().get_params()),
@@ -301,22 +319,22 @@ for _name in ("DL2", "STL", "Goedel", "Lukasiewicz", "Reichenbach", "Yager"):
 # ---- estimators -------------------------------------------------------------------------------
 
 
-def _fitted(X=X, y=Y, **parameters):
+def fitted(X=X, y=Y, **parameters):
     options = {"hidden_layer_sizes": 4, "max_epochs": 1, "random_state": 0} | parameters
     return skrobust.RobustClassifier(**options).fit(X, y)
 
 
-_add(
+add(
     "RobustClassifier.fit",
-    lambda X, y: _fitted(X, y).predict_proba(np.zeros((1, 3)) + 0.5),
+    lambda X, y: fitted(X, y).predict_proba(np.zeros((1, 3)) + 0.5),
     lambda: {"X": X, "y": Y},
     {"X": "array", "y": "labels"},
     lambda result, call: np.isfinite(result).all(),
 )
 _own = skrobust.RobustClassifier().get_params(deep=False)
-_add(
+add(
     "RobustClassifier",
-    lambda **parameters: _fitted(**parameters).predict_proba(X),
+    lambda **parameters: fitted(**parameters).predict_proba(X),
     lambda: {"hidden_layer_sizes": 4, "max_epochs": 1, "random_state": 0},
     {name: "value" for name in _own if name not in ("verbose", "callbacks")},
     lambda result, call: np.isfinite(result).all(),
@@ -325,17 +343,17 @@ _add(
 
 @cache
 def _robust():
-    return _fitted()
+    return fitted()
 
 
 for _method in ("predict", "predict_proba"):
-    _add(
+    add(
         f"RobustClassifier.{_method}",
         lambda X, method=_method: getattr(_robust(), method)(X),
         lambda: {"X": X},
         {"X": "array"},
     )
-    _add(
+    add(
         f"TorchClassifier.{_method}",
         lambda X, method=_method: getattr(skrobust.TorchClassifier(module(), [0, 1, 2]), method)(
             X
@@ -343,7 +361,7 @@ for _method in ("predict", "predict_proba"):
         lambda: {"X": X},
         {"X": "array"},
     )
-_add(
+add(
     "TorchClassifier",
     lambda module, classes, bounds, input_shape: skrobust.TorchClassifier(
         module, classes, bounds=bounds, input_shape=input_shape
@@ -356,9 +374,9 @@ for _name in _REGIMES:
     _kind = getattr(training, _name)
     _own = _kind().get_params(deep=False)
     if _own:
-        _add(
+        add(
             _name,
-            lambda kind=_kind, **parameters: _fitted(
+            lambda kind=_kind, **parameters: fitted(
                 property=CR, training=kind(**parameters)
             ).predict_proba(X),
             partial(dict, _own),
@@ -370,43 +388,43 @@ for _name in _REGIMES:
 
 _POINTWISE = [
     name
-    for name in _parameters(skrobust.pointwise_robustness)
+    for name in parameters_of(skrobust.pointwise_robustness)
     if name not in ("estimator", "n_jobs", "verbose", "memory")
 ]
-_add(
+add(
     "pointwise_robustness",
     lambda **arguments: skrobust.pointwise_robustness(model(), **arguments),
     lambda: {"X": X, "y": Y},
     {name: {"X": "array", "y": "labels"}.get(name, "value") for name in _POINTWISE},
     lambda result, call: not np.isnan(result.radius).any(),
 )
-_add(
+add(
     "pointwise_robustness of y",
     lambda X, y: skrobust.pointwise_robustness(model(), X, y=y, method="attack"),
     lambda: {"X": X, "y": Y},
     {"X": "array", "y": "labels"},
 )
-_add(
+add(
     "lipschitz_bound",
     lambda **arguments: verification.lipschitz_bound(model(), **arguments),
     lambda: {"norm": "linf", "method": "local", "X": X, "epsilon": 0.1},
     {"norm": "value", "method": "value", "X": "array", "epsilon": "value"},
     lambda result, call: not np.isnan(np.asarray(result)).any(),
 )
-_add(
+add(
     "tree_distances",
     lambda X: verification.tree_distances(tree(), X),
     lambda: {"X": X},
     {"X": "array"},
 )
 for _name in ("ConstraintAccuracy", "ConstraintSecurity", "ConstraintSatisfaction"):
-    _add(
+    add(
         f"{_name} of an estimator",
-        lambda estimator, scorer=_SCORERS[_name]: scorer.evaluate(estimator, X, Y),
+        lambda estimator, scorer=SCORERS[_name]: scorer.evaluate(estimator, X, Y),
         lambda: {"estimator": LogisticRegression().fit(X, Y)},
         {"estimator": "value"},
     )
-_add(
+add(
     "export_query",
     lambda x, label, property: verification.export_query(
         model(), property, x, label, tempfile.mkdtemp()
@@ -422,76 +440,9 @@ def _onnx_file():
     return verification.export_query(model(), CR, X[0], 0, folder)[0]
 
 
-_add(
+add(
     "TorchClassifier.from_onnx",
     lambda **arguments: skrobust.TorchClassifier.from_onnx(**arguments).predict(X),
     lambda: {"path": _onnx_file(), "classes": [0, 1, 2], "bounds": None, "input_shape": None},
     {"path": "value", "classes": "value", "bounds": "value", "input_shape": "value"},
 )
-
-# ---- statistics, data sets, displays ----------------------------------------------------------
-
-for _name, _given in {
-    "clopper_pearson": {"n_successes": 3, "n": 10},
-    "hoeffding": {"values": [0.1, 0.4]},
-    "empirical_bernstein": {"values": [0.1, 0.4]},
-    "beta_mixture": {"n_successes": 3, "n": 10},
-    "sample_size": {"tolerance": 0.1},
-    "attainable_tolerance": {"n": 100},
-    "anytime_rule": {"tolerance": 0.3},
-    "sequential_rule": {"tolerance": 0.4},
-}.items():
-    _function = getattr(statistics, _name)
-    _add(
-        _name,
-        _function,
-        partial(dict, _given),
-        {name: "value" for name in _parameters(_function)},
-        lambda result, call: "nan" not in repr(result),
-    )
-for _name in ("load_digits", "fetch_mnist", "fetch_fashion_mnist", "fetch_cifar10",
-              "fetch_gtsrb", "fetch_mnist_c"):  # fmt: skip
-    _function = getattr(datasets, _name)
-    _names = _parameters(_function)
-    _given = {"data_home": tempfile.gettempdir(), "download_if_missing": False}
-    _add(
-        _name,
-        _function,
-        partial(dict, {k: v for k, v in _given.items() if k in _names}),
-        {name: "value" for name in _names if name != "data_home"},
-    )
-
-
-def _drawn(display, **arguments):
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    try:
-        return display(**arguments).plot()
-    finally:
-        plt.close("all")
-
-
-for _name, _given in {
-    "RobustnessCurveDisplay": {"epsilons": [0.1, 0.2], "scores": {"a": [1.0, 0.5]}},
-    "TradeOffDisplay": {"accuracy": [0.9, 0.8], "robustness": [0.1, 0.2]},
-    "CorruptionDisplay": {
-        "results": {"a": _SCORERS["CorruptionRobustness"].evaluate(model(), X, Y)}
-    },
-    "AdversarialExamplesDisplay": {
-        "originals": X[:2],
-        "perturbed": X[:2],
-        "labels_before": [0, 1],
-        "labels_after": [1, 0],
-        "image_shape": (1, 3),
-    },
-}.items():
-    _kind = getattr(displays, _name)
-    _add(
-        _name,
-        partial(_drawn, _kind),
-        partial(dict, _given),
-        {name: "value" for name in _parameters(_kind)},
-    )

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz._entries import ENTRIES, Entry
+from tests.fuzz._entries import Entry
+from tests.fuzz._further_entries import ENTRIES
 from tests.fuzz._malformed import (
     Call,
     ending,
@@ -43,6 +44,13 @@ def assert_documented(entry, n_calls):
 
     check()
     assert not endings, f"{len(endings)} endings:\n" + "\n".join(list(endings.values())[:25])
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_well_formed_calls_end_well(name):
+    entry = ENTRIES[name]
+    call = Call(entry.function, entry.arguments(), {})
+    assert entry.right(call(), call)
 
 
 @pytest.mark.parametrize("name", ENTRIES)

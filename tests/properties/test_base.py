@@ -125,9 +125,9 @@ def test_data_that_do_not_fit():
 
 
 def test_labels_that_are_missing():
-    with pytest.raises(ValueError, match=r"needs the true labels.*reference='prediction'"):
+    with pytest.raises(ValueError, match=r"expected the true labels.*reference='prediction'"):
         CR().margin([[0.0, 1.0]])
-    with pytest.raises(ValueError, match="needs the true labels"):
+    with pytest.raises(ValueError, match="expected the true labels"):
         (SR() & CR()).margin([[0.0, 1.0]])
 
 

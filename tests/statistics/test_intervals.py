@@ -155,7 +155,7 @@ def test_bad_values_refused(make, values, message):
 
 
 def test_bernstein_needs_two_values():
-    with pytest.raises(ValueError, match="Got n=1, but expected an integer of at least 2"):
+    with pytest.raises(ValueError, match=r"Got values of shape \\(1,\\).*n >= 2"):
         empirical_bernstein([0.5])
 
 
@@ -165,7 +165,7 @@ def test_bernstein_needs_two_values():
         (1.0, 0.0, r"Got high=0\.0, but expected"),
         (0.0, np.inf, "Got high=inf, but expected a finite number"),
         (None, 1.0, "Got low=None, but expected a finite number"),
-        (-1.7e308, 1.7e308, r"Got high=1\.7e\+308, but expected a finite distance"),
+        (-1.7e308, 1.7e308, r"Got high=1\.7e\+308, but expected a number at a finite distance"),
     ],
 )
 def test_bad_range_refused(low, high, message):

@@ -1,0 +1,418 @@
+"""Further entries: methods beside the main ones, and the doors of those who extend the library."""
+
+import tempfile
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+
+import skrobust
+from skrobust import (
+    attacks,
+    bounds,
+    datasets,
+    displays,
+    graphs,
+    logics,
+    networks,
+    properties,
+    scorers,
+    statistics,
+    training,
+    verification,
+)
+from skrobust.datasets._mnist_c import CORRUPTIONS
+from tests.fuzz._entries import (
+    CR,
+    ENTRIES,
+    SCORERS,
+    X,
+    Y,
+    add,
+    fitted,
+    model,
+    module,
+    network,
+    parameters_of,
+)
+
+__all__ = ["ENTRIES"]
+
+_DATA = {"X": "array", "y": "labels"}
+
+
+def _is_finite(result, call):
+    return np.isfinite(np.asarray(result, dtype=float)).all()
+
+
+def _is_trained(result, call):
+    return np.isfinite(result.predict_proba(X)).all()
+
+
+# ---- scorers ----------------------------------------------------------------------------------
+
+for _scorer in (
+    scorers.ConstraintSatisfaction(CR, random_state=0),
+    scorers.AdversarialSeverity(0.1, random_state=0),
+    scorers.GlobalRobustness(CR, tolerance=0.4, random_state=0),
+):
+    add(
+        f"{type(_scorer).__name__}.metrics",
+        lambda X, y, scorer=_scorer: scorer.metrics(model(), X, y),
+        lambda: {"X": X, "y": Y},
+        _DATA,
+        lambda result, call: all(np.isfinite(value) for value in result.values()),
+    )
+add(
+    "GlobalRobustness of a quantity",
+    lambda **parameters: scorers.GlobalRobustness(**parameters, random_state=0).evaluate(
+        model(), X, Y
+    ),
+    lambda: {
+        "property": CR,
+        "local": attacks.PGD(2),
+        "quantitative": "linf-probabilities",
+        "tolerance": 0.4,
+        "threshold": None,
+        "bound": "hoeffding",
+    },
+    dict.fromkeys(("property", "local", "quantitative", "threshold", "bound"), "value"),
+    lambda result, call: np.isfinite(result.score),
+)
+add(
+    "RobustnessScore.preset",
+    lambda **parameters: scorers.RobustnessScore.preset(
+        **parameters, n_samples=3, random_state=0
+    ).evaluate(model(), X, Y),
+    lambda: {"name": "R3", "epsilons": [0.1], "transform": "identity", "weight": "radii"},
+    dict.fromkeys(("name", "epsilons", "transform", "weight", "neighborhood"), "value"),
+    lambda result, call: np.isfinite(result.score),
+)
+for _name, _given in {
+    "neighborhood": lambda x, labels, epsilon, n, generator: np.repeat(x[:, None], n, axis=1),
+    "transform": lambda shares: shares,
+    "weight": lambda rows, epsilons: np.ones(len(epsilons)),
+}.items():
+    # What the user's function returns is malformed; the error names the function.
+    add(
+        f"RobustnessScore of a {_name}",
+        lambda own=_name, **parameters: scorers.RobustnessScore(
+            epsilons=[0.1, 0.2],
+            n_samples=3,
+            random_state=0,
+            **{own: lambda *arguments: parameters[own]},
+        ).evaluate(model(), X, Y),
+        partial(lambda name, own: {name: own(*_ARGUMENTS[name])}, _name, _given),
+        {_name: "value"},
+        lambda result, call: np.isfinite(result.score),
+    )
+_ARGUMENTS = {
+    "neighborhood": (X, Y, 0.1, 3, None),
+    "transform": (np.ones((12, 3)),),
+    "weight": (X, np.array([0.1, 0.2])),
+}
+
+# ---- estimators and training ------------------------------------------------------------------
+
+_WEIGHTS = np.linspace(0.5, 1.0, len(Y))
+add(
+    "RobustClassifier.fit with weights",
+    lambda sample_weight, class_weight: skrobust.RobustClassifier(
+        hidden_layer_sizes=4, max_epochs=1, random_state=0, class_weight=class_weight
+    ).fit(X, Y, sample_weight=sample_weight),
+    lambda: {"sample_weight": _WEIGHTS, "class_weight": "balanced"},
+    {"sample_weight": "value", "class_weight": "value"},
+    _is_trained,
+)
+add(
+    "RobustClassifier.partial_fit",
+    lambda **arguments: skrobust.RobustClassifier(
+        hidden_layer_sizes=4, random_state=0
+    ).partial_fit(**arguments),
+    lambda: {"X": X, "y": Y, "classes": [0, 1, 2], "sample_weight": None},
+    _DATA | {"classes": "value", "sample_weight": "value"},
+    lambda result, call: np.isfinite(result.predict_proba(np.full((1, 3), 0.5))).all(),
+)
+add(
+    "CertifiedTraining of a property",
+    lambda kind, epsilon, norm, method: fitted(
+        training=training.CertifiedTraining(
+            method, property=getattr(properties, kind)(epsilon, norm=norm)
+        )
+    ),
+    lambda: {
+        "kind": "ClassificationRobustness",
+        "epsilon": 0.05,
+        "norm": "linf",
+        "method": "crown-ibp",
+    },
+    dict.fromkeys(("epsilon", "norm", "method"), "value"),
+    _is_trained,
+)
+for _name in ("StandardRobustness", "StrongClassificationRobustness"):
+    add(
+        f"CertifiedTraining of {_name}",
+        lambda property, clean_weight: fitted(
+            training=training.CertifiedTraining(property=property, clean_weight=clean_weight)
+        ),
+        partial(
+            lambda kind: {"property": kind(0.05), "clean_weight": 0.5}, getattr(properties, _name)
+        ),
+        {"property": "value", "clean_weight": "value"},
+        _is_trained,
+    )
+
+# ---- properties and logics --------------------------------------------------------------------
+
+add(
+    "Conjunction",
+    lambda left, right: scorers.ConstraintSecurity(
+        properties.Conjunction(left, right), attacks.PGD(2), random_state=0
+    ).evaluate(model(), X, Y),
+    lambda: {"left": CR, "right": properties.StandardRobustness(0.05)},
+    {"left": "value", "right": "value"},
+    lambda result, call: np.isfinite(result.score),
+)
+
+
+def _loss_of_atoms(values, strict):
+    atom = logics.Atom(values, strict)
+    return logics.DL2().loss(logics.Implies(atom, ~atom | atom))
+
+
+add(
+    "Atom",
+    _loss_of_atoms,
+    lambda: {"values": torch.tensor(X), "strict": False},
+    {"values": "value", "strict": "value"},
+)
+
+# ---- verifiers and constants ------------------------------------------------------------------
+
+add(
+    "LipschitzBounds",
+    lambda method, property: verification.LipschitzBounds(method).verify(
+        model(), X, property=property
+    ),
+    lambda: {"method": "norm-product", "property": properties.LipschitzRobustness(0.05)},
+    {"method": "value", "property": "value"},
+)
+for _method in ("norm-product", "lipsdp"):
+    add(
+        f"lipschitz_bound by {_method}",
+        partial(verification.lipschitz_bound, LogisticRegression().fit(X, Y), method=_method),
+        lambda: {"norm": "l2", "X": None, "epsilon": None, "bounds": (0.0, 1.0)},
+        dict.fromkeys(("norm", "X", "epsilon", "bounds"), "value"),
+        lambda result, call: np.isfinite(result) and result >= 0,
+    )
+
+# ---- the doors of those who extend ------------------------------------------------------------
+
+add(
+    "as_network",
+    lambda estimator, input_shape: networks.as_network(estimator, input_shape=input_shape),
+    lambda: {"estimator": model(), "input_shape": None},
+    {"estimator": "value", "input_shape": "value"},
+)
+add(
+    "read_graph",
+    lambda network, n_features: graphs.read_graph(network, n_features),
+    lambda: {"network": module(), "n_features": 3},
+    {"network": "value", "n_features": "value"},
+)
+
+
+@cache
+def _stated():
+    graph = graphs.read_graph(network(), 3)
+    x = network().rows(X).double()
+    rows = CR.conclusion(graph(x), torch.as_tensor(Y)).sufficient()
+    return graph, CR.outer_ball(x), rows
+
+
+add(
+    "bound_rows",
+    lambda **arguments: bounds.bound_rows(*_stated(), **arguments),
+    lambda: {"method": "crown", "n_steps": 2},
+    {"method": "value", "n_steps": "value"},
+    _is_finite,
+)
+add(
+    "Target",
+    lambda **arguments: attacks.PGD(2).search(attacks.Target(**arguments)),
+    lambda: {
+        "network": network(),
+        "property": CR,
+        "x": network().rows(X),
+        "labels": torch.as_tensor(Y),
+    },
+    dict.fromkeys(("network", "property", "x", "labels"), "value"),
+)
+add(
+    "confirm",
+    lambda points: attacks.confirm(
+        attacks.Target(network(), CR, network().rows(X), torch.as_tensor(Y)), points
+    ),
+    lambda: {"points": X},
+    {"points": "array"},
+)
+
+# ---- statistics, data sets, displays ----------------------------------------------------------
+
+for _name, _given in {
+    "clopper_pearson": {"n_successes": 3, "n": 10},
+    "hoeffding": {"values": [0.1, 0.4]},
+    "empirical_bernstein": {"values": [0.1, 0.4]},
+    "beta_mixture": {"n_successes": 3, "n": 10},
+    "sample_size": {"tolerance": 0.1},
+    "attainable_tolerance": {"n": 100},
+    "anytime_rule": {"tolerance": 0.3},
+    "sequential_rule": {"tolerance": 0.4},
+}.items():
+    _function = getattr(statistics, _name)
+    add(
+        _name,
+        _function,
+        partial(dict, _given),
+        {name: "value" for name in parameters_of(_function)},
+        lambda result, call: "nan" not in repr(result),
+    )
+
+
+@cache
+def _data_home():
+    """Return a folder with a few images of each data set."""
+    folder = Path(tempfile.mkdtemp())
+    for name, shape in {
+        "mnist": (28, 28),
+        "fashion_mnist": (28, 28),
+        "cifar10": (32, 32, 3),
+        "gtsrb10": (48, 48),
+    }.items():
+        images, labels = np.zeros((2, *shape), dtype=np.uint8), np.arange(2)
+        np.savez(
+            folder / f"{name}.npz", X_train=images, y_train=labels, X_test=images, y_test=labels
+        )
+    images = np.zeros((2, 28, 28), dtype=np.uint8)
+    np.savez(folder / "mnist_c.npz", y=np.arange(2), **dict.fromkeys(CORRUPTIONS, images))
+    return str(folder)
+
+
+for _name in ("load_digits", "fetch_mnist", "fetch_fashion_mnist", "fetch_cifar10",
+              "fetch_gtsrb", "fetch_mnist_c"):  # fmt: skip
+    _function = getattr(datasets, _name)
+    _names = parameters_of(_function)
+    add(
+        _name,
+        _function,
+        partial(lambda names: {"data_home": _data_home()} if "data_home" in names else {}, _names),
+        {name: "value" for name in _names if name != "data_home"},
+    )
+
+
+def drawn(display, plot=True, **arguments):
+    """Return what a display draws; its figures are closed."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    try:
+        result = display(**arguments)
+        return result.plot() if plot else result
+    finally:
+        plt.close("all")
+
+
+for _name, _given in {
+    "RobustnessCurveDisplay": {"epsilons": [0.1, 0.2], "scores": {"a": [1.0, 0.5]}},
+    "TradeOffDisplay": {"accuracy": [0.9, 0.8], "robustness": [0.1, 0.2]},
+    "CorruptionDisplay": {
+        "results": {"a": SCORERS["CorruptionRobustness"].evaluate(model(), X, Y)}
+    },
+    "AdversarialExamplesDisplay": {
+        "originals": X[:2],
+        "perturbed": X[:2],
+        "labels_before": [0, 1],
+        "labels_after": [1, 0],
+        "image_shape": (1, 3),
+    },
+}.items():
+    _kind = getattr(displays, _name)
+    add(
+        _name,
+        partial(drawn, _kind),
+        partial(dict, _given),
+        {name: "value" for name in parameters_of(_kind)},
+    )
+# ---- displays ---------------------------------------------------------------------------------
+
+
+@cache
+def _search():
+    scoring = {"accuracy": "accuracy", "security": "accuracy"}
+    grid = {"C": [0.1, 1.0]}
+    return GridSearchCV(LogisticRegression(), grid, scoring=scoring, refit=False, cv=2).fit(X, Y)
+
+
+_SECURITY = scorers.ConstraintSecurity(CR, attacks.PGD(2), random_state=0)
+for _name, _function, _given, _kinds in (
+    (
+        "RobustnessCurveDisplay.from_estimator",
+        partial(displays.RobustnessCurveDisplay.from_estimator, model()),
+        {"X": X, "y": Y, "scorer": _SECURITY, "epsilons": [0.05, 0.1]},
+        {"scorer": "value", "epsilons": "value"} | _DATA,
+    ),
+    (
+        "RobustnessCurveDisplay.from_radius",
+        displays.RobustnessCurveDisplay.from_radius,
+        {"radius": [0.1, 0.3], "epsilons": None, "confidence": 0.95},
+        dict.fromkeys(("radius", "epsilons", "confidence"), "value"),
+    ),
+    (
+        "TradeOffDisplay.from_estimator",
+        displays.TradeOffDisplay.from_estimator,
+        {"search": _search(), "accuracy": "accuracy", "robustness": "security", "group_by": None},
+        dict.fromkeys(("search", "accuracy", "robustness", "group_by"), "value"),
+    ),
+    (
+        "CorruptionDisplay.from_estimator",
+        partial(displays.CorruptionDisplay.from_estimator, model()),
+        {
+            "X": X,
+            "y": Y,
+            "scorer": scorers.CorruptionRobustness(["noise"], image_shape=(1, 3), random_state=0),
+            "shown": "accuracy",
+        },
+        {"scorer": "value", "shown": "value"} | _DATA,
+    ),
+    (
+        "AdversarialExamplesDisplay.from_estimator",
+        partial(displays.AdversarialExamplesDisplay.from_estimator, model()),
+        {"X": X, "y": Y, "scorer": _SECURITY, "image_shape": (1, 3), "n_examples": 1},
+        {"scorer": "value", "image_shape": "value", "n_examples": "value"} | _DATA,
+    ),
+    (
+        "AdversarialExamplesDisplay.from_predictions",
+        displays.AdversarialExamplesDisplay.from_predictions,
+        {
+            "originals": X[:2],
+            "perturbed": X[:2],
+            "labels_before": [0, 1],
+            "labels_after": [1, 0],
+            "image_shape": (1, 3),
+            "n_examples": 1,
+        },
+        {
+            "originals": "array",
+            "perturbed": "array",
+            "labels_before": "value",
+            "labels_after": "value",
+            "n_examples": "value",
+        },
+    ),
+):
+    add(_name, partial(drawn, _function, plot=False), partial(dict, _given), _kinds)
