@@ -133,7 +133,7 @@ def check_epsilon(epsilon, n_features=None):
     try:
         # A copy: arrays of pandas are read-only, of which torch warns.
         array = np.array(epsilon, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(expected("epsilon", epsilon, expectation)) from None
     wrong_shape = array.ndim > 1 or array.size == 0
     if array.ndim == 1 and n_features is not None:
@@ -159,7 +159,7 @@ def check_bounds(bounds, n_features=None):
     expectation = f"None, or a pair (low, high) of floats or of arrays of shape {shape}"
     try:
         low, high = (np.array(bound, dtype=np.float64) for bound in bounds)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(expected("bounds", bounds, expectation)) from None
     sizes = {bound.size for bound in (low, high) if bound.ndim > 0}
     for bound in (low, high):

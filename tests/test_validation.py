@@ -45,8 +45,8 @@ def test_epsilon_per_feature():
 @pytest.mark.parametrize(
     "epsilon",
     [
-        *[-0.1, np.nan, np.inf, None, "0.1", True, np.True_, 1j, Fraction(1, 2), 2**64],
-        *[[], [0.1, -0.1], [0.1, np.nan], [[0.1, 0.1]], ["0.1"], [True], [Decimal(1)]],
+        *[-0.1, np.nan, np.inf, None, "0.1", True, np.True_, 1j, Fraction(1, 2), 2**64, 10**400],
+        *[[], [0.1, -0.1], [0.1, np.nan], [[0.1, 0.1]], ["0.1"], [True], [Decimal(1)], [10**400]],
     ],
 )
 def test_epsilon_refused(epsilon):
@@ -81,7 +81,8 @@ def test_bounds_none_and_arrays():
 
 
 @pytest.mark.parametrize(
-    "bounds", [0.5, (0,), (0, 1, 2), "ab", (0, np.nan), ([0, 0, 0], [1, 1]), ([[0]], [[1]])]
+    "bounds",
+    [0.5, (0,), (0, 1, 2), "ab", (0, np.nan), ([0, 0, 0], [1, 1]), ([[0]], [[1]]), (0, 10**400)],
 )
 def test_bounds_refused(bounds):
     with pytest.raises(ValueError, match=r"^Got bounds=.*expected None, or a pair \(low, high\)"):

@@ -55,7 +55,7 @@ def check_array(name, value, shape, of=""):
     shown += f", as many as {of}" if of else ""
     try:
         array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(expected(name, value, f"numbers of shape {shown}")) from None
     if array.ndim != len(shape) or not all(map(_is_size, shape, array.shape)):
         raise ValueError(f"Got {name} of shape {array.shape}, but expected {shown}.")

@@ -161,7 +161,7 @@ def _check_rows(name, rows, shape=None):
     """Return `rows` as a finite float64 matrix; there may be no row."""
     try:
         array = np.asarray(rows, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(expected(name, rows, "numbers (n_examples, n_features)")) from None
     if array.ndim != 2 or array.shape[1] == 0 or shape not in (None, array.shape):
         wanted = "(n_examples, n_features)" if shape is None else f"{shape}, as the originals"

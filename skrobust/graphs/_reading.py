@@ -2,7 +2,7 @@
 
 import torch
 
-from skrobust._validation import kind_of
+from skrobust._validation import check_instance, kind_of
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs._graph import Graph
 from skrobust.graphs._trace import trace
@@ -30,6 +30,8 @@ def read_graph(network, n_features=None):
 
     Raises
     ------
+    TypeError
+        If `network` is none of these; of an estimator, `skrobust.networks.as_network` makes one.
     UnsupportedModelError
         If the forward pass does anything that is not piecewise linear, such as a sigmoid, or
         decides by the values of tensors in Python. The message names the operation and the
@@ -60,7 +62,8 @@ def read_graph(network, n_features=None):
                 f"Got {kind}, which cannot be read as a piecewise linear network."
             )
     else:
-        module = network
+        example = "as_network(estimator), or a torch.nn.Linear(784, 10)"
+        module = check_instance("network", network, (Model, torch.nn.Module, Graph), example)
         dtype, device = dtype_and_device(module)
     _check_module(module, dtype)
     if n_features is None:

@@ -61,7 +61,7 @@ def _as_numbers(X):
     if X.dtype.kind in "bO":
         try:
             return X.astype(np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise TypeError(f"Got X of dtype {X.dtype}, but expected numbers.") from None
     if X.dtype.kind not in "iuf":
         kind = "real numbers" if X.dtype.kind == "c" else "numbers"

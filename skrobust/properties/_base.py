@@ -238,7 +238,7 @@ def _numbers(name, values, shape):
     try:
         array = np.asarray(values)
         array = array if np.iscomplexobj(array) else array.astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(expected(name, values, expectation)) from None
     fits = len(shape) == array.ndim and all(map(_is_length, array.shape, shape))
     if np.iscomplexobj(array) or not fits:

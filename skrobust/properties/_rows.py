@@ -129,7 +129,7 @@ def _constant_rows(rows):
     )
     try:
         arrays = [np.array(row, dtype=np.float64) for row in rows]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(expected("rows", rows, expectation)) from None
     if len(arrays) == 2:
         arrays.insert(1, np.zeros_like(arrays[1]))

@@ -198,7 +198,7 @@ def check_counts(n_successes, n):
 def _check_values(values, low, high):
     try:
         values = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(expected("values", values, "numbers, of shape (n,)")) from None
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"Got values of shape {values.shape}, but expected (n,) with n >= 1.")

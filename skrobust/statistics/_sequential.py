@@ -344,7 +344,7 @@ def _check_outcomes(outcomes):
 def _check_shares(share):
     try:
         array = np.atleast_1d(np.asarray(share, dtype=float))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.array([np.nan])
     if array.ndim != 1 or not ((array >= 0) & (array <= 1)).all():
         raise ValueError(expected("share", share, "numbers in [0, 1], one or an array (n,)"))

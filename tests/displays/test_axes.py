@@ -70,6 +70,7 @@ def test_short_names_never_merge_different_values():
         ([[1]], ("n",), r"Got x of shape \(1, 1\), but expected \(n,\)\."),
         ([], ("n",), r"Got x of shape \(0,\), but expected \(n,\)\."),
         ([[1, 2]], ("n", 3), r"Got x of shape \(1, 2\), but expected \(n, 3\)\."),
+        ([10**400], ("n",), r"Got x=.*but expected numbers of shape \(n,\)\."),
         ("a", ("n",), r"Got x='a', but expected numbers of shape \(n,\)\."),
     ],
 )

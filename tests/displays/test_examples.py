@@ -57,6 +57,7 @@ def test_refuses_scorers_without_counterexamples(model, digits):
         ({0: np.zeros(12)}, r"Got originals of shape \(12,\), but expected \(n_examples, n_feat"),
         ({0: None}, r"Got originals of shape \(\)"),
         ({0: [["a"] * 12] * 2}, "Got originals=.*but expected numbers"),
+        ({0: [[10**400] * 12] * 2}, "Got originals=.*but expected numbers"),
         ({0: np.full((2, 12), np.nan)}, "Got originals with values that are not finite"),
         ({1: np.zeros((2, 11))}, r"Got perturbed of shape \(2, 11\), but expected \(2, 12\)"),
         ({2: [0]}, r"Got labels_before of shape \(1,\), but expected \(2,\)"),

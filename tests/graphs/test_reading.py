@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from skrobust.exceptions import UnsupportedModelError
@@ -85,3 +86,9 @@ def test_a_batch_of_one_row_is_read():
 def test_half_precision_is_refused():
     with pytest.raises(UnsupportedModelError, match=r"torch\.float16, but expected"):
         read_live(nn.Linear(2, 2).half(), torch.rand(2, 2).half())
+
+
+@pytest.mark.parametrize("network", [None, LogisticRegression(), "net.onnx"])
+def test_what_is_no_network_is_refused(network):
+    with pytest.raises(TypeError, match=r"^Got network=.*such as as_network\(estimator\)"):
+        read_graph(network, 3)

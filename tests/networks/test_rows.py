@@ -31,6 +31,7 @@ def test_rows_do_not_warn_of_read_only_arrays():
         ([["a", "b", "c", "d"]], TypeError, "Got X of dtype .*, but expected numbers"),
         (csr_array(np.ones((2, 4))), TypeError, r"Got a sparse X.*Use X\.toarray\(\)"),
         (np.ones((2, 0)), ValueError, r"Got X of shape \(2, 0\), but expected"),
+        ([[10**400, 0, 0, 0]], TypeError, "Got X of dtype object, but expected numbers"),
         ([[1.0, 2.0], [1.0]], ValueError, "Got a ragged X, but expected rows of the same"),
         (np.ones((2, 4), dtype=complex), TypeError, "dtype complex128, but expected real"),
         (torch.ones(2, 4, dtype=torch.complex64), TypeError, "complex64, but expected real"),

@@ -277,6 +277,11 @@ def test_other_numbers_are_named_in_the_refusal(value):
             property.check()
 
 
+def test_outputs_too_large_for_a_float_are_refused():
+    with pytest.raises(ValueError, match="expected real numbers of shape"):
+        CR().margin([[10**400, 0]], labels=[0])
+
+
 def test_epsilon_of_pandas_is_taken_and_copied():
     epsilon = pd.Series([0.1, 0.2])
     x = torch.full((1, 2), 0.5)

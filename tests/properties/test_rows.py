@@ -89,7 +89,9 @@ def test_outputs_that_have_diverged_are_not_blamed_on_the_rows():
     assert not property.holds([[np.nan, 0.0]]).item()
 
 
-@pytest.mark.parametrize("rows", [([], []), (np.empty((0, 3)), []), (np.ones((2, 3)), [1.0])])
+@pytest.mark.parametrize(
+    "rows", [([], []), (np.empty((0, 3)), []), (np.ones((2, 3)), [1.0]), ([[10**400]], [0.0])]
+)
 def test_constant_rows_that_are_none_are_refused(rows):
     with pytest.raises(ValueError, match=r"Got rows=.*with m at least 1"):
         LinearRobustness(rows).check()

@@ -145,6 +145,7 @@ def test_bad_counts_refused(make, n_successes, n, message):
         (None, r"Got values of shape \(\)"),
         ([np.nan, 0.5], "Got values from nan"),
         (["a", "b"], r"Got values=\['a', 'b'\], but expected numbers"),
+        ([0.5, 10**400], "Got values=.* but expected numbers"),
         ([0.5, 1j], "Got values=.* but expected numbers"),
         ([[0.5], [0.5, 0.5]], "Got values=.* but expected numbers"),
     ],

@@ -175,7 +175,7 @@ def test_bad_counts_refused(make, method, arguments, message):
         getattr(make(0.1, 0.9), method)(*arguments)
 
 
-@pytest.mark.parametrize("share", [None, -0.1, [0.5, 1.5], "a", [[0.5]], np.nan])
+@pytest.mark.parametrize("share", [None, -0.1, [0.5, 1.5], "a", [[0.5]], np.nan, 10**400])
 @pytest.mark.parametrize("method", ["coverage", "mean_samples"])
 def test_bad_shares_refused(method, share):
     with pytest.raises(ValueError, match=r"Got share=.* but expected numbers in \[0, 1\]"):
