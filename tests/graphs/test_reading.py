@@ -85,3 +85,15 @@ def test_a_batch_of_one_row_is_read():
 def test_half_precision_is_refused():
     with pytest.raises(UnsupportedModelError, match=r"torch\.float16, but expected"):
         read_live(nn.Linear(2, 2).half(), torch.rand(2, 2).half())
+
+
+@pytest.mark.parametrize("network", [None, "abc", len, 3])
+def test_what_is_no_network(network):
+    with pytest.raises(TypeError, match=r"^Got network=.*, but expected a Graph or a Model"):
+        read_graph(network, 3)
+
+
+@pytest.mark.parametrize("n_features", [0, 1.5, "3", (3,)])
+def test_numbers_of_features_that_are_none(n_features):
+    with pytest.raises(ValueError, match=r"^Got n_features=.*, but expected an integer of at"):
+        read_graph(torch.nn.Linear(3, 2), n_features)
