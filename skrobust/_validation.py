@@ -258,7 +258,7 @@ def check_device(device):
     """Return the torch device, or raise a ValueError where it is not available."""
     try:
         device = torch.device(device)
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError):
         raise ValueError(expected("device", device, "a torch device such as 'cpu'")) from None
     try:
         torch.empty(0, device=device)

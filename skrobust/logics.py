@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from sklearn.base import BaseEstimator
 
-from skrobust._validation import check_real
+from skrobust._validation import check_real, expected
 
 __all__ = [
     "DL2",
@@ -78,6 +78,19 @@ class Atom(Formula):
 
     values: torch.Tensor
     strict: bool | torch.Tensor = False
+
+    def __post_init__(self):
+        if not (isinstance(self.values, torch.Tensor) and self.values.ndim > 0):
+            raise TypeError(expected("values", self.values, "a tensor of shape (n,) or (..., m)"))
+        if isinstance(self.strict, torch.Tensor):
+            is_strict = self.strict.dtype == torch.bool and (
+                self.strict.ndim == 0 or self.strict.shape == self.rows.shape[-1:]
+            )
+        else:
+            is_strict = isinstance(self.strict, bool)
+        if not is_strict:
+            expectation = "True, False, or a bool tensor of one entry for each row of values"
+            raise TypeError(expected("strict", self.strict, expectation))
 
     @property
     def rows(self):

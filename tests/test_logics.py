@@ -260,7 +260,7 @@ def test_clone_and_parameters(logic):
 @pytest.mark.parametrize(
     ("logic", "message"),
     [
-        (DL2(tie_penalty=0), "Got tie_penalty=0, but expected a finite number in (0, inf)"),
+        (DL2(tie_penalty=0), "Got tie_penalty=0, but expected a finite number in (0, 3.40282"),
         (STL(sharpness=-1), "Got sharpness=-1, but expected a finite number in (0, inf)"),
         (Goedel(scale=0), "Got scale=0, but expected a finite number in (0, inf)"),
         (Yager(p=0.5), "Got p=0.5, but expected a finite number in [1, inf)"),
@@ -338,3 +338,15 @@ def test_numbers_of_a_grid_are_as_good_as_any(logic, name, kind):
     found, expected = (logic(**{name: two}).check().loss(formula) for two in (kind(2), 2.0))
     assert type(found) is torch.Tensor
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("values", [None, [0.1], np.zeros(3), torch.tensor(0.1)])
+def test_values_of_atoms_that_are_refused(values):
+    with pytest.raises(TypeError, match=r"^Got values=.*, but expected a tensor of shape"):
+        Atom(values)
+
+
+@pytest.mark.parametrize("strict", [None, 1, "no", torch.tensor([1, 0]), torch.tensor([True] * 3)])
+def test_strictness_of_atoms_that_is_refused(strict):
+    with pytest.raises(TypeError, match=r"^Got strict=.*, but expected True, False, or a bool"):
+        Atom(torch.zeros(4, 2), strict)

@@ -258,6 +258,8 @@ def test_device():
     assert check_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match=r"Got device='gpu', but expected a torch device"):
         check_device("gpu")
+    with pytest.raises(ValueError, match="Got device=1267650600228229401496703205376, but expect"):
+        check_device(2**100)
 
 
 def test_cuda_where_there_is_none(monkeypatch):

@@ -7,8 +7,10 @@ estimator itself computes there have broken the property.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from skrobust._validation import expected
 from skrobust.attacks._target import Outcome
 from skrobust.networks import Model
 
@@ -192,7 +194,7 @@ def confirm_beyond(target, outcome):
 
 def _candidates(target, points, project):
     """Return points that the network can be asked for, and which of them are candidates."""
-    points = torch.as_tensor(points).detach().to(target.x.device)
+    points = _as_tensor(points, target.x.shape).to(target.x.device)
     is_candidate = torch.isfinite(points).all(dim=1)
     points = torch.where(is_candidate[:, None], points, target.x.to(points.dtype))
     points = points.to(target.x.dtype)
@@ -202,6 +204,22 @@ def _candidates(target, points, project):
     is_finite = torch.isfinite(points).all(dim=1)
     points = torch.where(is_finite[:, None], points, target.x)
     return points, is_candidate & is_finite
+
+
+def _as_tensor(points, shape):
+    """Return candidates, of a tensor or of an array-like of any real kind, or raise."""
+    if not isinstance(points, torch.Tensor):
+        try:
+            array = np.asarray(points)
+            is_real = array.dtype.kind in "iufbO"
+            points = torch.as_tensor(array.astype(np.float64)) if is_real else None
+        except (TypeError, ValueError):
+            points = None
+    if points is None or points.is_complex() or points.shape != shape:
+        kind = type(points).__name__ if points is None else tuple(points.shape)
+        expectation = f"real numbers of shape {tuple(shape)}, one row for each of the target"
+        raise ValueError(expected("points", kind, expectation))
+    return points.detach()
 
 
 def _inside(ball, points):

@@ -103,6 +103,8 @@ class RobustnessCurveDisplay:
         check_instance("scorer", scorer, RobustnessScorer, "ConstraintSecurity(...)")
         _check_sweep(scorer)
         epsilons = check_array("epsilons", epsilons, ("n_epsilons",))
+        if not (np.isfinite(epsilons).all() and (epsilons >= 0).all()):
+            raise ValueError(expected("epsilons", list(epsilons), "finite radii of at least 0"))
         scores, intervals = {}, {}
         for name, model in named(estimator).items():
             results = [_with_epsilon(scorer, each).evaluate(model, X, y) for each in epsilons]

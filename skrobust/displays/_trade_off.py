@@ -103,6 +103,8 @@ class TradeOffDisplay:
         TradeOffDisplay
         """
         check_is_fitted(search, "cv_results_")
+        check_instance("accuracy", accuracy, str, "'accuracy'")
+        check_instance("robustness", robustness, str, "'security'")
         results = search.cv_results_
         scored = [name.removeprefix("mean_test_") for name in results if "mean_test_" in name]
         for argument, name in (("accuracy", accuracy), ("robustness", robustness)):

@@ -30,6 +30,9 @@ def checked_sample_weight(sample_weight, X):
     """Return the weights as a float64 array of shape (n_samples,); or None, as given."""
     if sample_weight is None:
         return None
+    if isinstance(sample_weight, Real) and not np.isfinite(float(sample_weight)):
+        # As a single number, scikit-learn takes it.
+        raise ValueError(expected("sample_weight", sample_weight, "finite weights of at least 0"))
     return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from skrobust._validation import check_instance, kind_of
+from skrobust._validation import check_instance, check_integer, kind_of
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs._graph import Graph
 from skrobust.graphs._trace import trace
@@ -49,6 +49,9 @@ def read_graph(network, n_features=None):
       2  Relu       (3,)               of (1,)  1 (ReLU)
     )
     """
+    check_instance("network", network, (Graph, Model, torch.nn.Module), "as_network(model)")
+    if n_features is not None:
+        check_integer("n_features", n_features, low=1)
     if isinstance(network, Graph):
         return network
     if isinstance(network, Model):

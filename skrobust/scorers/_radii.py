@@ -71,7 +71,10 @@ def weights_of(weight, rows, epsilons):
 
 def _as_floats(name, values):
     """Return what a user's function returned as a float64 array, else raise a TypeError."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # ragged
+        array = np.empty(0, dtype=object)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"Got {name} with values {values!r}, but expected real numbers.")
     return array.astype(np.float64)

@@ -282,9 +282,13 @@ class GeneratedSource(PointSource):
     def _generated(self, x, names, epsilon, random):
         """Return what the user's generator makes of `x`, as numbers of the right shape."""
         shape = (len(x), self.n_samples, x.shape[1])
-        generated = np.asarray(
-            call_of_user("neighborhood", self.generate, x, names, epsilon, self.n_samples, random)
+        generated = call_of_user(
+            "neighborhood", self.generate, x, names, epsilon, self.n_samples, random
         )
+        try:
+            generated = np.asarray(generated)
+        except ValueError:  # ragged
+            generated = np.empty(0, dtype=object)
         if generated.dtype.kind not in "fiub":
             raise TypeError(
                 f"Got neighborhood with points of type {generated.dtype}, but expected an array "

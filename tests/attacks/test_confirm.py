@@ -258,3 +258,23 @@ def test_points_just_beyond_stay_in_the_ball():
     confirmed = confirm_beyond(aim, outcome)
     assert not confirmed.broken.any()
     assert (confirmed.points >= aim.ball.lower).all()
+
+
+@pytest.mark.parametrize(
+    "points",
+    [None, "ab", [[0.1], [0.2, 0.3]], np.zeros((2, 1), dtype=complex), np.zeros((3, 1)), 0.5],
+)
+def test_points_that_are_none(points):
+    network = torch.nn.Linear(1, 2)
+    target = Target(network, ClassificationRobustness(0.1), torch.rand(2, 1), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"^Got points=.*, but expected real numbers of shape"):
+        confirm(target, points)
+
+
+@pytest.mark.parametrize("kind", [">f8", np.longdouble, object])
+def test_points_of_any_real_kind(kind):
+    network = torch.nn.Linear(1, 2)
+    target = Target(network, ClassificationRobustness(0.1), torch.rand(2, 1), torch.tensor([0, 1]))
+    points = np.array([[0.25], [0.5]])
+    same = confirm(target, points.astype(kind)[::-1].copy()[::-1]).margins
+    assert torch.equal(same, confirm(target, points).margins)

@@ -198,3 +198,10 @@ def test_weights_are_routed(blobs):
         direct = model(property=None).fit(scaled, y, sample_weight=weight)
         np.testing.assert_allclose(routed.decision_function(X), logits(direct, scaled), rtol=1e-5)
         cross_validate(routed, X, y, params={"sample_weight": weight}, error_score="raise")
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_one_weight_that_is_not_finite_is_refused(weight):
+    X, y = np.linspace(0, 1, 8)[:, None], np.arange(8) % 2
+    with pytest.raises(ValueError, match=rf"^Got sample_weight={weight}, but expected finite"):
+        RobustClassifier(max_epochs=1).fit(X, y, sample_weight=weight)

@@ -359,6 +359,7 @@ def _search():
 
 
 _SECURITY = scorers.ConstraintSecurity(CR, attacks.PGD(2), random_state=0)
+_NOISE = scorers.CorruptionRobustness(["noise"], image_shape=(1, 3), random_state=0)
 for _name, _function, _given, _kinds in (
     (
         "RobustnessCurveDisplay.from_estimator",
@@ -380,11 +381,14 @@ for _name, _function, _given, _kinds in (
     ),
     (
         "CorruptionDisplay.from_estimator",
-        partial(displays.CorruptionDisplay.from_estimator, model()),
+        # The default scorer is for images, which three features are not.
+        lambda scorer, **options: displays.CorruptionDisplay.from_estimator(
+            model(), scorer=_NOISE if scorer is None else scorer, **options
+        ),
         {
             "X": X,
             "y": Y,
-            "scorer": scorers.CorruptionRobustness(["noise"], image_shape=(1, 3), random_state=0),
+            "scorer": _NOISE,
             "shown": "accuracy",
         },
         {"scorer": "value", "shown": "value"} | _DATA,

@@ -92,3 +92,9 @@ def test_half_precision_is_refused():
 def test_what_is_no_network_is_refused(network):
     with pytest.raises(TypeError, match=r"^Got network=.*such as as_network\(estimator\)"):
         read_graph(network, 3)
+
+
+@pytest.mark.parametrize("n_features", [0, 1.5, "3", (3,)])
+def test_numbers_of_features_that_are_none(n_features):
+    with pytest.raises(ValueError, match=r"^Got n_features=.*, but expected an integer of at"):
+        read_graph(torch.nn.Linear(3, 2), n_features)

@@ -156,7 +156,7 @@ def test_bad_values_refused(make, values, message):
 
 
 def test_bernstein_needs_two_values():
-    with pytest.raises(ValueError, match=r"Got values of shape \\(1,\\).*n >= 2"):
+    with pytest.raises(ValueError, match=r"Got values of shape \(1,\).*n >= 2"):
         empirical_bernstein([0.5])
 
 
