@@ -149,7 +149,7 @@ def _linf_with_distance(ball, rows, slope, near, far):
     ends = ends.expand(*rows.shape[:2], -1)
     kinks = torch.minimum(torch.maximum(reach, ends[..., :1]), ends[..., 1:])
     # Only kinks where the slope changes its sign can be least.
-    first = (slope.unsqueeze(2) - left >= 0).to(reach.dtype).argmax(dim=2, keepdim=True)
+    first = (slope.unsqueeze(2) - behind >= 0).to(reach.dtype).argmax(dim=2, keepdim=True)
     chosen = torch.cat([ends, kinks.gather(2, first)], dim=2)
     least = value(chosen).amin(dim=2)
     gamma = 8 * UNIT * (rows.shape[2] + 8)
