@@ -159,7 +159,7 @@ class Ball:
         """Move by `size`, relative to epsilon, along a gradient, and project.
 
         `size` is a float (below 0 to go against the gradient) or a tensor of shape (n, 1). The
-        step is the steepest one of the norm: the sign for L-infinity, the normalised gradient
+        step is the steepest one of the norm: the sign for L-infinity, the normalized gradient
         for L2.
         """
         if self.norm == "linf" and self.epsilon.ndim == 0 and isinstance(size, float):
@@ -249,7 +249,7 @@ class Ball:
 
 
 class _Noise:
-    """Random numbers to share, and memory to use again: fresh pages cost as much as the sums."""
+    """Noise that all rows share, with reused buffers: new ones cost as much as the arithmetic."""
 
     def __init__(self, values):
         self.values = values

@@ -96,7 +96,7 @@ class _State:
         return self
 
     def observe(self, x, value, gradient):
-        """Take in the objective (to be minimised) at the current point."""
+        """Take in the objective (to be minimized) at the current point."""
         self.improved += value < self.previous_value
         self.previous_value = value
         self.steps += 1

@@ -8,7 +8,7 @@ __all__ = ["FGSM"]
 class FGSM(GradientAttack):
     """Fast gradient sign method: one step of full length from the reference point.
 
-    For the L2 norm the step follows the normalised gradient.
+    For the L2 norm the step follows the normalized gradient.
 
     Parameters
     ----------

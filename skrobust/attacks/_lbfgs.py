@@ -21,12 +21,12 @@ _FACTOR = 10.0  # between two weights, as long as only successes or only failure
 class LBFGS(Attack):
     r"""Box-constrained L-BFGS-B with a line search over the weight of the distance.
 
-    For a weight c minimises
+    For a weight c minimizes
 
     .. math:: c \, \|x - \hat x\|_2^2 + \mathrm{loss}(x)
 
     over the box of the ball, with distances in units of how far the box reaches from
-    :math:`\hat x`, and searches for the largest c at whose minimiser the property is
+    :math:`\hat x`, and searches for the largest c at whose minimizer the property is
     still broken: by factors of 10 up or down, and then by bisection of log c. The closest point
     found is kept. This is slow, one sample after the other, and meant as a baseline.
 
@@ -58,7 +58,7 @@ class LBFGS(Attack):
       largest c.
     - A point counts when it breaks the property (for classification robustness: any other
       class or a tie), not only when it has the target class.
-    - The box is cut to the ball, and the minimiser projected to it for the L2 norm.
+    - The box is cut to the ball, and the minimizer projected to it for the L2 norm.
 
     Objective and gradient are computed in float64 where the network is a torch module that can
     be copied to it, since the line search of L-BFGS-B suffers from noise.
@@ -137,7 +137,7 @@ class LBFGS(Attack):
         best, c = None, self.initial_c
         success, failure = None, None
         for _ in range(self.n_weights):
-            x = self._minimiser(target, network, loss, c)
+            x = self._minimizer(target, network, loss, c)
             seen = target.outcome_at(x)
             best = seen if best is None else closer(target.ball, best, seen)[0]
             if seen.broken:
@@ -152,7 +152,7 @@ class LBFGS(Attack):
                 c = math.sqrt(success * failure)
         return best
 
-    def _minimiser(self, target, network, loss, c):
+    def _minimizer(self, target, network, loss, c):
         ball = target.ball
         center = ball.center.double()
         low, high = ((end.double() - center)[0].cpu().numpy() for end in (ball.lower, ball.upper))

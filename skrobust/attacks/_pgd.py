@@ -23,7 +23,7 @@ class PGD(GradientAttack):
     n_restarts : int, default=1
         Runs for each sample, until one breaks the property.
     random_start : bool, default=True
-        Whether a run starts at a random point of the ball, rather than at its centre.
+        Whether a run starts at a random point of the ball, rather than at its center.
     schedule : {"linear", "cosine", "constant"}, default="linear"
         How the step shrinks, to zero after the last one. Long first steps break most samples
         early, which saves time; short last ones find the rest.

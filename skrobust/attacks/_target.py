@@ -223,7 +223,7 @@ class Target:
         return self.ball.distance(x) if self.conclusion.uses_distance else None
 
     def gradient(self, x, objective):
-        """Return the gradient of what an attack minimises, the logits, and the value.
+        """Return the gradient of what an attack minimizes, the logits, and the value.
 
         Parameters
         ----------
@@ -237,7 +237,7 @@ class Target:
             Rows that are not finite are set to zero, with an `AttackWarning`.
         logits : Tensor of shape (n, n_classes)
         value : Tensor of shape (n,)
-            What is minimised.
+            What is minimized.
 
         Raises
         ------

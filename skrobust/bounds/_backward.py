@@ -15,7 +15,7 @@ from skrobust.bounds._lines import Lines
 from skrobust.bounds._rounding import UNIT, dot, gamma
 from skrobust.graphs import pull_back
 
-__all__ = ["adjoint", "backward", "crown", "initial_slopes", "optimised"]
+__all__ = ["adjoint", "backward", "crown", "initial_slopes", "optimized"]
 
 
 def backward(relaxation, start, rows, sample=None, alphas=None, betas=None, trace=None):
@@ -132,7 +132,7 @@ def crown(relaxation, rows, start=None, *, sample=None, shift=None, slope=None, 
     return lower + constant - error
 
 
-def optimised(relaxation, rows, start=None, *, sample=None, shift=None, slope=None, nearest=None,
+def optimized(relaxation, rows, start=None, *, sample=None, shift=None, slope=None, nearest=None,
               n_steps=20, rate=0.25, watch=None):  # fmt: skip
     """Return lower bounds as `crown` does, with the free slopes chosen for each row (alpha-CROWN).
 

@@ -136,20 +136,20 @@ def _linf_with_distance(ball, rows, slope, near, far):
     reach, order = reach.sort(dim=2)
     size = rows.abs().gather(2, order)
     gained = (size * reach).cumsum(dim=2)
-    left = size.sum(dim=2, keepdim=True) - size.cumsum(dim=2)
+    behind = size.sum(dim=2, keepdim=True) - size.cumsum(dim=2)
 
     def value(d):
         place = torch.searchsorted(reach.detach().contiguous(), d.detach().contiguous())
         index = (place - 1).clamp(min=0)
         before = torch.where(place > 0, gained.gather(2, index), 0.0)
-        rest = torch.where(place > 0, left.gather(2, index), size.sum(dim=2, keepdim=True))
+        rest = torch.where(place > 0, behind.gather(2, index), size.sum(dim=2, keepdim=True))
         return slope.unsqueeze(2) * d - before - rest * d
 
     ends = torch.stack(torch.broadcast_tensors(near, far), dim=1).unsqueeze(1)
     ends = ends.expand(*rows.shape[:2], -1)
     kinks = torch.minimum(torch.maximum(reach, ends[..., :1]), ends[..., 1:])
     # Only kinks where the slope changes its sign can be least.
-    first = (slope.unsqueeze(2) - left >= 0).to(reach.dtype).argmax(dim=2, keepdim=True)
+    first = (slope.unsqueeze(2) - behind >= 0).to(reach.dtype).argmax(dim=2, keepdim=True)
     chosen = torch.cat([ends, kinks.gather(2, first)], dim=2)
     least = value(chosen).amin(dim=2)
     gamma = 8 * UNIT * (rows.shape[2] + 8)

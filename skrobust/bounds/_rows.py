@@ -3,7 +3,7 @@
 import torch
 
 from skrobust._validation import check_choice, check_integer
-from skrobust.bounds._backward import crown, optimised
+from skrobust.bounds._backward import crown, optimized
 from skrobust.bounds._input import farthest
 from skrobust.bounds._intervals import interval_rows, relax
 from skrobust.bounds._rounding import NUMBERS_AT_ONCE
@@ -133,7 +133,7 @@ def _least_shift(relaxation, shift, slope, nearest):
 
 
 def _in_parts(relaxation, rows, sample, options, n_steps, watch):
-    """Run `optimised` on pairs of ball and row, as many at a time as memory allows."""
+    """Run `optimized` on pairs of ball and row, as many at a time as memory allows."""
     total = sum(node.size for node in relaxation.graph.nodes)
     step = max(1, 2 * NUMBERS_AT_ONCE // total)
     parts = []
@@ -141,7 +141,7 @@ def _in_parts(relaxation, rows, sample, options, n_steps, watch):
         at = slice(start, start + step)
         chosen = {name: None if v is None else v[at] for name, v in options.items()}
         with torch.enable_grad():
-            best = optimised(
+            best = optimized(
                 relaxation, rows[at], sample=sample[at], n_steps=n_steps, watch=watch, **chosen
             )
         parts.append(best)

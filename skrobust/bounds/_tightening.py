@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from skrobust.bounds._backward import backward, crown, optimised
+from skrobust.bounds._backward import backward, crown, optimized
 from skrobust.bounds._rounding import NUMBERS_AT_ONCE, UNIT
 
 __all__ = ["tighten", "tighten_before"]
@@ -82,7 +82,7 @@ def tighten(built, j, sample, unit, n_steps=0, watch=None):
         rows = rows.view(len(s), 2, *node.shape)
         if n_steps:
             with torch.enable_grad():
-                bound = optimised(built, rows, j, sample=s, n_steps=n_steps, watch=watch)
+                bound = optimized(built, rows, j, sample=s, n_steps=n_steps, watch=watch)
         else:
             bound = crown(built, rows, j, sample=s)
         low[s, k] = torch.fmax(low[s, k], bound[:, 0])

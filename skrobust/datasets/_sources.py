@@ -80,7 +80,7 @@ FASHION_MNIST = Source(
 
 CIFAR10 = Source(
     title="CIFAR-10",
-    description="Small photographs, 32 x 32 in colour: 50000 to train on, 10000 to test on.",
+    description="Small photographs, 32 x 32 in color: 50000 to train on, 10000 to test on.",
     files=("cifar10.npz", "cifar10_subset.npz"),
     image_shape=(32, 32, 3),
     target_names=(

@@ -79,7 +79,7 @@ class LazyPrograms:
     margin : float
         By how much.
     labels : ndarray of int, shape (n,)
-        Classes that win at the centres: their rows are the first ones.
+        Classes that win at the centers: their rows are the first ones.
     max_rows : float, default=inf
         The search gives up where more half-spaces than that are needed.
     """
@@ -196,7 +196,7 @@ class LazyPrograms:
         outputs = (short > self.tolerance[k, None]) & (self.place[k] < 0)
         slacks = region.slacks(values).cpu().numpy()
         chosen = (slacks < -self.row_tolerance[k]) & ~self.used[k]
-        # The most violated first: those that the segment from the centre meets first, tried as
+        # The most violated first: those that the segment from the center meets first, tried as
         # well, raise the bound more slowly.
         limits = np.maximum(_ROWS_AT_A_TIME, n_rows // 2)
         is_many = np.count_nonzero(chosen, axis=1) > limits

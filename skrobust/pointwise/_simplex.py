@@ -172,7 +172,7 @@ class BoxPrograms:
         self._refresh(at[self.n_active[at] > 0])
 
     def _start(self, at):
-        """Put all weight on the row that the centre misses by most."""
+        """Put all weight on the row that the center misses by most."""
         b = self.rows.b[self.home[at]]
         first = b.argmax(axis=1)
         misses = b.max(axis=1) > 0

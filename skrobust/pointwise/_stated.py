@@ -48,7 +48,7 @@ class StatedPrograms:
         region, graph, center = self.region[k : k + 1], self.region.graph, self.centers[k]
         low, high = self.low[k] - center, self.high[k] - center
         unit = units(low[None], high[None])[0]
-        # The variables are moves away from the values at the centre, each node in units of its
+        # The variables are moves away from the values at the center, each node in units of its
         # own: the tolerances of the solver are absolute.
         start = region.values(torch.as_tensor(center[None], **_exact(region)))
         start = [value.flatten().cpu().numpy() for value in start]

@@ -188,7 +188,7 @@ class _Search(PointSearch):
         for row in lower[0].argsort().tolist():
             if proved[row]:
                 continue
-            minimum = program.minimise(
+            minimum = program.minimize(
                 query.rows.A[0, row].cpu().numpy(),
                 query.rows.c[0, row].item(),
                 shift[0, row].item(),
@@ -277,7 +277,7 @@ class _Search(PointSearch):
         if not query.is_linear:
             return self._concave_leaf(query, program, rows, shifts)
         slope = 0.0 if problem.slope is None else problem.slope[which, 0].item()
-        minimum = program.minimise(rows[0], slope, shifts[0], time_limit=self.watch.left)
+        minimum = program.minimize(rows[0], slope, shifts[0], time_limit=self.watch.left)
         answer = self._confirmed(minimum)
         return {Reason.PROVED: "proved", Reason.COUNTEREXAMPLE: "end"}.get(answer, "stuck")
 
@@ -295,7 +295,7 @@ class _Search(PointSearch):
             piece, minima = pieces.pop(), []
             for row, shift in zip(rows, shifts, strict=True):
                 limit = self.watch.left
-                minima.append(piece.minimise(row, 0.0, shift, time_limit=limit, decide=False))
+                minima.append(piece.minimize(row, 0.0, shift, time_limit=limit, decide=False))
                 if minima[-1].point is None:
                     break
             if minima[-1].reason is Reason.PROVED:  # the piece holds no point

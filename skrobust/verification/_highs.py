@@ -138,8 +138,8 @@ class Program(NetworkProgram):
             half.constrain(matrix, *ends)
         return halves
 
-    def minimise(self, row, slope, shift, *, time_limit=np.inf, decide=True):
-        """Minimise row . outputs + slope d + shift; see `Minimum`.
+    def minimize(self, row, slope, shift, *, time_limit=np.inf, decide=True):
+        """Minimize row . outputs + slope d + shift; see `Minimum`.
 
         With `decide`, the search ends as soon as the sign of the minimum is known.
         """

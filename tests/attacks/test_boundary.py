@@ -51,7 +51,7 @@ def test_pull_by_hand():
     assert pulled.margins[1] == found.margins[1]
 
 
-def test_pull_stops_between_neighbouring_numbers():
+def test_pull_stops_between_neighboring_numbers():
     calls = []
 
     def network(x):

@@ -36,7 +36,7 @@ def _linear(weight, bias):
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "margin"])
 def test_linear_network_in_l2_is_solved(loss):
-    """Two classes: the minimiser moves along the gradient, so that the pull is exact."""
+    """Two classes: the minimizer moves along the gradient, so that the pull is exact."""
     network = _linear([[0.0, 0.0], [3.0, 4.0]], [0.0, -5.0])
     x = torch.tensor([[0.5, 0.5], [0.6, 0.2]])
     property = ClassificationRobustness(1.0, norm="l2", bounds=None, reference="prediction")
@@ -56,13 +56,13 @@ def test_active_bound_by_hand():
     torch.testing.assert_close(found.points, torch.tensor([[1.0, 0.8]]), rtol=0, atol=2e-3)
 
 
-def test_minimiser_against_one_dimensional_search():
+def test_minimizer_against_one_dimensional_search():
     network = _linear([[0.0], [1.0]], [0.0, -0.5])
     x = torch.tensor([[0.1]])
     target = Target(network, ClassificationRobustness(0.8, norm="l2"), x, torch.tensor([0]))
     attack = LBFGS()
     (loss,) = attack._losses(target)
-    found = attack._minimiser(target, _in_float64(network, x), loss, 0.5)
+    found = attack._minimizer(target, _in_float64(network, x), loss, 0.5)
     start = x.item()
 
     def objective(point):
@@ -76,7 +76,7 @@ def test_line_search_ends_at_the_largest_weight():
     tried = []
 
     class Recorded(LBFGS):
-        def _minimiser(self, target, network, loss, c):
+        def _minimizer(self, target, network, loss, c):
             tried.append(c)
             return torch.full_like(target.x, 0.9 if c < 20 else 0.1)
 
@@ -91,7 +91,7 @@ def test_line_search_goes_down_after_failures():
     tried = []
 
     class Recorded(LBFGS):
-        def _minimiser(self, target, network, loss, c):
+        def _minimizer(self, target, network, loss, c):
             tried.append(c)
             return target.x
 

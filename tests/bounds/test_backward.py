@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from skrobust.bounds import crown, relax
-from skrobust.bounds._backward import optimised
+from skrobust.bounds._backward import optimized
 from skrobust.graphs import read_graph, read_live
 from skrobust.properties import ClassificationRobustness
 from tests.bounds._cases import all_rows, centers, steep
@@ -24,7 +24,7 @@ def test_lines_of_one_relu_worked_by_hand():
     assert crown(relaxation, up).item() == pytest.approx(-1, abs=1e-12)
     assert crown(relaxation, -up).item() == pytest.approx(-3, abs=1e-12)
     # The best slope below is 0, and gives the truth.
-    assert optimised(relaxation, up).item() == pytest.approx(0, abs=1e-6)
+    assert optimized(relaxation, up).item() == pytest.approx(0, abs=1e-6)
 
 
 def identity(n):

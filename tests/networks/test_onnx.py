@@ -93,7 +93,7 @@ def assert_same_outputs(path, shape, batch=5, probabilities=False, one_axis=Fals
 
 
 def acas_xu(b):
-    # The competition's ACAS Xu: normalisation, Flatten, then MatMul and Add.
+    # The competition's ACAS Xu: normalization, Flatten, then MatMul and Add.
     b.then("Sub", b.random(1, 1, 1, 5))
     b.then("Flatten", axis=1)
     for n_in, n_out in ((5, 8), (8, 8)):

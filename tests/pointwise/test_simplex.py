@@ -95,7 +95,7 @@ def test_stops_at_the_limit():
     assert 0.4 < program.radius[0] <= 0.5 + 1e-12
 
 
-def test_nothing_to_do_where_the_centre_satisfies_all_rows():
+def test_nothing_to_do_where_the_center_satisfies_all_rows():
     program = one(-np.ones(2), np.ones(2))
     add(program, np.ones((1, 2)), [-0.1])
     program.solve()

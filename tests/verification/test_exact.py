@@ -68,7 +68,7 @@ def pieces(net, low, high):
 
 
 def least(net, low, high, rows):
-    """Minimise rows (a, constant) of the outputs, each over all pieces: (m,)."""
+    """Minimize rows (a, constant) of the outputs, each over all pieces: (m,)."""
     best = np.full(len(rows), np.inf)
     for W, b, G, h, box in pieces(net, low, high):
         for k, (a, constant) in enumerate(rows):
@@ -223,12 +223,12 @@ def test_what_the_solver_of_programs_does_not_decide_is_not_lost(monkeypatch, re
     grid = (x + torch.cartesian_prod(line, line)).clamp(0, 1)
     delta = 1.02 * (net(grid) - net(x)).abs().max().item()  # too close for bounds
 
-    def minimise(self, *args, **options):
+    def minimize(self, *args, **options):
         calls.append(reason)
         is_point = reason is Reason.COUNTEREXAMPLE
         return Minimum(reason, point=x[0].double().numpy() if is_point else None)
 
-    monkeypatch.setattr(Program, "minimise", minimise)
+    monkeypatch.setattr(Program, "minimize", minimize)
     found = decided(Exact(), net, SR(0.2, delta), x, labels)
     assert calls
     assert found.verdicts.tolist() == ["verified"]
@@ -441,7 +441,7 @@ def test_rounding_that_no_program_can_hold_is_a_failure_not_a_proof():
         x = torch.full((1, 2), offset, dtype=torch.float64)
         root = relax(graph, CR(2.0, bounds=None).outer_ball(x))
         program = Program(AffineMaps(graph), root)
-        assert program.minimise(np.array([1.0, -1.0]), 0.0, 0.0).reason in expected
+        assert program.minimize(np.array([1.0, -1.0]), 0.0, 0.0).reason in expected
 
 
 @pytest.mark.parametrize("seed", range(4))

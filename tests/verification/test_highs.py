@@ -36,7 +36,7 @@ def test_the_sign_of_a_row_is_that_of_its_minimum(name, seed):
     program = Program(AffineMaps(graph), relaxation)
     # Shifted by a little more than the least value no point is below 0, by less some are.
     for shift, reason in ((0.05, Reason.PROVED), (-0.05, Reason.COUNTEREXAMPLE)):
-        minimum = program.minimise(ROW, 0.0, -values.min() + shift)
+        minimum = program.minimize(ROW, 0.0, -values.min() + shift)
         assert minimum.reason is reason
     at = graph(torch.as_tensor(minimum.point)[None]).numpy() @ ROW
     assert at[0] - values.min() - 0.05 < 0
@@ -49,7 +49,7 @@ def test_the_sign_of_a_row_is_that_of_its_minimum(name, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_without_a_decision_the_point_is_where_the_row_is_least(name, seed):
     graph, relaxation, grid, values = case(name, seed)
-    minimum = Program(AffineMaps(graph), relaxation).minimise(ROW, 0.0, 0.0, decide=False)
+    minimum = Program(AffineMaps(graph), relaxation).minimize(ROW, 0.0, 0.0, decide=False)
     at = graph(torch.as_tensor(minimum.point)[None]).numpy() @ ROW
     assert at[0] <= values.min() + 1e-6
     # No descent from the grid's best point comes lower.
@@ -67,7 +67,7 @@ def test_without_a_decision_the_point_is_where_the_row_is_least(name, seed):
 def test_triangles_give_a_bound_that_is_below(name):
     graph, relaxation, _, values = case(name)
     loose = Program(AffineMaps(graph), relaxation, integer=False)
-    minimum = loose.minimise(ROW, 0.0, 0.0, decide=False)
+    minimum = loose.minimize(ROW, 0.0, 0.0, decide=False)
     assert np.isfinite(minimum.lower) and minimum.lower <= values.min()
     whole = Program(AffineMaps(graph), relaxation)
     has_units = any(lines.open.any() for lines in relaxation.lines.values())
@@ -85,7 +85,7 @@ def test_restricted_units_leave_the_rest_of_the_box():
             part = values[sign * before >= 0]
             program = Program(AffineMaps(graph), relaxation)
             program.restrict(j, np.array([unit]), np.array([sign]))
-            minimum = program.minimise(ROW, 0.0, 0.0, decide=False)
+            minimum = program.minimize(ROW, 0.0, 0.0, decide=False)
             if len(part) == 0:
                 assert minimum.reason is Reason.PROVED  # no point at all
                 continue
@@ -104,7 +104,7 @@ def test_halves_of_the_outputs_share_the_minimum():
     limit = float(np.median(values))
     below, above = program.cut(ROW, 0.25, limit + 0.25)
     assert len(program.rows) == n_rows  # its own rows stay
-    low, high = (half.minimise(ROW, 0.0, 0.0, decide=False).point for half in (below, above))
+    low, high = (half.minimize(ROW, 0.0, 0.0, decide=False).point for half in (below, above))
     value = [(graph(torch.as_tensor(p)[None]).numpy() @ ROW)[0] for p in (low, high)]
     assert value[0] == pytest.approx(values.min(), abs=0.05)
     assert value[1] == pytest.approx(limit, abs=1e-6)
@@ -118,12 +118,12 @@ def test_the_distance_is_at_least_the_inner_radius():
     expected = (values + lipschitz * np.maximum(distance, nearest)).min()
     program = Program(AffineMaps(graph), relaxation, nearest=nearest)
     for shift, reason in ((0.05, Reason.PROVED), (-0.05, Reason.COUNTEREXAMPLE)):
-        assert program.minimise(ROW, lipschitz, shift - expected).reason is reason
+        assert program.minimize(ROW, lipschitz, shift - expected).reason is reason
 
 
 def test_no_time_is_no_answer():
     graph, relaxation, _, values = case("relu", hidden=40)
-    minimum = Program(AffineMaps(graph), relaxation).minimise(
+    minimum = Program(AffineMaps(graph), relaxation).minimize(
         ROW, 0.0, -values.min() + 1e-4, time_limit=0.0
     )
     assert minimum.reason in (Reason.TIME_OUT, Reason.SOLVER_ERROR)
@@ -138,4 +138,4 @@ def test_pools_are_programs_too():
     values = graph(grid_of(relaxation.ball)).numpy() @ ROW
     program = Program(AffineMaps(graph), relaxation)
     for shift, reason in ((0.02, Reason.PROVED), (-0.02, Reason.COUNTEREXAMPLE)):
-        assert program.minimise(ROW, 0.0, -values.min() + shift).reason is reason
+        assert program.minimize(ROW, 0.0, -values.min() + shift).reason is reason
