@@ -6,7 +6,7 @@ from skrobust._validation import check_instance, check_integer, kind_of
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs._graph import Graph
 from skrobust.graphs._trace import trace
-from skrobust.networks import Model, dtype_and_device
+from skrobust.networks import Model, dtype_and_device, outputs_of
 
 __all__ = ["read_graph", "read_live"]
 
@@ -49,7 +49,8 @@ def read_graph(network, n_features=None):
       2  Relu       (3,)               of (1,)  1 (ReLU)
     )
     """
-    check_instance("network", network, (Graph, Model, torch.nn.Module), "as_network(model)")
+    example = "as_network(estimator), or a torch.nn.Linear(784, 10)"
+    check_instance("network", network, (Graph, Model, torch.nn.Module), example)
     if n_features is not None:
         check_integer("n_features", n_features, low=1)
     if isinstance(network, Graph):
@@ -65,14 +66,14 @@ def read_graph(network, n_features=None):
                 f"Got {kind}, which cannot be read as a piecewise linear network."
             )
     else:
-        example = "as_network(estimator), or a torch.nn.Linear(784, 10)"
-        module = check_instance("network", network, (Model, torch.nn.Module, Graph), example)
+        module = network
         dtype, device = dtype_and_device(module)
     _check_module(module, dtype)
     if n_features is None:
         raise ValueError("Got n_features=None, but expected the number of entries of a row.")
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(_BATCH, n_features, generator=generator).to(device, dtype)
+    outputs_of(module, x)
     graph, _ = trace(module, x)
     _compare(graph, module, torch.rand(3, n_features, generator=generator).to(device, dtype))
     return graph

@@ -10,7 +10,7 @@ import torch
 
 from skrobust._validation import kind_of
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks._modules import dtype_and_device, uncompiled
+from skrobust.networks._modules import dtype_and_device, outputs_of, uncompiled
 from skrobust.networks._rows import check_rows
 
 _PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
@@ -221,7 +221,7 @@ class Network(Model):
             with torch.enable_grad():
                 logits = self(x.requires_grad_())
         except Exception:  # users' code may raise anything, also for want of a gradient only
-            logits = self._without_gradient(x.detach())
+            logits = outputs_of(self, x.detach())
         if not isinstance(logits, torch.Tensor):
             raise UnsupportedModelError(
                 f"Got a module that returns {kind_of(logits)}, but expected one tensor: logits of "
@@ -231,16 +231,6 @@ class Network(Model):
         if logits.shape[:1] == x.shape[:1]:  # the message is to speak of all samples
             logits = logits[:1].expand(n_samples, *logits.shape[1:])
         self.check_logits(logits, n_samples)
-
-    def _without_gradient(self, x):
-        try:
-            with torch.no_grad():
-                return self(x)
-        except Exception as error:
-            raise UnsupportedModelError(
-                f"Got a module that fails on rows of shape (n, {x.shape[1]}), but expected one "
-                f"that returns logits there. It says: {error}"
-            ) from error
 
     def fingerprint(self):
         weights = {n: v.double().cpu().numpy() for n, v in self.module.state_dict().items()}

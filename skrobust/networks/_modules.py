@@ -6,7 +6,9 @@ from copy import copy
 import numpy as np
 import torch
 
-__all__ = ["dtype_and_device", "evaluation_mode", "linear_layer", "uncompiled"]
+from skrobust.exceptions import UnsupportedModelError
+
+__all__ = ["dtype_and_device", "evaluation_mode", "linear_layer", "outputs_of", "uncompiled"]
 
 
 def dtype_and_device(module):
@@ -47,6 +49,34 @@ def evaluation_mode(module):
     finally:
         for part, was_training in modes:
             part.training = was_training
+
+
+def outputs_of(module, x):
+    """Return what a module computes of rows, without gradient.
+
+    Parameters
+    ----------
+    module : callable
+    x : Tensor of shape (n, n_features)
+
+    Returns
+    -------
+    object
+        Of a module for classification: logits of shape (n, n_classes).
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the module fails; the message holds its own.
+    """
+    try:
+        with torch.no_grad():
+            return module(x)
+    except Exception as error:  # users' code may raise anything
+        raise UnsupportedModelError(
+            f"Got a module that fails on rows of shape (n, {x.shape[1]}), but expected one that "
+            f"returns logits there. It says: {error}"
+        ) from error
 
 
 def uncompiled(module):

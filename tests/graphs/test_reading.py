@@ -94,6 +94,11 @@ def test_what_is_no_network_is_refused(network):
         read_graph(network, 3)
 
 
+def test_a_number_of_features_that_does_not_fit_is_refused():
+    with pytest.raises(UnsupportedModelError, match=r"fails on rows of shape \(n, 2\)"):
+        read_graph(torch.nn.Linear(3, 2), 2)
+
+
 @pytest.mark.parametrize("n_features", [0, 1.5, "3", (3,)])
 def test_numbers_of_features_that_are_none(n_features):
     with pytest.raises(ValueError, match=r"^Got n_features=.*, but expected an integer of at"):
