@@ -33,7 +33,7 @@ N_LEAVES = 4354
 N_FEATURES = 7
 
 
-def main(repeats, skip_programs):
+def main(repeats, n_digits, skip_programs):
     tree, X = policy()
     property = ClassificationRobustness(1.0, bounds=None, reference="prediction")
     verifier = TreeVerifier()
@@ -58,7 +58,7 @@ def main(repeats, skip_programs):
             lambda: by_programs(boxes, X[0], label),
             repeats=1,
         )
-    ensembles(repeats)
+    ensembles(repeats, n_digits)
 
 
 def policy():
@@ -95,7 +95,7 @@ def by_programs(boxes, x, label):
     return best
 
 
-def ensembles(repeats):
+def ensembles(repeats, n_digits):
     """Time both complete methods on the same points; verdicts must agree."""
     if veritas is None:
         print("dtai-veritas is not installed: no comparison on ensembles.")
@@ -112,13 +112,14 @@ def ensembles(repeats):
             verifier, property = TreeVerifier(), ClassificationRobustness(epsilon)
             network = BlackBox(model)
             encoding = verifier.encode(network, property)
-            x, labels = network.rows(X[1200:1240]), network.encode(y[1200:1240])
+            sample = slice(1200, 1200 + n_digits)
+            x, labels = network.rows(X[sample]), network.encode(y[sample])
             ours = partial(verifier.decide, encoding, x, labels)
             theirs = partial(by_veritas, model, verifier.steps(encoding)[0], x, labels)
             both = zip(ours().verdicts, theirs(), strict=True)
             assert all(one == other for one, other in both if other != "unknown")
             compare(
-                f"{name}, 40 digits at {epsilon}, veritas as reference",
+                f"{name}, {n_digits} digits at {epsilon}, veritas as reference",
                 ours,
                 theirs,
                 repeats=repeats,
@@ -200,6 +201,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--digits", type=int, default=40, help="of the ensembles")
     parser.add_argument("--skip-programs", action="store_true")
     arguments = parser.parse_args()
-    main(arguments.repeats, arguments.skip_programs)
+    main(arguments.repeats, arguments.digits, arguments.skip_programs)

@@ -195,7 +195,7 @@ SMALLEST = {
     "--epochs 1 --epochs-cifar 1 --skip fashion",
     "sample_sizes": "--runs 10",
     "sampling": "--images 40 --samples 50 --repeats 1",
-    "satisfaction": "--images 2 --epsilons 0.05 --timeout 5 --epochs 1",
+    "satisfaction": "--images 2 --epsilons 0.05 --timeout 1 --epochs 1",
     "scores": "--images 40 --samples 50 --repeats 1",
     "security": "--images 40 --train 240 --repeats 1",
     "training": "--train 240 --repeats 1",
