@@ -178,6 +178,8 @@ def call_of_user(name, function, *arguments):
     try:
         return function(*arguments)
     except Exception as error:  # users' code may raise anything
+        if str(error).startswith("Got "):
+            raise  # a refusal, which says already what was wrong
         raise ValueError(
             f"Got {name}={shown(function)}, which fails, but expected a function of "
             f"{len(arguments)} arguments that does not. It says: {error}"

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from skrobust._validation import expected
+from skrobust._validation import expected, shown
 from skrobust.exceptions import UnsupportedModelError
 
 __all__ = []
@@ -126,8 +126,13 @@ def check_criterion(criterion, arguments, logits):
         loss = loss.to(logits.device) if isinstance(loss, torch.nn.Module) else loss
         value = loss(logits, labels)
     except Exception as error:  # whatever a user's code raises
-        expectation = f"arguments with which {criterion!r} takes logits and labels: {error}"
-        raise ValueError(expected("criterion_params", arguments, expectation)) from error
+        expectation = f"what takes logits and labels. It says: {error}"
+        raise ValueError(_criterion_refusal(criterion, arguments, expectation)) from error
     if not isinstance(value, torch.Tensor) or value.ndim:
-        expectation = f"arguments with which {criterion!r} returns a scalar tensor"
-        raise ValueError(expected("criterion_params", arguments, expectation))
+        expectation = "what returns a scalar tensor."
+        raise ValueError(_criterion_refusal(criterion, arguments, expectation))
+
+
+def _criterion_refusal(criterion, arguments, expectation):
+    given = f"criterion={shown(criterion)} with criterion_params={shown(arguments)}"
+    return f"Got {given}, but expected {expectation}"

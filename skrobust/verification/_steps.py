@@ -77,7 +77,7 @@ class Step:
         """
         index = verdicts.undecided_index
         limit = self._limit(timeout)
-        if limit is None or len(index) == 0:
+        if not limit or len(index) == 0:  # no limit, or no time
             return [(index, limit)] if len(index) else []
         # In hundredths, rounded down: measured times differ a little from run to run, and the
         # time that is left is a part of the key of what is kept in a memory.

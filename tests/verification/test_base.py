@@ -49,7 +49,7 @@ def test_verifiers_are_parameters_and_nothing_else(verifier):
 @pytest.mark.parametrize("verifier", [Bounds(), Exact()])
 def test_labels_are_asked_for_where_they_are_needed(verifier):
     x = torch.tensor([[0.7]])
-    with pytest.raises(ValueError, match="needs the true labels"):
+    with pytest.raises(ValueError, match="but expected the true labels"):
         decided(verifier, line(), ClassificationRobustness(0.1), x)
     own = ClassificationRobustness(0.1, reference="prediction")
     assert decided(verifier, line(), own, x).verdicts.tolist() == ["verified"]
