@@ -129,8 +129,8 @@ def test_another_number_of_features(blobs):
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
-        ({"criterion_params": {"wat": 1}}, ValueError, "Got criterion_params={'wat': 1}"),
-        ({"criterion_params": {"weight": [1, 2, 3]}}, ValueError, "Got criterion_params=.*all 2"),
+        ({"criterion_params": {"wat": 1}}, ValueError, "criterion_params={'wat': 1}"),
+        ({"criterion_params": {"weight": [1, 2, 3]}}, ValueError, "criterion_params=.*all 2"),
         ({"criterion_params": {"reduction": "none"}}, ValueError, "returns a scalar tensor"),
         ({"criterion_params": 3}, TypeError, "Got criterion_params=3, but expected None or a d"),
         ({"optimizer_params": {"wat": 1}}, ValueError, "Got optimizer_params={'wat': 1}"),
