@@ -217,7 +217,8 @@ def at_reference(target):
     Where the property is broken there, it is falsified; where it is not, and no feature of the
     point can move, it is verified, since the ball holds no other point.
     """
-    broken = confirm(target, target.x).broken
+    # The reference points lie in their balls as they are.
+    broken = confirm(target, target.x, project=False).broken
     verdicts = VerificationBuilder(target.x)
     verdicts.falsify(np.arange(len(target.x)), target.x, broken)
     property, center = target.property, target.x.double()
