@@ -19,7 +19,7 @@ from skrobust.datasets import load_digits
 from skrobust.displays import RobustnessCurveDisplay
 from skrobust.pointwise import pointwise_robustness
 from skrobust.properties import ClassificationRobustness
-from skrobust.scorers import AdversarialFrequency
+from skrobust.scorers import AdversarialFrequency, AdversarialSeverity
 from skrobust.training import AdversarialTraining
 
 X, y = load_digits(return_X_y=True)
@@ -39,11 +39,14 @@ for model in models.values():
     model.fit(X_train, y_train)
 
 # %%
-# Two scores, one computation: minus the frequency, and the severity.
+# Two scores, one computation: minus the frequency, and the severity. Each is a scorer of its own
+# as well, with the interval of its score.
 
 scorer = AdversarialFrequency(0.1, method="polished", random_state=0)
 scores = {name: scorer.metrics(model, X_test) for name, model in models.items()}
 print(pd.DataFrame(scores).T.to_string(float_format="{:.3f}".format))
+severity = AdversarialSeverity(0.1, method="polished", random_state=0)
+print(severity.evaluate(models["adversarial"], X_test))
 
 # %%
 # The linear program alone looks at the region of each input; "polished" goes on from the best
