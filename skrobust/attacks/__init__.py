@@ -8,6 +8,7 @@ from skrobust.attacks._confirm import (
     confirm,
     confirm_beyond,
     confirm_outcome,
+    steps_beyond,
 )
 from skrobust.attacks._ensemble import Ensemble, EnsembleOutcome
 from skrobust.attacks._fgsm import FGSM
@@ -36,4 +37,5 @@ __all__ = [
     "confirm",
     "confirm_beyond",
     "confirm_outcome",
+    "steps_beyond",
 ]

@@ -233,7 +233,8 @@ class Attack(BaseEstimator, ABC):
         property.check(rows.cpu().numpy())
         if y is not None:
             check_length("y", y, len(rows))
-        labels = None if y is None else network.encode(y)
+        # Labels that nobody needs may be of classes that the estimator has never seen.
+        labels = network.encode(y) if y is not None and property.needs_labels else None
         seed = check_seed(random_state).randint(2**31 - 1)
         generator = torch.Generator(network.device).manual_seed(seed)
         target = Target(network, property, rows, labels)

@@ -86,6 +86,11 @@ class Ensemble(NamedParts, Attack):
         """The list of (name, attack) that `attacks` stands for."""
         return list(self.named_parts.items())
 
+    @property
+    def needs_gradient(self):
+        """Whether any member follows gradients."""
+        return any(attack.needs_gradient for _, attack in self.members)
+
     def check(self):
         self._check_parts(Attack, "PGD()")
         return self

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from skrobust._validation import check_instance, expected
+from skrobust._validation import check_instance, expected, shown
 from skrobust.exceptions import AttackWarning, UnsupportedModelError
 from skrobust.logics import Atom
 from skrobust.networks import Model
@@ -129,7 +129,12 @@ class Target:
     def reference_logits(self):
         """Outputs at the reference points, without gradient."""
         with torch.no_grad():
-            return self.network(self.x)
+            logits = self.network(self.x)
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+            returned = tuple(logits.shape) if isinstance(logits, torch.Tensor) else shown(logits)
+            expectation = "logits of shape (n, n_classes)"
+            raise TypeError(f"Got network that returns {returned}, but expected {expectation}.")
+        return logits
 
     @cached_property
     def conclusion(self):

@@ -160,6 +160,8 @@ class AdversarialExamplesDisplay:
 def _check_rows(name, rows, shape=None):
     """Return `rows` as a finite float64 matrix; there may be no row."""
     try:
+        # A tensor that needs a gradient is no array yet.
+        rows = rows.detach() if hasattr(rows, "detach") else rows
         array = np.asarray(rows, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(expected(name, rows, "numbers (n_examples, n_features)")) from None
@@ -187,7 +189,7 @@ def _check_image_shape(shape, n_features):
     if not isinstance(shape, list | tuple) or not all(isinstance(n, Integral) for n in shape):
         raise TypeError(expected("image_shape", shape, "a tuple of two or three integers"))
     if any(n < 1 for n in shape) or math.prod(shape) != n_features:
-        expectation = f"a shape of {n_features} entries, the number of features"
+        expectation = f"a shape of {n_features} entries, as originals and perturbed have"
         raise ValueError(expected("image_shape", shape, expectation))
     has_channels = len(shape) == 3 and (shape[0] in (1, 3) or shape[2] in (1, 3))
     if len(shape) != 2 and not has_channels:

@@ -11,7 +11,7 @@ from skorch.callbacks import Callback
 from skorch.dataset import unpack_data
 from skorch.utils import to_tensor
 
-from skrobust._validation import call_of_user, expected
+from skrobust._validation import call_of_user, expected, shown
 from skrobust.estimators._batches import InOrder, Samples, Shuffled
 from skrobust.estimators._random import Generators, OwnDraws, Watch, is_known
 from skrobust.exceptions import DivergedTrainingError
@@ -84,9 +84,14 @@ class RegimeNet(NeuralNetClassifier):
         whole = Samples(X, y, call.fit.sample_weight)
         train, valid = whole, None
         if self.train_split:
-            train, valid = call_of_user(
-                "train_split", partial(self.train_split, **split_params), whole, y
-            )
+            function = partial(self.train_split, **split_params)
+            split = call_of_user("train_split", function, whole, y)
+            if not isinstance(split, tuple | list) or len(split) != 2:
+                expectation = "a function that returns two data sets"
+                raise ValueError(
+                    f"Got train_split that returns {shown(split)}, but expected {expectation}."
+                )
+            train, valid = split
         train = Samples.of(train)
         # Only now: what a regime adds to the data must not meet those that validate.
         call.fit = replace(call.fit, X=train.X, y=train.y, sample_weight=train.sample_weight)

@@ -126,7 +126,8 @@ def measure(
     return records.arrays()
 
 
-# What goes wrong with numbers; a mistake in the code is of another kind, and is raised.
+# What goes wrong with numbers, as torch and NumPy say it. Other mistakes in users' code are
+# raised; torch has no type for those of shapes, which the warning of an attack tells.
 _NUMERICAL = (ArithmeticError, RuntimeError, np.linalg.LinAlgError)
 
 

@@ -8,6 +8,7 @@ from skrobust._evaluation import evaluate_in_chunks, model_key
 from skrobust._validation import (
     check_bounds,
     check_choice,
+    check_columns,
     check_instance,
     check_integer,
     check_length,
@@ -157,6 +158,7 @@ def pointwise_robustness(
     check_real("precision", precision, low=0, closed="neither")
     if timeout is not None:
         check_real("timeout", timeout, low=0, closed="neither")
+    check_columns(estimator, X)
     network = as_network(estimator, input_shape=sample_shape(X))
     if len(network.classes) < 2:
         raise ValueError(

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import torch
 
+from skrobust.attacks import steps_beyond
 from skrobust.balls import Ball
 from skrobust.pointwise._result import PointwiseStatus
 
@@ -13,7 +14,6 @@ __all__ = ["Chunk", "Records", "keep_confirmed", "keep_near", "larger_margins"]
 # Tried in turn, relative to the largest logit, and then to 1. In float32 the first is some 25
 # units in the last place: outputs change by a few when a point is computed within another batch.
 _MARGINS = (3e-6, 1e-5, 1e-4, 1e-3)
-_BEYOND = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)  # of the distance, past a point that did not convince
 _FAR = 1e30  # no bound on the distance; infinity has no nearest float below
 _STATUS = f"<U{max(map(len, PointwiseStatus))}"
 
@@ -96,15 +96,14 @@ class Chunk:
 def keep_near(chunk, records, index, points, status=PointwiseStatus.FOUND):
     """Record points that break the property, or points just beyond; return where any did."""
     x, kept = chunk.x[index].double(), np.zeros(len(index), dtype=bool)
-    moves = torch.as_tensor(points, dtype=torch.float64).to(x.device) - x
+    points = torch.as_tensor(points, dtype=torch.float64).to(x.device)
     # A tie breaks the property, but is no other label yet.
-    for ties, beyond in itertools.product((False, True), _BEYOND):
+    for ties, near in itertools.product((False, True), steps_beyond(x, points)):
         open_index = np.flatnonzero(~kept)
         if len(open_index) == 0:
             break
-        near = x[open_index] + (1 + beyond) * moves[open_index]
         at = index[open_index]
-        kept[open_index] = keep_confirmed(chunk, records, at, near, status, ties=ties)
+        kept[open_index] = keep_confirmed(chunk, records, at, near[open_index], status, ties=ties)
     return kept
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skrobust._parameters import DefaultParts
 from skrobust._validation import check_choice, check_real
+from skrobust.attacks import Ensemble
 from skrobust.pointwise import PointwiseStatus, pointwise_robustness
 from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
 from skrobust.statistics import Interval, clopper_pearson, hoeffding
@@ -54,7 +56,7 @@ class AdversarialResult(ScoreResult):
     adversarial_examples: np.ndarray
 
 
-class _AdversarialScorer(RobustnessScorer):
+class _AdversarialScorer(DefaultParts, RobustnessScorer):
     """Shared by frequency and severity: one computation, and two readings."""
 
     def __init__(
@@ -117,6 +119,9 @@ class _AdversarialScorer(RobustnessScorer):
             int(np.isin(pointwise.status, _FAILED).sum()),
             pointwise.adversarial_examples,
         )
+
+    def _default_parts(self):
+        return {"attack": Ensemble()}
 
     def metrics(self, estimator, X, y=None):
         """Return both scores as a dict, for ``GridSearchCV(scoring=scorer.metrics)``.

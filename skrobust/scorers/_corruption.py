@@ -7,6 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from skrobust._validation import (
+    call_of_user,
     check_bounds,
     check_choice,
     check_seed,
@@ -271,7 +272,7 @@ class CorruptionRobustness(RobustnessScorer):
         """Return what the scorer that was given makes of a corrupted set; NaN without one."""
         if self.scorer is None:
             return np.nan
-        score = self.scorer(estimator, X, y)
+        score = call_of_user("scorer", self.scorer, estimator, X, y)
         if not isinstance(score, Real):
             expectation = "a callable that returns a number"
             raise TypeError(f"Got {score!r} from scorer, but expected {expectation}.")

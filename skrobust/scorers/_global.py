@@ -14,7 +14,7 @@ from skrobust.exceptions import ToleranceWarning
 from skrobust.properties import StandardRobustness
 from skrobust.scorers._base import PropertyScorer, ScoreResult
 from skrobust.scorers._draw import hull, side_of, stopping_rule
-from skrobust.scorers._local import decide_by_attack, decide_by_verifier
+from skrobust.scorers._local import attack_in_chunks, decide_by_verifier
 from skrobust.scorers._quantitative import (
     QuantitativeRobustnessResult,
     bounded_change,
@@ -390,7 +390,7 @@ def _joined(first, second):
 
 
 def _by_attack(scorer, attack, sample, seed):
-    return decide_by_attack(scorer, attack, sample, random_state=seed)
+    return attack_in_chunks(scorer, attack, sample, random_state=seed)
 
 
 def _by_verifier(scorer, verifier, encoding, sample, seed):

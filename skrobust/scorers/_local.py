@@ -8,7 +8,7 @@ import numpy as np
 from skrobust.scorers._base import as_tensors, attack_chunk
 from skrobust.verification import Verdict, Verification, VerificationBuilder
 
-__all__ = ["Counts", "decide_by_attack", "decide_by_verifier"]
+__all__ = ["Counts", "attack_in_chunks", "decide_by_verifier"]
 
 
 def decide_by_verifier(scorer, verifier, encoding, sample, *, whole=None, counts=None, **options):
@@ -59,7 +59,7 @@ def _decide(encoding, rows, labels, seed, *, decide, property, timeout):
     return {field.name: getattr(answer, field.name) for field in fields(answer)}
 
 
-def decide_by_attack(scorer, attack, sample, **options):
+def attack_in_chunks(scorer, attack, sample, **options):
     """Attack each sample, in chunks and jobs; the verdicts are "falsified" or "unknown".
 
     Returns

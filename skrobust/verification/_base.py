@@ -131,8 +131,7 @@ class Verifier(BaseEstimator, ABC):
         UnsupportedPropertyError
             If the property, or its norm, is of another kind.
         """
-        n_classes = getattr(network, "n_classes", None) or len(network.classes)
-        check_rows_of_logits(property, n_classes)
+        check_rows_of_logits(property, len(network.classes))
 
     def encode(self, network, property, n_features=None):
         """Return the `Encoding` of a network and a property, to ask for many points.

@@ -82,8 +82,8 @@ class Bounds(Verifier):
     def _graph(self, network, n_features):
         return check_finite(super()._graph(network, n_features))
 
-    def decide(self, state, x, labels=None, *, timeout=None, generator=None):
-        graph = state.graph
+    def decide(self, encoding, x, labels=None, *, timeout=None, generator=None):
+        graph = encoding.graph
         step = points_at_once(graph)
         verdicts = VerificationBuilder(x)
         watch = Stopwatch(None if timeout is None else timeout * len(x))
@@ -93,19 +93,19 @@ class Bounds(Verifier):
                 verdicts.reasons[index] = Reason.TIME_OUT
                 continue
             part = None if labels is None else labels[start : start + step]
-            decided = self._decide_chunk(state, x[start : start + step], part, watch)
+            decided = self._decide_chunk(encoding, x[start : start + step], part, watch)
             verdicts.merge(index, decided)
         return verdicts.result()
 
-    def _decide_chunk(self, state, x, labels, watch):
+    def _decide_chunk(self, encoding, x, labels, watch):
         begun = watch.elapsed
-        query = make_query(state, x, labels)
+        query = make_query(encoding, x, labels)
         verdicts = at_reference(query.target)
         open_index = verdicts.undecided_index
         if len(open_index):
             with torch.no_grad():
                 part = query[open_index]
-                lower = bound_query(state.graph, part, self.method, self.n_steps, watch)
+                lower = bound_query(encoding.graph, part, self.method, self.n_steps, watch)
             margin = part.margin(lower).nan_to_num(-torch.inf, torch.inf, -torch.inf)
             verdicts.lower[open_index] = margin.cpu().numpy()
             verdicts.prove(open_index[part.holds(lower).cpu().numpy()])

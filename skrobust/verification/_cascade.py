@@ -138,15 +138,15 @@ class Cascade(NamedParts, Verifier):
     def steps(self, encoding):
         """Return the steps of the stages, one after the other, and the cross-check's.
 
-        What a stage does before its last step, which is what it is for, is left out where an
-        earlier stage has done the same kind: `Exact` attacks nothing after an attack, and
+        What a stage does of itself before what it is for is left out where an earlier stage has
+        done the same kind: `Exact` attacks nothing after an attack, unless it is given one, and
         computes no bounds after `Bounds`.
         """
         steps, done = [], set()
         for name, stage in encoding.stages.items():
-            *early, last = _steps_of(name, stage, encoding.parts[name])
-            steps += [step for step in early if step.kind not in done] + [last]
-            done |= {step.kind for step in [*early, last]}
+            own = _steps_of(name, stage, encoding.parts[name])
+            steps += [step for step in own if not (step.is_optional and step.kind in done)]
+            done |= {step.kind for step in own}
         if self.cross_check is not None:
             steps.append(
                 CrossCheck(

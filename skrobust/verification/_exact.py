@@ -110,8 +110,8 @@ class Exact(CompleteVerifier):
     def steps(self, encoding):
         by_attack = partial(decide_by_attack, self._part("attack"))
         return [
-            Step(self.name, encoding, Bounds().decide, "bounds"),
-            Step(self.name, encoding, by_attack, "attack"),
+            Step(self.name, encoding, Bounds().decide, "bounds", is_optional=True),
+            Step(self.name, encoding, by_attack, "attack", is_optional=self.attack is None),
             Step(self.name, encoding, self.search, chunk_size=1),
         ]
 
@@ -221,7 +221,7 @@ class _Search(PointSearch):
             n_steps=self.settings.n_steps,
             watch=watch,
             visit=self._visit,
-            leaf=lambda domains, k: self._leaf(query, root, problem, domains[k : k + 1]),
+            leaf=lambda domains, k: self._leaf(query, root, problem, domains[k : k + 1], watch),
         )
         reason = _REASONS[word]
         if reason is Reason.INCOMPLETE and watch.left == 0:
@@ -257,7 +257,7 @@ class _Search(PointSearch):
         A, shift = rows.A[0, chosen].unsqueeze(1), shift[0, chosen].unsqueeze(1)
         return Problem(root, A, shift, slope, nearest, single), chosen
 
-    def _leaf(self, query, root, problem, domain):
+    def _leaf(self, query, root, problem, domain, watch):
         """Decide a domain without undecided units, by a linear program; see `branch`."""
         if not _is_box(query.ball):
             return "stuck"
@@ -275,13 +275,13 @@ class _Search(PointSearch):
         which = domain.problem.item()
         rows, shifts = problem.rows[which].cpu().numpy(), problem.shift[which].tolist()
         if not query.is_linear:
-            return self._concave_leaf(query, program, rows, shifts)
+            return self._concave_leaf(query, program, rows, shifts, watch)
         slope = 0.0 if problem.slope is None else problem.slope[which, 0].item()
-        minimum = program.minimize(rows[0], slope, shifts[0], time_limit=self.watch.left)
+        minimum = program.minimize(rows[0], slope, shifts[0], time_limit=watch.left)
         answer = self._confirmed(minimum)
         return {Reason.PROVED: "proved", Reason.COUNTEREXAMPLE: "end"}.get(answer, "stuck")
 
-    def _concave_leaf(self, query, program, rows, shifts):
+    def _concave_leaf(self, query, program, rows, shifts, watch):
         """Decide the row of strong classification where the outputs are affine.
 
         It is concave in the gaps, so its minimum lies at a corner that no linear program finds.
@@ -294,7 +294,7 @@ class _Search(PointSearch):
                 return "proved"
             piece, minima = pieces.pop(), []
             for row, shift in zip(rows, shifts, strict=True):
-                limit = self.watch.left
+                limit = watch.left
                 minima.append(piece.minimize(row, 0.0, shift, time_limit=limit, decide=False))
                 if minima[-1].point is None:
                     break

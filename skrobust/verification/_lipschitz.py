@@ -6,7 +6,14 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from skrobust._validation import check_choice, kind_of, sample_shape
+from skrobust._validation import (
+    check_bounds,
+    check_choice,
+    check_columns,
+    expected,
+    kind_of,
+    sample_shape,
+)
 from skrobust.bounds import (
     check_finite,
     crown,
@@ -84,6 +91,11 @@ def lipschitz_bound(
     check_choice("method", method, _METHODS)
     if method == "local" and (X is None or epsilon is None):
         raise ValueError("Got X=None or epsilon=None, but method='local' needs both.")
+    if method != "local" and epsilon is not None:
+        raise ValueError(expected("epsilon", epsilon, "None, unless method='local'"))
+    check_bounds(bounds)
+    if X is not None:
+        check_columns(estimator, X)
     network = as_network(estimator, input_shape=None if X is None else sample_shape(X))
     n_features = None if X is None else network.check_rows(X).shape[1]
     graph = check_finite(read_graph(network, n_features))
@@ -150,30 +162,30 @@ class LipschitzBounds(Verifier):
         encoding = super().encode(network, property, n_features)
         return _LipschitzEncoding(encoding.network, property, check_finite(encoding.graph))
 
-    def decide(self, state, x, labels=None, *, timeout=None, generator=None):
+    def decide(self, encoding, x, labels=None, *, timeout=None, generator=None):
         watch = Stopwatch(None if timeout is None else timeout * len(x))
-        verdicts = at_reference(state.target(x, labels))
+        verdicts = at_reference(encoding.target(x, labels))
         open_index = verdicts.undecided_index
         if len(open_index):
-            ball = state.property.outer_ball(x[torch.as_tensor(open_index, device=x.device)])
-            constant = self._constant(state, ball, watch)
-            verdicts.prove(open_index[constant <= state.property.lipschitz])
+            ball = encoding.property.outer_ball(x[torch.as_tensor(open_index, device=x.device)])
+            constant = self._constant(encoding, ball, watch)
+            verdicts.prove(open_index[constant <= encoding.property.lipschitz])
             failed = open_index[np.isinf(constant)]
             verdicts.reasons[failed] = Reason.SOLVER_ERROR if watch.left else Reason.TIME_OUT
         verdicts.seconds[:] = watch.elapsed / len(x)
         return verdicts.result()
 
-    def _constant(self, state, ball, watch):
+    def _constant(self, encoding, ball, watch):
         """Return a bound for each ball, of shape (n,)."""
         if self.method == "local":
-            return _local(state.graph, ball)
+            return _local(encoding.graph, ball)
         if self.method == "norm-product":
-            return np.full(len(ball.center), state.norm_product)
+            return np.full(len(ball.center), encoding.norm_product)
         scale = 1.0
         if ball.norm == "linf":
             moves = (ball.upper > ball.lower).sum(dim=1).cpu().numpy()
             scale = np.sqrt(moves) * (1 + 1e-15)
-        return np.full(len(ball.center), state.semidefinite(watch) * scale)
+        return np.full(len(ball.center), encoding.semidefinite(watch) * scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +206,8 @@ class _LipschitzEncoding(Encoding):
             try:
                 self._solved.append(_semidefinite(_weights(self.graph), watch.left))
             except RuntimeError:
+                if watch.left:  # it would fail again
+                    self._solved.append(np.inf)
                 return np.inf
         return self._solved[0]
 
@@ -238,6 +252,11 @@ def _weights(graph):
             )
         weights.append(current)
         current = None
+    if current is None and not weights:
+        raise UnsupportedModelError(
+            "Got a network without linear layers, but method='lipsdp' is for fully connected ReLU "
+            "networks. Use method='norm-product'."
+        )
     return [*weights, np.eye(len(weights[-1])) if current is None else current]
 
 

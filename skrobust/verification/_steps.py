@@ -45,13 +45,15 @@ class Step:
     decide : callable
         ``decide(encoding, x, labels, timeout=, generator=) -> Verification``; picklable.
     kind : {"attack", "bounds", "search"}, default="search"
-        What it does. A `Cascade` leaves out what a stage does before its last step where an
-        earlier stage has done the same kind.
+        What it does.
     chunk_size : int or None, default=None
         Most points of one job; 1 where a point may take minutes. None where points are cheap
         together.
     timeout : float or None, default=None
         Seconds a point, for this step and those before it; no limit if None.
+    is_optional : bool, default=False
+        Whether a `Cascade` may leave it out after a step of the same kind: what a verifier does of
+        itself, not because a user asked for it.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Step:
     kind: str = "search"
     chunk_size: int | None = None
     timeout: float | None = None
+    is_optional: bool = False
 
     def turns(self, timeout, verdicts):
         """Return which points are asked together, and for how many seconds each.

@@ -89,10 +89,12 @@ def _row(network, x):
     else:
         (dtype, device), n_features = dtype_and_device(network), None
     try:
+        x = x.detach().cpu() if isinstance(x, torch.Tensor) else x
         row = np.asarray(x).reshape(1, -1)
     except (TypeError, ValueError):
         raise ValueError(expected("x", x, "an array of numbers")) from None
-    return torch.as_tensor(check_rows(row, n_features), dtype=dtype, device=device)
+    row = np.require(check_rows(row, n_features), requirements=["C", "W"])
+    return torch.as_tensor(row, dtype=dtype, device=device)
 
 
 def _labels(property, label, n_classes, device):

@@ -386,3 +386,10 @@ def test_the_longer_attacks_are_the_stronger(objective, norm):
     assert broken[0] <= broken[1] + 2
     assert broken[1] <= broken[2] + 2
     assert broken[2] > 10
+
+
+def test_labels_that_the_property_does_not_need_may_be_unknown():
+    X, y = np.array([[0.2], [0.4], [0.6], [0.8]]), [0, 0, 1, 1]
+    model = LogisticRegression().fit(X, y)
+    property = StandardRobustness(0.1, 1.0)
+    assert FGSM().perturb(model, X, ["a"] * 4, property=property).shape == X.shape

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 
 from skrobust.attacks import (
     FGSM,
@@ -18,6 +19,7 @@ from skrobust.attacks import (
     LinearBoundary,
     Outcome,
     Target,
+    UniformSampling,
 )
 from skrobust.properties import (
     ClassificationRobustness,
@@ -261,3 +263,14 @@ def test_outcome_is_an_outcome():
     found = Ensemble().closest(Target(_either, ClassificationRobustness(0.1), _POINTS, _LABELS))
     assert isinstance(found, Outcome)
     assert found.winners.dtype == torch.int64
+
+
+def test_an_ensemble_of_samplings_needs_no_gradient():
+    assert not Ensemble([UniformSampling(3)]).needs_gradient
+    assert Ensemble([UniformSampling(3), FGSM()]).needs_gradient
+    X, y = np.array([[0.2], [0.4], [0.6], [0.8]]), [0, 0, 1, 1]
+    model = GaussianNB().fit(X, y)
+    points = Ensemble([UniformSampling(50)]).perturb(
+        model, X, y, property=ClassificationRobustness(0.3), random_state=0
+    )
+    assert (model.predict(points) != y).any()

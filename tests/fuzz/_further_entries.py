@@ -134,7 +134,9 @@ add(
     ).partial_fit(**arguments),
     lambda: {"X": X, "y": Y, "classes": [0, 1, 2], "sample_weight": None},
     _DATA | {"classes": "value", "sample_weight": "value"},
-    lambda result, call: np.isfinite(result.predict_proba(np.full((1, 3), 0.5))).all(),
+    lambda result, call: np.isfinite(
+        result.predict_proba(np.full((1, result.n_features_in_), 0.5))
+    ).all(),
 )
 add(
     "CertifiedTraining of a property",

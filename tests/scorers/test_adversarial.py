@@ -3,6 +3,7 @@
 import weakref
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import binomtest
@@ -237,3 +238,16 @@ def test_parameters_and_errors(scorer, linear):
             clone(scorer).set_params(**changed)(model, X)
     with pytest.raises(UnsupportedModelError, match="Got an object"):
         scorer(object(), X)
+
+
+def test_parameters_of_the_default_attack_are_reached():
+    scorer = AdversarialFrequency(0.1, method="attack").set_params(attack__pgd__n_steps=3)
+    assert dict(scorer.attack.members)["pgd"].n_steps == 3
+
+
+def test_columns_in_another_order_are_refused():
+    frame = pd.DataFrame(np.random.default_rng(0).random((20, 3)), columns=["a", "b", "c"])
+    y = (frame["a"] > 0.5).to_numpy().astype(int)
+    model = LogisticRegression().fit(frame, y)
+    with pytest.raises(ValueError, match="Got X with columns"):
+        AdversarialFrequency(0.1).evaluate(model, frame[["b", "c", "a"]], y)

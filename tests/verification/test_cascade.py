@@ -45,7 +45,7 @@ class Careful(Recorder):
 
     def steps(self, encoding):
         return [
-            Step(self.name, encoding, partial(self.note, kind), kind)
+            Step(self.name, encoding, partial(self.note, kind), kind, is_optional=kind != "search")
             for kind in ("attack", "bounds", "search")
         ]
 
@@ -286,3 +286,19 @@ def test_the_reference_point_counts_before_any_attack(line):
     found = decided(Cascade([FGSM()]), network, CR(0.0), x, wrong)
     assert (found.verdicts == "falsified").all()
     assert (decided(Cascade([FGSM()]), network, CR(0.0), x, labels).verdicts == "verified").all()
+
+
+def test_an_attack_that_exact_is_given_is_not_left_out(line):
+    cascade = Cascade([PGD(1), Bounds(), Exact(attack=PGD(7))])
+    names = [step.name for step in cascade.steps(cascade.encode(line[0], CR(0.1)))]
+    assert names == ["pgd", "bounds", "exact", "exact"]
+    default = Cascade([PGD(1), Bounds(), Exact()])
+    names = [step.name for step in default.steps(default.encode(line[0], CR(0.1)))]
+    assert names == ["pgd", "bounds", "exact"]
+
+
+def test_a_cascade_in_a_cascade_keeps_all_stages(line):
+    inner = Cascade([Bounds("alpha-crown"), PGD(2)])
+    cascade = Cascade([Bounds("ibp"), inner])
+    names = [step.name for step in cascade.steps(cascade.encode(line[0], CR(0.1)))]
+    assert names == ["bounds", "bounds", "pgd"]

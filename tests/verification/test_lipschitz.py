@@ -173,3 +173,17 @@ def test_other_properties_are_refused():
         decided(LipschitzBounds(), network, ClassificationRobustness(0.1), x)
     with pytest.raises(ValueError, match="Got method='sdp'"):
         LipschitzBounds("sdp").check()
+
+
+def test_arguments_that_a_method_has_no_use_for_are_refused():
+    model = LogisticRegression().fit([[0.2, 0.1], [0.8, 0.4]], [0, 1])
+    with pytest.raises(ValueError, match=r"Got epsilon=0\.1, but expected None, unless"):
+        lipschitz_bound(model, epsilon=0.1)
+    with pytest.raises(ValueError, match="Got bounds="):
+        lipschitz_bound(model, bounds="x")
+
+
+def test_a_network_without_layers_has_no_semidefinite_program():
+    model = TorchClassifier(nn.Flatten(), 3)
+    with pytest.raises(UnsupportedModelError, match="without linear layers"):
+        lipschitz_bound(model, norm="l2", method="lipsdp", X=np.full((1, 3), 0.5))

@@ -236,3 +236,10 @@ def test_without_onnx(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"pip install 'skrobust\[onnx\]'"):
         export_query(perceptron(), ClassificationRobustness(), [0.5] * 4, 0, tmp_path)
+
+
+def test_rows_of_any_kind_are_taken(tmp_path):
+    layer = torch.nn.Linear(2, 2)
+    for x in (np.array([0.2, 0.4])[::-1], torch.tensor([0.4, 0.2], requires_grad=True)):
+        _, query = export_query(layer, ClassificationRobustness(0.1), x, 0, tmp_path)
+        assert "(assert (<= X_0 0.5" in query.read_text()
