@@ -242,14 +242,14 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         first = not hasattr(self, "net_")
         X, y, sample_weight = self._validated(X, y, sample_weight, reset=first)
         if first:
-            classes = np.unique(y if classes is None else classes)
+            classes = np.unique(y) if classes is None else _distinct(classes)
             unseen = np.setdiff1d(y, classes)
             if len(unseen):
                 expectation = f"all labels in y, also {unseen.tolist()}"
                 raise ValueError(expected("classes", classes.tolist(), expectation))
             self._check_regime(X, classes)
             self._start(X, classes)
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+        elif classes is not None and not np.array_equal(_distinct(classes), self.classes_):
             known = f"{self.classes_.tolist()}, as in the first call"
             raise ValueError(expected("classes", classes, known))
         else:
@@ -413,3 +413,12 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
 def _read_robust(model, *, input_shape=None):
     check_is_fitted(model)
     return model._network()
+
+
+def _distinct(classes):
+    """Return the parameter `classes` of `partial_fit` in order, each once, or raise."""
+    try:
+        return np.unique(classes)
+    except (TypeError, ValueError):  # labels without an order, or ragged
+        expectation = "labels of one kind, of shape (n_classes,)"
+        raise ValueError(expected("classes", classes, expectation)) from None

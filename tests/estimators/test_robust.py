@@ -250,3 +250,10 @@ def test_regimes_that_are_none_inside_can_be_searched():
     model = RobustClassifier(training=ConstraintTraining())
     model.set_params(training__logic__tie_penalty=0.5)
     assert model.training.logic.tie_penalty == 0.5
+
+
+@pytest.mark.parametrize("classes", [[None, "a"], [[0], [0, 1]]])
+def test_classes_of_partial_fit_that_are_none_are_refused(classes):
+    X, y = np.full((4, 2), 0.5), [0, 1, 0, 1]
+    with pytest.raises(ValueError, match=r"Got classes=.*, but expected labels of one kind"):
+        RobustClassifier(max_epochs=1).partial_fit(X, y, classes=classes)
