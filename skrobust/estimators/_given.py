@@ -12,8 +12,8 @@ from skrobust._validation import (
     expected,
 )
 from skrobust.estimators._base import LogitsClassifier, plain_array
-from skrobust.estimators._modules import check_input_shape, n_features_of, uncompiled
-from skrobust.networks import Network, as_network, load_onnx
+from skrobust.estimators._modules import check_input_shape, n_features_of
+from skrobust.networks import Network, as_network, load_onnx, uncompiled
 
 __all__ = ["TorchClassifier"]
 

@@ -8,6 +8,7 @@ import torch
 
 from skrobust._validation import expected, shown
 from skrobust.exceptions import UnsupportedModelError
+from skrobust.networks import uncompiled
 
 __all__ = []
 
@@ -28,11 +29,6 @@ def n_features_of(module):
     return module.in_features if isinstance(module, torch.nn.Linear) else None
 
 
-def uncompiled(module):
-    """Return the module that `torch.compile` was given, or the module itself."""
-    return getattr(module, "_orig_mod", module)
-
-
 def copied(module):
     """Return a copy of a module that can be trained, read and pickled."""
     if isinstance(module, torch.jit.ScriptModule):
@@ -40,11 +36,7 @@ def copied(module):
             f"Got module={type(module).__name__}, but expected a module that is not scripted: "
             "what torch.jit.script returns cannot be copied. Give the module that it was made of."
         )
-    module = copy.deepcopy(uncompiled(module))
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            setattr(parent, name, uncompiled(child))
-    return module
+    return copy.deepcopy(uncompiled(module))
 
 
 def made(factory, arguments):

@@ -3,7 +3,7 @@
 from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (register themselves)
 from skrobust.networks._base import Model, Network, as_network
 from skrobust.networks._black_box import BlackBox, as_model
-from skrobust.networks._modules import dtype_and_device, evaluation_mode, outputs_of
+from skrobust.networks._modules import dtype_and_device, evaluation_mode, outputs_of, uncompiled
 from skrobust.networks._onnx import import_onnx, load_onnx
 from skrobust.networks._rows import check_rows
 
@@ -19,4 +19,5 @@ __all__ = [
     "import_onnx",
     "load_onnx",
     "outputs_of",
+    "uncompiled",
 ]

@@ -80,7 +80,17 @@ def outputs_of(module, x):
 
 
 def uncompiled(module):
-    """Return a module without the wrappers of `torch.compile`, the given one unchanged."""
+    """Return a module without the wrappers of `torch.compile`, the given one unchanged.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    torch.nn.Module
+        The given one, where it has no wrappers.
+    """
     if hasattr(module, "_orig_mod"):
         return uncompiled(module._orig_mod)
     if not any(hasattr(part, "_orig_mod") for part in module.modules()):

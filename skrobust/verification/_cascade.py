@@ -13,7 +13,7 @@ from skrobust.verification._base import Verifier, check_property, decide_by_atta
 from skrobust.verification._bounds import Bounds
 from skrobust.verification._cross_check import CrossCheck
 from skrobust.verification._exact import Exact
-from skrobust.verification._steps import Encoding, Step, decide_in_steps
+from skrobust.verification._steps import Encoding, Step, decide_in_steps, least
 from skrobust.verification._trees import TreeVerifier
 
 __all__ = ["Cascade"]
@@ -157,15 +157,11 @@ class Cascade(NamedParts, Verifier):
                     query_folder=self.query_folder,
                 )
             )
-        return [replace(step, timeout=_least(step.timeout, self.timeout)) for step in steps]
+        return [replace(step, timeout=least(step.timeout, self.timeout)) for step in steps]
 
     def decide(self, encoding, x, labels=None, *, timeout=None, generator=None):
         steps = self.steps(encoding)
         return decide_in_steps(steps, x, labels, timeout=timeout, generator=generator)
-
-
-def _least(*limits):
-    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _steps_of(name, stage, encoding):

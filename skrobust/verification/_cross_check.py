@@ -9,7 +9,7 @@ import numpy as np
 
 from skrobust.exceptions import SolverDisagreementWarning
 from skrobust.verification._result import Verdict
-from skrobust.verification._steps import Step
+from skrobust.verification._steps import Step, least
 from skrobust.verification._vnnlib import export_query
 
 __all__ = ["CrossCheck"]
@@ -29,7 +29,7 @@ class CrossCheck(Step):
 
     def turns(self, timeout, verdicts):
         """Return all points, each with the whole time, whatever the stages have spent."""
-        return [(np.arange(len(verdicts)), self._limit(timeout))] if len(verdicts) else []
+        return [(np.arange(len(verdicts)), least(self.timeout, timeout))] if len(verdicts) else []
 
     def enter(self, verdicts, index, answer, x, labels):
         """Enter what is decided for the first time, and each contradiction; see `Step.enter`."""

@@ -9,7 +9,7 @@ from skrobust.attacks import Target
 from skrobust.properties import RobustnessProperty
 from skrobust.verification._result import VerificationBuilder
 
-__all__ = ["Encoding", "Step", "decide_in_steps"]
+__all__ = ["Encoding", "Step", "decide_in_steps", "least"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Step:
             Places of points that have as much time left as each other, and that time.
         """
         index = verdicts.undecided_index
-        limit = self._limit(timeout)
+        limit = least(self.timeout, timeout)
         if not limit or len(index) == 0:  # no limit, or no time
             return [(index, limit)] if len(index) else []
         # In hundredths, rounded down: measured times differ a little from run to run, and the
@@ -87,9 +87,6 @@ class Step:
         left = np.floor(100 * (1 - verdicts.seconds[index] / limit).clip(0) + 1e-9)
         shares = np.unique(left)[::-1]
         return [(index[left == share], limit * float(share / 100)) for share in shares]
-
-    def _limit(self, timeout):
-        return min((t for t in (self.timeout, timeout) if t is not None), default=None)
 
     def enter(self, verdicts, index, answer, x, labels):
         """Enter an answer into the verdicts so far.
@@ -106,6 +103,11 @@ class Step:
             Of all points.
         """
         verdicts.merge(index, answer, self.name)
+
+
+def least(*limits):
+    """Return the smallest of the limits that are not None, or None."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def decide_in_steps(steps, x, labels=None, *, timeout=None, generator=None):
