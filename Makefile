@@ -14,16 +14,19 @@ TEST_FLAGS ?=
 DEMO_FLAGS ?=
 BENCH_FLAGS ?=
 
+MATRIX = $(addprefix test-python-,3.11 3.12 3.13)
+
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --no-input --disable-pip-version-check --quiet -c $(CONSTRAINTS)
 
 # No windows: pictures go to files.
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test test-matrix test-lowest lint bench docs clean
+.PHONY: demo test test-matrix test-lowest $(MATRIX) lint bench docs clean
 .DELETE_ON_ERROR:
-# Stamps that only pattern rules name must not be removed as intermediate files.
-.SECONDARY:
+# Stamps that only pattern rules name must not be removed as intermediate files. (`.SECONDARY:`
+# alone would also skip whatever is no file, such as a Python of the matrix.)
+.PRECIOUS: $(VENV)/.installed-%
 
 demo: $(VENV)/.installed-test
 	$(BIN)/python examples/plot_tradeoff.py $(DEMO_FLAGS)
@@ -32,9 +35,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(TEST_FLAGS)
 
 # One environment each, at $(VENV)-3.12 and so on: several gigabytes, most of them torch's.
-test-matrix: test-python-3.11 test-python-3.12 test-python-3.13 test-lowest
+test-matrix: $(MATRIX) test-lowest
 
-test-python-%:
+$(MATRIX): test-python-%:
 	@python=$(call interpreter,$*); \
 	if [ -z "$$python" ]; then echo "No Python $* is here: left out."; exit; fi; \
 	echo "Python $*"; $(MAKE) test PYTHON="$$python" VENV="$(VENV)-$*"
