@@ -12,7 +12,6 @@ from skrobust.estimators._modules import (
     check_float32,
     copied,
     made,
-    outputs_of,
     perceptron,
 )
 from skrobust.estimators._parameters import (
@@ -26,7 +25,7 @@ from skrobust.estimators._random import Generators, OwnDraws
 from skrobust.estimators._skorch import EpochBridge, RegimeNet
 from skrobust.estimators._weights import checked_sample_weight, joint_weight
 from skrobust.exceptions import DivergedTrainingError
-from skrobust.networks import Network, as_network
+from skrobust.networks import Network, as_network, check_logits, outputs_of
 from skrobust.training import StandardTraining, TrainingFit
 
 __all__ = ["RobustClassifier"]
@@ -305,7 +304,8 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
             module = self._module(X.shape[1], len(classes)).to(self.device)
             check_float32(module)
             rows = torch.tensor(X[:2], device=self.device)
-            logits = outputs_of(module, rows, len(classes), self.input_shape)
+            outputs = outputs_of(module.eval(), rows, f"with input_shape={self.input_shape!r}")
+            logits = check_logits(outputs, len(rows), len(classes))
             check_criterion(self.criterion, self._arguments("criterion"), logits)
             net = RegimeNet(
                 module,

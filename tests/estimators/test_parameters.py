@@ -85,7 +85,8 @@ def changed(value):
         bad(
             GOOD,
             LABELS,
-            "Got a module that cannot take rows of",
+            "Got a module that fails on rows of shape .* with input_shape=None, but expected",
+            TypeError,
             module=torch.nn.Linear(99, 2),
         ),
         bad(GOOD, LABELS, "Got property=0.1, but expected a Rob", TypeError, property=0.1),
