@@ -5,7 +5,7 @@ import torch
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skrobust._validation import check_instance, check_seed, expected
+from skrobust._validation import check_seed, expected
 from skrobust.estimators._base import LogitsClassifier, plain_array
 from skrobust.estimators._modules import (
     check_criterion,
@@ -323,25 +323,11 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
                 **{f"optimizer__{k}": v for k, v in self._arguments("optimizer").items()},
                 **{f"criterion__{k}": v for k, v in self._arguments("criterion").items()},
             )
-            self.net_ = self._initialized(net)
+            self.net_ = net.initialize()
 
     def _arguments(self, part):
         given = getattr(self, f"{part}_params") or {}
         return {name: weight_tensor(name, value) for name, value in given.items()}
-
-    def _initialized(self, net):
-        try:
-            net.initialize()
-        except (TypeError, ValueError) as error:
-            if not self.optimizer_params:
-                raise
-            expectation = f"arguments of {self.optimizer!r}: {error}"
-            raise ValueError(
-                expected("optimizer_params", self.optimizer_params, expectation)
-            ) from error
-        example = "what torch.optim.Adam returns"
-        check_instance("optimizer's result", net.optimizer_, torch.optim.Optimizer, example)
-        return net
 
     def _train(self, X, y, sample_weight, n_epochs):
         labels = self._network().encode(y).cpu()
