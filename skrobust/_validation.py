@@ -208,6 +208,15 @@ def check_length(name, values, n_samples):
         )
 
 
+BY_LABEL = "the {} has reference='label'. Give y, or set reference='prediction'"
+
+
+def check_labels_given(y, needed_by):
+    """Raise a ValueError if y is None; `needed_by` says what needs it, such as `BY_LABEL`."""
+    if y is None and needed_by:
+        raise ValueError(f"Got y=None, but expected the true labels: {needed_by}.")
+
+
 def check_columns(estimator, X):
     """Raise a ValueError if `X` has named columns other than those at fit."""
     names = getattr(estimator, "feature_names_in_", None)

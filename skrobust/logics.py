@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from sklearn.base import BaseEstimator
 
-from skrobust._validation import check_real, expected
+from skrobust._validation import check_instance, check_real, expected
 
 __all__ = [
     "DL2",
@@ -41,6 +41,10 @@ __all__ = [
 
 class Formula(ABC):
     """A claim about each of n samples, or of samples in an array of any shape."""
+
+    def __post_init__(self):
+        for name, part in vars(self).items():
+            check_instance(name, part, Formula, "Atom(values)")
 
     @abstractmethod
     def holds(self):
@@ -180,9 +184,10 @@ class Logic(BaseEstimator, ABC):
 
         Raises
         ------
-        ValueError
-            If a parameter of the logic is not valid.
+        TypeError, ValueError
+            If `formula` is none, or a parameter of the logic is not valid.
         """
+        check_instance("formula", formula, Formula, "Atom(values)")
         return self.check()._to_loss(self._truth(formula))
 
     def check(self):

@@ -17,7 +17,7 @@ from skrobust._validation import (
 from skrobust.attacks._boundary import closer, pull_to_boundary
 from skrobust.attacks._target import Outcome, Target
 from skrobust.networks import as_model
-from skrobust.properties import RobustnessProperty
+from skrobust.properties import check_property
 
 __all__ = ["Attack", "GradientAttack", "Tracker"]
 
@@ -221,7 +221,7 @@ class Attack(BaseEstimator, ABC):
         ndarray of shape (n_samples, n_features)
         """
         self.check()
-        check_instance("property", property, RobustnessProperty, "ClassificationRobustness()")
+        check_property(property)
         check_columns(estimator, X)
         network = as_model(
             estimator,

@@ -7,11 +7,11 @@ from functools import cached_property
 
 import torch
 
-from skrobust._validation import check_instance, expected, shown
+from skrobust._validation import expected
 from skrobust.exceptions import AttackWarning, UnsupportedModelError
 from skrobust.logics import Atom
-from skrobust.networks import Model
-from skrobust.properties import RobustnessProperty
+from skrobust.networks import Model, check_logits
+from skrobust.properties import RobustnessProperty, check_property
 
 __all__ = ["Outcome", "Target"]
 
@@ -109,12 +109,11 @@ class Target:
     labels: torch.Tensor | None = None
 
     def __post_init__(self):
-        if not callable(self.network):
+        # A class would be called, too: and make a module of the rows.
+        if not callable(self.network) or isinstance(self.network, type):
             expectation = "a callable from rows to logits, such as as_network(estimator)"
             raise TypeError(expected("network", self.network, expectation))
-        check_instance(
-            "property", self.property, RobustnessProperty, "ClassificationRobustness()"
-        ).check()
+        check_property(self.property)
         object.__setattr__(self, "x", _checked_rows(self.x))
         if self.labels is not None:
             _check_labels(self.labels, len(self.x))
@@ -130,11 +129,7 @@ class Target:
         """Outputs at the reference points, without gradient."""
         with torch.no_grad():
             logits = self.network(self.x)
-        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-            returned = tuple(logits.shape) if isinstance(logits, torch.Tensor) else shown(logits)
-            expectation = "logits of shape (n, n_classes)"
-            raise TypeError(f"Got network that returns {returned}, but expected {expectation}.")
-        return logits
+        return check_logits(logits, len(self.x))
 
     @cached_property
     def conclusion(self):

@@ -73,43 +73,6 @@ def check_input_shape(input_shape):
     return tuple(shape.tolist())
 
 
-def outputs_of(module, rows, n_classes, input_shape=None):
-    """Return the logits of a module at a few rows, in evaluation mode, once they are checked.
-
-    Raises
-    ------
-    ValueError
-        If the module does not take the rows, or returns not one logit for each class.
-    UnsupportedModelError
-        If it returns something else than a tensor.
-    """
-    try:
-        with torch.no_grad():
-            logits = module.eval()(rows)
-    except Exception as error:  # whatever a user's code raises
-        raise ValueError(
-            f"Got a module that cannot take rows of {rows.shape[1]} features (with "
-            f"input_shape={input_shape!r}): {error}"
-        ) from error
-    return checked_logits(logits, len(rows), n_classes)
-
-
-def checked_logits(logits, n_rows, n_classes):
-    """Return what a module returned, if it is one logit for each row and class; else raise."""
-    if not isinstance(logits, torch.Tensor):
-        raise UnsupportedModelError(
-            f"Got a module that returns a {type(logits).__name__}, but expected a tensor of "
-            "logits. Wrap a module that returns more than that, as recurrent layers do, in one "
-            "that returns the logits alone."
-        )
-    if tuple(logits.shape) != (n_rows, n_classes):
-        raise ValueError(
-            f"Got a module with outputs of shape {tuple(logits.shape)} for {n_rows} rows, but "
-            f"expected ({n_rows}, {n_classes}): one logit for each class."
-        )
-    return logits
-
-
 def check_criterion(criterion, arguments, logits):
     """Raise a ValueError if a criterion does not make a loss, a scalar, of logits and labels."""
     labels = torch.arange(len(logits), device=logits.device) % logits.shape[1]

@@ -7,7 +7,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from skrobust._validation import check_device, check_instance, check_integer, check_real, expected
 from skrobust.estimators._modules import check_input_shape
 from skrobust.estimators._weights import check_class_weight
-from skrobust.properties import RobustnessProperty
+from skrobust.properties import check_property
 from skrobust.training import TrainingRegime
 
 __all__ = []
@@ -55,8 +55,7 @@ def check_data(X, y, property, regime):
     """Raise if the labels are no classes, or the data not those of the property."""
     check_classification_targets(y)
     if property is not None:
-        example = "ClassificationRobustness(epsilon=0.1)"
-        check_instance("property", property, RobustnessProperty, example).check(X)
+        check_property(property, X)
     check_instance("training", regime, TrainingRegime, "AdversarialTraining()")
 
 

@@ -5,14 +5,13 @@ import torch
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skrobust._validation import check_instance, check_seed, expected
+from skrobust._validation import check_seed, expected
 from skrobust.estimators._base import LogitsClassifier, plain_array
 from skrobust.estimators._modules import (
     check_criterion,
     check_float32,
     copied,
     made,
-    outputs_of,
     perceptron,
 )
 from skrobust.estimators._parameters import (
@@ -26,7 +25,7 @@ from skrobust.estimators._random import Generators, OwnDraws
 from skrobust.estimators._skorch import EpochBridge, RegimeNet
 from skrobust.estimators._weights import checked_sample_weight, joint_weight
 from skrobust.exceptions import DivergedTrainingError
-from skrobust.networks import Network, as_network
+from skrobust.networks import Network, as_network, check_logits, outputs_of
 from skrobust.training import StandardTraining, TrainingFit
 
 __all__ = ["RobustClassifier"]
@@ -305,7 +304,8 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
             module = self._module(X.shape[1], len(classes)).to(self.device)
             check_float32(module)
             rows = torch.tensor(X[:2], device=self.device)
-            logits = outputs_of(module, rows, len(classes), self.input_shape)
+            outputs = outputs_of(module.eval(), rows, f"with input_shape={self.input_shape!r}")
+            logits = check_logits(outputs, len(rows), len(classes))
             check_criterion(self.criterion, self._arguments("criterion"), logits)
             net = RegimeNet(
                 module,
@@ -323,25 +323,11 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
                 **{f"optimizer__{k}": v for k, v in self._arguments("optimizer").items()},
                 **{f"criterion__{k}": v for k, v in self._arguments("criterion").items()},
             )
-            self.net_ = self._initialized(net)
+            self.net_ = net.initialize()
 
     def _arguments(self, part):
         given = getattr(self, f"{part}_params") or {}
         return {name: weight_tensor(name, value) for name, value in given.items()}
-
-    def _initialized(self, net):
-        try:
-            net.initialize()
-        except (TypeError, ValueError) as error:
-            if not self.optimizer_params:
-                raise
-            expectation = f"arguments of {self.optimizer!r}: {error}"
-            raise ValueError(
-                expected("optimizer_params", self.optimizer_params, expectation)
-            ) from error
-        example = "what torch.optim.Adam returns"
-        check_instance("optimizer's result", net.optimizer_, torch.optim.Optimizer, example)
-        return net
 
     def _train(self, X, y, sample_weight, n_epochs):
         labels = self._network().encode(y).cpu()

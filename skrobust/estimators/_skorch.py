@@ -77,6 +77,24 @@ class RegimeNet(NeuralNetClassifier):
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name not in ("call", "kept")}
 
+    def initialize_optimizer(self, *args, **kwargs):
+        try:
+            super().initialize_optimizer(*args, **kwargs)
+        except Exception as error:  # whatever a user's code raises
+            expectation = f"what takes parameters of a module, lr and these. It says: {error}"
+            raise ValueError(self._optimizer_refusal(expectation)) from error
+        if not isinstance(self.optimizer_, torch.optim.Optimizer):
+            expectation = "what returns a torch.optim.Optimizer, as torch.optim.Adam does."
+            raise TypeError(self._optimizer_refusal(expectation))
+        return self
+
+    def _optimizer_refusal(self, expectation):
+        given = self.get_params_for("optimizer")
+        return (
+            f"Got optimizer={shown(self.optimizer)} with optimizer_params={shown(given)}, but "
+            f"expected {expectation}"
+        )
+
     # ---- data -----------------------------------------------------------------
 
     def get_split_datasets(self, X, y=None, **split_params):

@@ -6,7 +6,7 @@ from skrobust._validation import check_instance, check_integer, kind_of
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs._graph import Graph
 from skrobust.graphs._trace import trace
-from skrobust.networks import Model, dtype_and_device, outputs_of
+from skrobust.networks import Model, check_precision, dtype_and_device, outputs_of
 
 __all__ = ["read_graph", "read_live"]
 
@@ -36,6 +36,9 @@ def read_graph(network, n_features=None):
         If the forward pass does anything that is not piecewise linear, such as a sigmoid, or
         decides by the values of tensors in Python. The message names the operation and the
         path of the layer.
+    ValueError
+        If its outputs are not of shape (n, n_classes), or the number of entries of a row is not
+        known.
 
     Examples
     --------
@@ -101,7 +104,7 @@ def read_live(module, x):
 
     Raises
     ------
-    UnsupportedModelError
+    UnsupportedModelError, ValueError
         As by `read_graph`.
 
     Examples
@@ -118,10 +121,7 @@ def read_live(module, x):
 
 
 def _check_module(module, dtype):
-    if dtype not in (torch.float32, torch.float64):
-        raise UnsupportedModelError(
-            f"Got a network of {dtype}, but expected torch.float32 or torch.float64."
-        )
+    check_precision(dtype)
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise UnsupportedModelError(
             "Got a scripted or traced module, whose operations cannot be read, but expected the "

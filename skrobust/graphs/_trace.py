@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs._graph import Graph
 from skrobust.graphs._nodes import Input
+from skrobust.networks import check_logits
 
 __all__ = ["arguments", "flat", "option", "reads", "single", "trace"]
 
@@ -63,11 +64,11 @@ class _Tracer(TorchFunctionMode):
         self._mark(x, first)
 
     def finish(self, logits):
-        if not (isinstance(logits, torch.Tensor) and self.is_marked(logits) and logits.ndim == 2):
-            shown = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits)
+        check_logits(logits, self.n_rows)
+        if not self.is_marked(logits):
             raise Refusal(
-                f"The module returns {shown}, but expected logits of shape (n, n_classes) that "
-                "depend on its input."
+                "Got a module whose outputs do not depend on its input by operations of torch, "
+                "but expected logits that do."
             )
         last = self.at(logits)
         if last != len(self.nodes) - 1:

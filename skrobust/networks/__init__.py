@@ -3,7 +3,14 @@
 from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (register themselves)
 from skrobust.networks._base import Model, Network, as_network
 from skrobust.networks._black_box import BlackBox, as_model
-from skrobust.networks._modules import dtype_and_device, evaluation_mode, outputs_of, uncompiled
+from skrobust.networks._modules import (
+    check_logits,
+    check_precision,
+    dtype_and_device,
+    evaluation_mode,
+    outputs_of,
+    uncompiled,
+)
 from skrobust.networks._onnx import import_onnx, load_onnx
 from skrobust.networks._rows import check_rows
 
@@ -13,6 +20,8 @@ __all__ = [
     "Network",
     "as_model",
     "as_network",
+    "check_logits",
+    "check_precision",
     "check_rows",
     "dtype_and_device",
     "evaluation_mode",

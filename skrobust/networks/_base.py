@@ -10,7 +10,13 @@ import torch
 
 from skrobust._validation import kind_of
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks._modules import dtype_and_device, outputs_of, uncompiled
+from skrobust.networks._modules import (
+    check_logits,
+    check_precision,
+    dtype_and_device,
+    outputs_of,
+    uncompiled,
+)
 from skrobust.networks._rows import check_rows
 
 _PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
@@ -97,14 +103,8 @@ class Model(ABC):
         return rows
 
     def check_logits(self, logits, n_samples):
-        """Return the logits; raise a ValueError if there is not one for each of the classes."""
-        expected = n_samples, len(self.classes)
-        if logits.shape != expected:
-            raise ValueError(
-                f"Got a module with outputs of shape {tuple(logits.shape)}, but expected "
-                f"{expected}: one logit for each of classes."
-            )
-        return logits
+        """Return the logits, if there is one for each of the classes; raise if not."""
+        return check_logits(logits, n_samples, len(self.classes))
 
     def encode(self, y):
         """Return the class index of each label in `y`, as a tensor.
@@ -182,12 +182,7 @@ class Network(Model):
         self, module, classes, n_features=None, replay=None, *, probabilistic=True, dtype=None
     ):
         own, device = dtype_and_device(module)
-        if own not in (torch.float32, torch.float64):
-            name = str(own).removeprefix("torch.")
-            raise UnsupportedModelError(
-                f"Got a module in {name}, but expected float32 or float64. Convert a copy of it "
-                "with module.float()."
-            )
+        check_precision(own)
         super().__init__(
             classes,
             n_features,
@@ -211,26 +206,19 @@ class Network(Model):
         """
         rows = super().check_rows(X)
         if self._width != rows.shape[1]:
-            self._try(self._tensor(rows[:2]), len(rows))  # one can lose its axis in squeeze()
+            self._try(self._tensor(rows[:2]))  # one can lose its axis in squeeze()
             self._width = rows.shape[1]
         return rows
 
-    def _try(self, x, n_samples):
+    def _try(self, x):
         """Compute the outputs once, so that a module that cannot is refused by name."""
         try:
             with torch.enable_grad():
                 logits = self(x.requires_grad_())
         except Exception:  # users' code may raise anything, also for want of a gradient only
             logits = outputs_of(self, x.detach())
-        if not isinstance(logits, torch.Tensor):
-            raise UnsupportedModelError(
-                f"Got a module that returns {kind_of(logits)}, but expected one tensor: logits of "
-                "shape (n, n_classes). Wrap the module in one that returns them."
-            )
+        self.check_logits(logits, len(x))
         self.has_gradient = logits.requires_grad
-        if logits.shape[:1] == x.shape[:1]:  # the message is to speak of all samples
-            logits = logits[:1].expand(n_samples, *logits.shape[1:])
-        self.check_logits(logits, n_samples)
 
     def fingerprint(self):
         weights = {n: v.double().cpu().numpy() for n, v in self.module.state_dict().items()}

@@ -6,9 +6,18 @@ from copy import copy
 import numpy as np
 import torch
 
+from skrobust._validation import kind_of
 from skrobust.exceptions import UnsupportedModelError
 
-__all__ = ["dtype_and_device", "evaluation_mode", "linear_layer", "outputs_of", "uncompiled"]
+__all__ = [
+    "check_logits",
+    "check_precision",
+    "dtype_and_device",
+    "evaluation_mode",
+    "linear_layer",
+    "outputs_of",
+    "uncompiled",
+]
 
 
 def dtype_and_device(module):
@@ -27,6 +36,27 @@ def dtype_and_device(module):
     floats = (part for part in module.parameters() if part.is_floating_point())
     first = next(floats, torch.empty(0))
     return first.dtype, first.device
+
+
+def check_precision(dtype):
+    """Refuse a type that is too coarse for bounds and gradients.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Of the parameters of a module.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it is neither float32 nor float64.
+    """
+    if dtype not in (torch.float32, torch.float64):
+        name = str(dtype).removeprefix("torch.")
+        raise UnsupportedModelError(
+            f"Got a module in {name}, but expected float32 or float64. Convert a copy of it "
+            "with module.float()."
+        )
 
 
 @contextmanager
@@ -51,13 +81,15 @@ def evaluation_mode(module):
             part.training = was_training
 
 
-def outputs_of(module, x):
+def outputs_of(module, x, given=""):
     """Return what a module computes of rows, without gradient.
 
     Parameters
     ----------
     module : callable
     x : Tensor of shape (n, n_features)
+    given : str, default=""
+        What else the message is to tell of the rows, such as "with input_shape=None".
 
     Returns
     -------
@@ -74,9 +106,49 @@ def outputs_of(module, x):
             return module(x)
     except Exception as error:  # users' code may raise anything
         raise UnsupportedModelError(
-            f"Got a module that fails on rows of shape (n, {x.shape[1]}), but expected one that "
-            f"returns logits there. It says: {error}"
+            f"Got a module that fails on rows of shape (n, {x.shape[1]}){given and ' ' + given}, "
+            f"but expected one that returns logits there. It says: {error}"
         ) from error
+
+
+def check_logits(outputs, n_rows, n_classes=None, when=""):
+    """Return what a module returned, if it is one logit for each row and class.
+
+    Parameters
+    ----------
+    outputs : object
+    n_rows : int
+    n_classes : int, default=None
+        Any number if None.
+    when : str, default=""
+        What the message is to tell of the module, such as "in training mode".
+
+    Returns
+    -------
+    Tensor of shape (n_rows, n_classes)
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it is no tensor.
+    ValueError
+        If it has another shape.
+    """
+    when = when and " " + when
+    if not isinstance(outputs, torch.Tensor):
+        raise UnsupportedModelError(
+            f"Got a module that returns {kind_of(outputs)}{when}, but expected one tensor: logits "
+            "of shape (n, n_classes). Wrap a module that returns more than that, as recurrent "
+            "layers do, in one that returns the logits alone."
+        )
+    shape = tuple(outputs.shape)
+    if len(shape) != 2 or shape[0] != n_rows or n_classes not in (None, shape[1]):
+        wanted = f"({n_rows}, {'n_classes' if n_classes is None else n_classes})"
+        raise ValueError(
+            f"Got a module with outputs of shape {shape} for {n_rows} rows{when}, but expected "
+            f"{wanted}: one logit for each class."
+        )
+    return outputs
 
 
 def uncompiled(module):

@@ -1,6 +1,6 @@
 """Robustness properties: what must hold for every input in a ball around a reference input."""
 
-from skrobust.properties._base import RobustnessProperty
+from skrobust.properties._base import RobustnessProperty, check_property
 from skrobust.properties._classification import (
     ClassificationRobustness,
     StrongClassificationRobustness,
@@ -20,4 +20,5 @@ __all__ = [
     "RobustnessProperty",
     "StandardRobustness",
     "StrongClassificationRobustness",
+    "check_property",
 ]

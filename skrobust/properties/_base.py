@@ -7,17 +7,20 @@ import torch
 from sklearn.base import BaseEstimator, clone
 
 from skrobust._validation import (
+    BY_LABEL,
     check_bounds,
     check_choice,
     check_epsilon,
     check_finite_rows,
+    check_instance,
+    check_labels_given,
     check_within_bounds,
     expected,
 )
 from skrobust.balls import Ball
 from skrobust.properties._conclusion import Conclusion
 
-__all__ = ["RobustnessProperty"]
+__all__ = ["RobustnessProperty", "check_property"]
 
 BALL_PARAMETERS = ("epsilon", "norm", "bounds")
 _TRIED_CLASSES = (10, 2)  # where the true number is not known yet
@@ -143,12 +146,7 @@ class RobustnessProperty(BaseEstimator, ABC):
     def reference_labels(self, reference_logits, labels=None):
         """Return the class index that each reference point should have, of shape (n,)."""
         if self.needs_labels:
-            if labels is None:
-                raise ValueError(
-                    "Got y=None, but expected the true labels, which "
-                    f"{type(self).__name__}(reference='label') needs. Give y, or set "
-                    "reference='prediction'."
-                )
+            check_labels_given(labels, BY_LABEL.format("property"))
             return labels
         return reference_logits.argmax(dim=1)
 
@@ -216,6 +214,37 @@ class RobustnessProperty(BaseEstimator, ABC):
 
     # Mutable, as every scikit-learn object with set_params: no hash.
     __hash__ = None
+
+
+def check_property(property, X=None):
+    """Return a property whose parameters are valid, and suit the data.
+
+    Parameters
+    ----------
+    property : RobustnessProperty
+    X : ndarray of shape (n_samples, n_features), default=None
+        Reference points, where there are any yet.
+
+    Returns
+    -------
+    RobustnessProperty
+        The given one.
+
+    Raises
+    ------
+    TypeError
+        If `property` is none.
+    ValueError
+        As by `RobustnessProperty.check`.
+
+    Examples
+    --------
+    >>> from skrobust.properties import ClassificationRobustness, check_property
+    >>> check_property(ClassificationRobustness(0.2))
+    ClassificationRobustness(epsilon=0.2)
+    """
+    example = "ClassificationRobustness(epsilon=0.1)"
+    return check_instance("property", property, RobustnessProperty, example).check(X)
 
 
 def same_value(first, second):

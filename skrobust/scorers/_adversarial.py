@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from skrobust._parameters import DefaultParts
-from skrobust._validation import check_choice, check_real
+from skrobust._validation import BY_LABEL, check_choice, check_labels_given, check_real
 from skrobust.attacks import Ensemble
 from skrobust.pointwise import PointwiseStatus, pointwise_robustness
-from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
+from skrobust.scorers._base import RobustnessScorer, ScoreResult
 from skrobust.statistics import Interval, clopper_pearson, hoeffding
 
 __all__ = ["AdversarialFrequency", "AdversarialResult", "AdversarialSeverity"]
@@ -155,9 +155,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
     def _reference_labels(self, y):
         if self.reference == "prediction":
             return None
-        if y is None:
-            needed_by = BY_LABEL.format("scorer")
-            raise ValueError(f"Got y=None, but expected the true labels: {needed_by}.")
+        check_labels_given(y, BY_LABEL.format("scorer"))
         return y
 
 

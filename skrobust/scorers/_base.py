@@ -10,20 +10,20 @@ from sklearn.base import BaseEstimator
 
 from skrobust._evaluation import evaluate_in_chunks, model_key
 from skrobust._validation import (
+    BY_LABEL,
     check_columns,
-    check_instance,
     check_integer,
+    check_labels_given,
     check_length,
     check_real,
     sample_shape,
 )
 from skrobust.attacks import Target, attack_and_confirm
 from skrobust.networks import as_model
-from skrobust.properties import RobustnessProperty
+from skrobust.properties import check_property
 from skrobust.statistics import Interval
 
 __all__ = [
-    "BY_LABEL",
     "PropertyScorer",
     "RobustnessScorer",
     "Sample",
@@ -33,8 +33,6 @@ __all__ = [
     "as_tensors",
     "attack_chunk",
 ]
-
-BY_LABEL = "the {} has reference='label'. Give y, or set reference='prediction'"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -143,9 +141,8 @@ class RobustnessScorer(BaseEstimator, ABC):
             estimator, outputs, needs_gradient=needs_gradient, input_shape=sample_shape(X)
         )
         rows = model.check_rows(X)
+        check_labels_given(y, needed_by)
         if y is None:
-            if needed_by:
-                raise ValueError(f"Got y=None, but expected the true labels: {needed_by}.")
             return Sample(model, rows, None)
         check_length("y", y, len(rows))
         return Sample(model, rows, model.encode(y).cpu().numpy())
@@ -184,8 +181,7 @@ class PropertyScorer(RobustnessScorer):
 
     def _check_common(self):
         super()._check_common()
-        example = "ClassificationRobustness(epsilon=0.1)"
-        check_instance("property", self.property, RobustnessProperty, example).check()
+        check_property(self.property)
 
     def _prepare(self, estimator, X, y, needs_gradient, property=None):
         """Return the `Sample` that a property is asked of; the scorer's own if None."""

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from skrobust._validation import (
+    BY_LABEL,
     call_of_user,
     check_bounds,
     check_choice,
@@ -14,7 +15,7 @@ from skrobust._validation import (
     check_within_bounds,
     expected,
 )
-from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
+from skrobust.scorers._base import RobustnessScorer, ScoreResult
 from skrobust.scorers._images import CORRUPTIONS
 from skrobust.statistics import clopper_pearson, hoeffding
 

@@ -6,8 +6,14 @@ from functools import partial
 import numpy as np
 import torch
 
-from skrobust._validation import check_bounds, check_choice, check_integer, check_within_bounds
-from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
+from skrobust._validation import (
+    BY_LABEL,
+    check_bounds,
+    check_choice,
+    check_integer,
+    check_within_bounds,
+)
+from skrobust.scorers._base import RobustnessScorer, ScoreResult
 from skrobust.scorers._radii import (
     TRANSFORMS,
     WEIGHTS,

@@ -129,6 +129,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         [0, 1]. The paper's is 0.5.
     timeout : float or None, default=None
         Seconds a sample, handed on to the verifier; no limit beside the verifier's own if None.
+        Attacks, and the bounds of `quantitative`, run to their end, and take None only.
     chunk_size : int, default=256
         Most samples of one job. Complete verifiers get them one by one.
     random_state : int, RandomState instance or None, default=None
@@ -219,6 +220,12 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         local.check()
         if self.timeout is not None:
             check_real("timeout", self.timeout, low=0, closed="neither")
+            if isinstance(local, Attack) or self.quantitative is not None:
+                expectation = (
+                    "None, unless local is a verifier and quantitative is None: attacks, and "
+                    "bounds of changes, run to their end"
+                )
+                raise ValueError(expected("timeout", self.timeout, expectation))
         self._check_quantity()
         return self
 

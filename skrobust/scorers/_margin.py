@@ -8,6 +8,7 @@ import torch
 
 from skrobust._parameters import DefaultParts
 from skrobust._validation import (
+    BY_LABEL,
     check_bounds,
     check_choice,
     check_instance,
@@ -17,7 +18,7 @@ from skrobust._validation import (
 )
 from skrobust.attacks import Attack, Ensemble, EnsembleOutcome, confirm_beyond
 from skrobust.properties import ClassificationRobustness
-from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult, as_target
+from skrobust.scorers._base import RobustnessScorer, ScoreResult, as_target
 from skrobust.statistics import empirical_bernstein
 
 __all__ = ["MarginRobustness", "MarginRobustnessResult"]

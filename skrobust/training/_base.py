@@ -6,7 +6,7 @@ from sklearn.base import BaseEstimator
 
 from skrobust._validation import check_instance
 from skrobust.attacks import Attack
-from skrobust.properties import RobustnessProperty
+from skrobust.properties import check_property
 
 __all__ = ["PropertyRegime", "TrainingRegime"]
 
@@ -140,8 +140,7 @@ class PropertyRegime(TrainingRegime):
                 "trains for one. Give it to the classifier or to the regime, for example "
                 "property=ClassificationRobustness(epsilon=0.1)."
             )
-        example = "ClassificationRobustness(epsilon=0.1)"
-        check_instance("property", trained_for, RobustnessProperty, example).check(X)
+        check_property(trained_for, X)
         for attack in self.attacks():
             check_instance("attack", attack, Attack, "PGD(n_steps=10)").check()
 

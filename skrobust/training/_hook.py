@@ -9,8 +9,7 @@ import torch
 
 from skrobust._validation import expected
 from skrobust.attacks import Target
-from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks import evaluation_mode
+from skrobust.networks import check_logits, evaluation_mode
 from skrobust.properties import RobustnessProperty
 
 __all__ = ["TrainingFit", "TrainingStep"]
@@ -224,13 +223,11 @@ class TrainingStep:
         ------
         UnsupportedModelError
             If `logits` is no tensor.
+        ValueError
+            If `logits` is not of shape (k, n_classes).
         """
-        if not isinstance(logits, torch.Tensor):
-            raise UnsupportedModelError(
-                f"Got a module that returns a {type(logits).__name__} in training mode, but "
-                "expected a tensor of logits. Wrap it in one that returns the logits alone."
-            )
-        losses = self.criterion(logits, self.labels if labels is None else labels)
+        labels = self.labels if labels is None else labels
+        losses = self.criterion(check_logits(logits, len(labels), when="in training mode"), labels)
         return losses if self.sample_weight is None else self.mean(losses, sample_weight)
 
     def mean(self, losses, sample_weight=None):

@@ -8,10 +8,11 @@ import torch
 from sklearn.base import BaseEstimator
 
 from skrobust._validation import (
+    BY_LABEL,
     check_bounds,
     check_columns,
     check_epsilon,
-    check_instance,
+    check_labels_given,
     check_length,
     check_real,
     check_seed,
@@ -20,7 +21,7 @@ from skrobust._validation import (
 from skrobust.attacks import attack_and_confirm, confirm
 from skrobust.graphs import read_graph
 from skrobust.networks import as_model
-from skrobust.properties import RobustnessProperty
+from skrobust.properties import check_property
 from skrobust.trees import check_tree_property
 from skrobust.verification._query import check_rows_of_logits
 from skrobust.verification._result import VerificationBuilder
@@ -31,7 +32,6 @@ __all__ = [
     "Verifier",
     "at_reference",
     "attacked",
-    "check_property",
     "decide_by_attack",
     "read_network",
 ]
@@ -101,11 +101,7 @@ class Verifier(BaseEstimator, ABC):
         return decide_in_steps(steps, x, labels, timeout=timeout, generator=generator)
 
     def _labels(self, network, property, y, n_samples):
-        if y is None and property.needs_labels:
-            raise ValueError(
-                "Got y=None, but the property needs the true labels. Give y, or set "
-                "reference='prediction' on the property."
-            )
+        check_labels_given(y, BY_LABEL.format("property") if property.needs_labels else "")
         if y is None:
             return None
         check_length("y", y, n_samples)
@@ -187,12 +183,6 @@ class Verifier(BaseEstimator, ABC):
         -------
         Verification
         """
-
-
-def check_property(property):
-    """Return a property with valid parameters, or raise a TypeError or ValueError."""
-    example = "ClassificationRobustness()"
-    return check_instance("property", property, RobustnessProperty, example).check()
 
 
 def read_network(estimator, property, input_shape=None):

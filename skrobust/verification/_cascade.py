@@ -9,7 +9,8 @@ from skrobust._validation import check_instance, check_real, expected, kind_of
 from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import BlackBox, as_network
-from skrobust.verification._base import Verifier, check_property, decide_by_attack
+from skrobust.properties import check_property
+from skrobust.verification._base import Verifier, decide_by_attack
 from skrobust.verification._bounds import Bounds
 from skrobust.verification._cross_check import CrossCheck
 from skrobust.verification._exact import Exact

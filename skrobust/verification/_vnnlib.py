@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skrobust._validation import check_instance, expected, kind_of
+from skrobust._validation import expected, kind_of
 from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.graphs import OnnxWriter, read_graph
 from skrobust.networks import Model, as_network, check_rows, dtype_and_device, import_onnx
-from skrobust.properties import RobustnessProperty
+from skrobust.properties import check_property
 from skrobust.verification._query import make_query
 from skrobust.verification._steps import Encoding
 
@@ -65,7 +65,7 @@ def export_query(network, property, x, label=None, folder="."):
     ['(assert (or', '  (and (>= Y_1 Y_0))', '  (and (>= Y_2 Y_0))', '))']
     """
     onnx = import_onnx()
-    _check_property(property)
+    _check_exportable(property)
     if not isinstance(network, Model | torch.nn.Module):
         network = as_network(network)
     x = _row(network, x)
@@ -106,9 +106,8 @@ def _labels(property, label, n_classes, device):
     return torch.tensor([int(label)], device=device)
 
 
-def _check_property(property):
-    example = "ClassificationRobustness()"
-    check_instance("property", property, RobustnessProperty, example).check()
+def _check_exportable(property):
+    check_property(property)
     if property.norm != "linf":
         raise UnsupportedPropertyError(
             f"Got norm={property.norm!r}, but VNNLIB has linear constraints only: use 'linf'."

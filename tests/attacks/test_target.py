@@ -65,6 +65,7 @@ def test_outcomes_merge_to_the_worse():
     ("arguments", "error", "message"),
     [
         ({"network": 3}, TypeError, "Got network=3, but expected a callable from rows"),
+        ({"network": torch.nn.Linear}, TypeError, "but expected a callable from rows"),
         ({"property": 0.1}, TypeError, "Got property=0.1, but expected a RobustnessProperty"),
         (
             {"property": ClassificationRobustness(-1.0)},

@@ -53,7 +53,9 @@ def test_torch_classifier_refuses(given):
     X = np.full((3, 4), 0.5)
     with pytest.raises(ValueError, match=r"3 of 3 rows of X lie outside, by up to 0\.25"):
         TorchClassifier(given, 2, bounds=(0, 0.25)).predict(X)
-    with pytest.raises(ValueError, match=r"outputs of shape \(3, 2\), but expected \(3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"outputs of shape \(2, 2\) for 2 rows, but expected \(2, 3\)"
+    ):
         TorchClassifier(given, 3).predict(X)
     with pytest.raises(TypeError, match="Got module='linear', but expected a Module"):
         TorchClassifier("linear", 2).predict(X)
@@ -80,9 +82,13 @@ X = np.random.default_rng(0).random((5, 4))
     ("module", "error", "message"),
     [
         (Several(), UnsupportedModelError, "Got a module that returns a tuple, but expected"),
-        (torch.nn.LSTM(4, 2), UnsupportedModelError, "Wrap the module in one that returns them"),
+        (torch.nn.LSTM(4, 2), UnsupportedModelError, "in one that returns the logits alone"),
         (torch.nn.Linear(4, 2).bfloat16(), UnsupportedModelError, r"with module\.float\(\)"),
-        (torch.nn.Linear(4, 3), ValueError, r"outputs of shape \(5, 3\), but expected \(5, 2\)"),
+        (
+            torch.nn.Linear(4, 3),
+            ValueError,
+            r"outputs of shape \(2, 3\) for 2 rows, but expected \(2, 2\)",
+        ),
         (torch.nn.Linear(3, 2), ValueError, "Got X with 4 features, but expected 3"),
         (torch.nn.Conv2d(1, 2, 2), UnsupportedModelError, "fails on rows of shape \\(n, 4\\)"),
     ],

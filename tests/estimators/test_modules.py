@@ -48,7 +48,11 @@ class WrongWhenTraining(nn.Module):
         (Several(), UnsupportedModelError, "Got a module that returns a tuple"),
         (nn.LSTM(4, 2), UnsupportedModelError, "as recurrent layers do"),
         (nn.Linear(4, 3), ValueError, r"outputs of shape \(2, 3\) for 2 rows"),
-        (nn.Linear(5, 2), ValueError, "Got a module that cannot take rows of 4 features"),
+        (
+            nn.Linear(5, 2),
+            UnsupportedModelError,
+            r"fails on rows of shape \(n, 4\) with input_shape=",
+        ),
         (nn.Linear(4, 2).bfloat16(), UnsupportedModelError, "parameters of torch.bfloat16"),
         (nn.Linear(4, 2).double(), UnsupportedModelError, "but expected torch.float32"),
         (ThroughNumpy(), ValueError, "with a gradient in the weights"),

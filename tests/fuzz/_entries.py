@@ -86,12 +86,15 @@ class Entry:
         What can be replaced, and by what.
     right : callable
         ``right(result, call)`` says whether a result is a right one.
+    package : str or None, default=None
+        What must be installed, if it is an extra.
     """
 
     function: object
     arguments: object
     kinds: dict
     right: object = field(default=lambda result, call: True)
+    package: str | None = None
 
 
 def parameters_of(function):
@@ -114,8 +117,8 @@ def _scores(function):
 ENTRIES = {}
 
 
-def add(name, function, arguments, kinds, right=None):
-    options = {} if right is None else {"right": right}
+def add(name, function, arguments, kinds, right=None, **options):
+    options |= {} if right is None else {"right": right}
     ENTRIES[name] = Entry(function, arguments, kinds, **options)
 
 
@@ -221,7 +224,9 @@ _VERIFIERS = {
     "Exact": verification.Exact(),
     "Cascade": verification.Cascade(),
     "TreeVerifier": verification.TreeVerifier(),
+    "Marabou": verification.Marabou("rows"),
 }
+_EXTRAS = {"Marabou": "maraboupy"}
 
 
 def _verify(verifier, X, y, property=CR, timeout=None):
@@ -239,6 +244,7 @@ for _name, _verifier in _VERIFIERS.items():
         partial(_verify, _verifier),
         lambda: {"X": X, "y": Y, "property": CR, "timeout": None},
         {"X": "array", "y": "labels", "property": "value", "timeout": "value"},
+        package=_EXTRAS.get(_name),
     )
     _own = _verifier.get_params(deep=False)
     add(
@@ -246,6 +252,7 @@ for _name, _verifier in _VERIFIERS.items():
         partial(verify_with, type(_verifier)),
         partial(dict, _own),
         {name: "value" for name in _own},
+        package=_EXTRAS.get(_name),
     )
 
 # ---- properties -------------------------------------------------------------------------------

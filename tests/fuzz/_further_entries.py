@@ -192,6 +192,38 @@ add(
     {"values": "value", "strict": "value"},
 )
 
+
+def _read_formula(kind, **parts):
+    formula = kind(**parts)
+    return torch.cat([logics.STL().loss(formula), formula.holds()])
+
+
+def _atom():
+    return logics.Atom(torch.tensor(X) - 0.5)
+
+
+for _name, _parts in {
+    "And": ("left", "right"),
+    "Or": ("left", "right"),
+    "Implies": ("left", "right"),
+    "Not": ("operand",),
+}.items():
+    add(
+        f"{_name} of formulas",
+        partial(_read_formula, getattr(logics, _name)),
+        lambda parts=_parts: {part: _atom() for part in parts},
+        dict.fromkeys(_parts, "value"),
+        _is_finite,
+    )
+for _logic in (logics.DL2(), logics.STL(), logics.Yager()):
+    add(
+        f"{type(_logic).__name__}.loss",
+        lambda formula, logic=_logic: logic.loss(formula),
+        lambda: {"formula": _atom()},
+        {"formula": "value"},
+        _is_finite,
+    )
+
 # ---- verifiers and constants ------------------------------------------------------------------
 
 add(
@@ -282,6 +314,33 @@ for _name, _given in {
         {name: "value" for name in parameters_of(_function)},
         lambda result, call: "nan" not in repr(result),
     )
+
+
+def _add_methods(rule, n):
+    """Add the methods of a stopping rule, which says when to stop among `n` samples or more."""
+    counts = {"n_successes": 3, "n": n}
+    given = {
+        "stops": counts,
+        "half_width": counts,
+        "interval": counts,
+        "earliest_stop": counts,
+        "first_stop": {"outcomes": [True, False]},
+        "coverage": {"share": 0.9},
+        "mean_samples": {"share": 0.9},
+    }
+    for name, arguments in given.items():
+        if hasattr(rule, name):
+            add(
+                f"{type(rule).__name__}.{name}",
+                getattr(rule, name),
+                partial(dict, arguments),
+                dict.fromkeys(arguments, "value"),
+                lambda result, call: "nan" not in repr(result),
+            )
+
+
+_add_methods(statistics.sequential_rule(0.4), 4)
+_add_methods(statistics.anytime_rule(0.3), 4)
 
 
 @cache

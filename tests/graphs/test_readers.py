@@ -154,7 +154,6 @@ def attention():
         (Flips(), "mixes samples"),
         (Aliased(), "outputs differ by"),
         (Noise(), "'rand_like' in layer"),
-        (nn.Sequential(nn.Linear(4, 2), nn.Unflatten(1, (1, 2))), "expected logits of shape"),
     ],
 )
 def test_what_is_not_piecewise_linear_is_refused_by_name(module, message):

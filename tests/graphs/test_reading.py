@@ -84,7 +84,7 @@ def test_a_batch_of_one_row_is_read():
 
 
 def test_half_precision_is_refused():
-    with pytest.raises(UnsupportedModelError, match=r"torch\.float16, but expected"):
+    with pytest.raises(UnsupportedModelError, match=r"Got a module in float16, but expected"):
         read_live(nn.Linear(2, 2).half(), torch.rand(2, 2).half())
 
 

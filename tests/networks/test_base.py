@@ -136,7 +136,9 @@ def test_modules_that_cannot_take_rows_are_refused(module, message):
 
 
 def test_a_module_with_other_outputs_is_refused():
-    with pytest.raises(ValueError, match=r"outputs of shape \(5, 3\), but expected \(5, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"outputs of shape \(2, 3\) for 2 rows, but expected \(2, 2\)"
+    ):
         Network(torch.nn.Linear(4, 3), [0, 1]).rows(X)
 
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from skrobust.networks import Network, dtype_and_device, evaluation_mode
+from skrobust.exceptions import UnsupportedModelError
+from skrobust.networks import (
+    Network,
+    check_logits,
+    check_precision,
+    dtype_and_device,
+    evaluation_mode,
+    outputs_of,
+)
 from skrobust.networks._modules import linear_layer
 
 X = np.random.default_rng(0).random((5, 4))
@@ -57,3 +65,30 @@ def test_layers_of_arrays(dtype):
     assert not any(part.requires_grad for part in layer.parameters())
     x = torch.ones(1, 2, dtype=layer.weight.dtype)
     np.testing.assert_array_equal(layer(x).numpy(), np.array([[3.5, 7.5]], dtype=dtype))
+
+
+def test_logits_are_checked_in_one_place():
+    logits = torch.zeros(3, 2)
+    assert check_logits(logits, 3) is logits and check_logits(logits, 3, 2) is logits
+    message = "returns a list in training mode, but expected one tensor: logits of shape"
+    with pytest.raises(UnsupportedModelError, match=message):
+        check_logits([logits], 3, when="in training mode")
+    for outputs, n_rows, n_classes, wanted in [
+        (logits, 4, None, r"\(4, n_classes\)"),
+        (logits, 3, 5, r"\(3, 5\)"),
+        (logits[0], 2, None, r"\(2, n_classes\)"),
+    ]:
+        with pytest.raises(ValueError, match=f"but expected {wanted}: one logit for each class"):
+            check_logits(outputs, n_rows, n_classes)
+
+
+def test_a_module_that_fails_is_refused_with_its_own_message():
+    message = r"rows of shape \(n, 2\) with input_shape=None, but expected .* cannot be multiplied"
+    with pytest.raises(UnsupportedModelError, match=message):
+        outputs_of(torch.nn.Linear(3, 2), torch.zeros(1, 2), "with input_shape=None")
+
+
+def test_precisions():
+    check_precision(torch.float32), check_precision(torch.float64)
+    with pytest.raises(UnsupportedModelError, match=r"in float16, .*module\.float\(\)"):
+        check_precision(torch.float16)

@@ -139,7 +139,9 @@ def test_samples_and_modules_that_do_not_fit_are_refused_by_name():
     for method in ("lp", "attack"):
         with pytest.raises(ValueError, match="Got X with 3 features, but expected 2"):
             pointwise_robustness(diagonal(), [[0.25, 0.25, 0.5]], method=method)
-    with pytest.raises(ValueError, match=r"outputs of shape \(1, 2\), but expected \(1, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"outputs of shape \(1, 2\) for 1 rows, but expected \(1, 3\)"
+    ):
         pointwise_robustness(TorchClassifier(nn.Linear(2, 2), 3), [[0.25, 0.25]])
     with pytest.raises(ValueError, match=r"classes \[0\], but expected at least two"):
         pointwise_robustness(TorchClassifier(nn.Linear(2, 1), 1), [[0.25, 0.25]])

@@ -552,6 +552,12 @@ def test_frames_and_parameters_in_reach(line):
             r"Got local=Exact\(\), but expected an Attack, or Bounds\(\)",
         ),
         ({"timeout": 0}, ValueError, "Got timeout=0, but expected"),
+        ({"timeout": 5}, ValueError, "Got timeout=5, but expected None, unless local is a verif"),
+        (
+            {"timeout": 5, "quantitative": "linf-probabilities", "local": Bounds()},
+            ValueError,
+            "Got timeout=5, but expected None",
+        ),
         ({"chunk_size": 0}, ValueError, "Got chunk_size=0"),
     ],
 )

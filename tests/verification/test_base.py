@@ -94,7 +94,7 @@ def test_the_door_takes_arrays(model, verifier):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"y": None}, ValueError, "Got y=None, but the property needs the true labels"),
+        ({"y": None}, ValueError, "Got y=None, but expected the true labels: the property has"),
         ({"y": Y[:2]}, ValueError, "Got y of length 2, but expected 3"),
         ({"y": ["maybe"] * 3}, ValueError, "labels .'maybe'., but expected"),
         ({"X": X + 1}, ValueError, "3 of 3 rows of X lie outside"),
