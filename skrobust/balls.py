@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from skrobust._cut_balls import CutBalls
+
 __all__ = ["Ball"]
 
 _LATTICE = 2**15  # noise is drawn as int16, so in steps of the half-width / _LATTICE
@@ -193,7 +195,7 @@ class Ball:
         )
 
     def sample(self, n_samples, generator=None, noise=None):
-        """Draw points uniformly; for L2, uniformly in the ball and then clipped to the box.
+        """Draw points uniformly from the ball inside the box.
 
         Parameters
         ----------
@@ -212,7 +214,7 @@ class Ball:
             1976): fresh noise would cost as much as the network's forward pass.
         """
         if self.norm == "l2":
-            return self._sample_l2(n_samples, generator)
+            return self.scaled_up(self.cut().sample(n_samples, generator))
         if noise is None:
             noise = self.noise(n_samples, generator)
         n, n_features = self.center.shape
@@ -232,16 +234,19 @@ class Ball:
         rounding = torch.finfo(step.dtype).eps * (self.lower.abs() + self.upper.abs())
         return ((step > 0) & (step < 2 * rounding)).any()
 
-    def _sample_l2(self, n_samples, generator):
-        n, n_features = self.center.shape
-        like = {"generator": generator, "device": self.center.device, "dtype": self.center.dtype}
-        free = (self.epsilon > 0).expand(n_features)
-        direction = torch.randn((n, n_samples, n_features), **like) * free
-        direction /= torch.linalg.vector_norm(direction, dim=-1, keepdim=True).clamp(min=1e-30)
-        length = torch.rand((n, n_samples, 1), **like) ** (1 / max(int(free.sum()), 1))
+    def cut(self):
+        """Return the L2 balls in units of their radius, as `CutBalls`, from which to draw."""
+        free = (self.epsilon > 0) & (self.lower < self.upper)
+        exact, center = self.epsilon.double(), self.center.double()
+        low = torch.where(free, (self.lower.double() - center) / exact, 0.0).clamp(min=-1)
+        high = torch.where(free, (self.upper.double() - center) / exact, 0.0).clamp(max=1)
+        return CutBalls(low.to(self.center.dtype), high.to(self.center.dtype))
+
+    def scaled_up(self, offsets):
+        """Return the points at offsets in units of epsilon, (n, r, n_features), rounded inwards."""
         center = self.center.unsqueeze(1)
-        offset = direction * length * (self.epsilon * (1 - 1e-6))
-        points = _rounded_towards(center.double() + offset.double(), center)
+        offsets = offsets.double() * (self.epsilon.double() * (1 - 1e-6))
+        points = _rounded_towards(center.double() + offsets, center)
         return torch.clamp(points, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
 
     def _scaled(self, offset):

@@ -20,6 +20,7 @@ ORDER = [
     "_keys",
     "_evaluation",
     "logics",
+    "_cut_balls",
     "balls",
     "statistics",
     "properties",

@@ -33,8 +33,7 @@ class SamplingSummary:
 class UniformSampling(Attack):
     """Points drawn uniformly in the ball; the one of lowest margin is kept.
 
-    For the L-infinity norm the points are uniform in the part of the ball that lies inside the
-    bounds. For the L2 norm they are uniform in the ball, and then clipped to the bounds.
+    They are uniform in the part of the ball that lies inside the bounds, for either norm.
 
     Parameters
     ----------

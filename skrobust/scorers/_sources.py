@@ -92,7 +92,7 @@ def _keep_label(model, points, expected):
 
 @dataclass(frozen=True)
 class UniformSource(PointSource):
-    """Points that are uniform in the ball, cut to the bounds (for "l2", clipped to them).
+    """Points that are uniform in the part of the ball inside the bounds.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class UniformSource(PointSource):
             ball = Ball.around(x, epsilon, norm, bounds)
             for done in range(0, self.n_samples, self.batch_size):
                 r = min(self.batch_size, self.n_samples - done)
-                draw = UniformPoints(norm, bounds, r, generator)
+                draw = UniformPoints(norm, r, generator)
                 for start in range(0, len(x), n_rows):
                     block = slice(start, start + n_rows)
                     keep = _keep_label(model, draw(ball[block]), references.expected[block])
@@ -129,29 +129,27 @@ class UniformSource(PointSource):
 
 
 class UniformPoints:
-    """Uniform points of balls: a sample of the unit ball, moved by random signs.
+    """Uniform points of balls inside their boxes, from random numbers that several rows share.
 
     Random numbers cost as much as a small network, so that, where there are many features, one
-    sample of the unit ball serves several rows. The unit ball looks the same after any change
-    of signs of the coordinates: each row has signs of its own, and its points are independent
-    and uniform. Points of different rows are uncorrelated, but not independent.
+    array of them serves several rows. For L-infinity each row has signs of its own, and for L2
+    the numbers of each row are shifted by some features, neither of which a sample of a
+    symmetric distribution shows. The points of a row are independent and uniform; those of
+    different rows are not independent.
 
     Parameters
     ----------
     norm : {"linf", "l2"}
-    bounds : pair of floats or of arrays, or None
-        Points of an L2 ball are clipped to them; the box of an L-infinity ball is cut already.
     n_samples : int
         Points drawn in each ball.
     generator : torch.Generator
     """
 
-    rows_per_sample = 64  # rows that share a sample of the unit ball
-    many_features = 64  # with fewer, signs alone would leave rows alike
+    rows_per_sample = 64  # rows that share random numbers
+    many_features = 64  # with fewer, signs or shifts alone would leave rows alike
 
-    def __init__(self, norm, bounds, n_samples, generator):
-        self.norm, self.bounds = norm, bounds
-        self.n_samples, self.generator = n_samples, generator
+    def __init__(self, norm, n_samples, generator):
+        self.norm, self.n_samples, self.generator = norm, n_samples, generator
         self.rows_to_serve = 0
         self.points = None
 
@@ -161,34 +159,45 @@ class UniformPoints:
         like = {"device": ball.center.device, "dtype": ball.center.dtype}
         if self.rows_to_serve <= 0 or n_features < self.many_features:
             shape = (n if n_features < self.many_features else 1, self.n_samples, n_features)
-            # By one part in a million smaller, for the rounding of the sums below.
-            self.unit = self._unit_ball(shape, like) * (1 - 1e-6)
+            self.numbers = self._numbers(shape, like)
             self.rows_to_serve = max(self.rows_per_sample, n)
         self.rows_to_serve -= n
         if self.points is None or len(self.points) != n:
             self.points = torch.empty((n, self.n_samples, n_features), **like)
-        middle, reach = ball.center, ball.epsilon
-        if self.norm == "linf":
-            # The ball cut to the bounds is a box, not in general around the sample.
-            middle, reach = (ball.lower + ball.upper) / 2, (ball.upper - ball.lower) / 2
-        signs = torch.randint(2, (n, n_features), generator=self.generator, device=like["device"])
+        return self._in_boxes(ball) if self.norm == "linf" else self._in_cut_balls(ball)
+
+    def _numbers(self, shape, like):
+        if self.norm == "l2":
+            return torch.randn(shape, generator=self.generator, **like)
+        # By one part in a million smaller, for the rounding of the sums below.
+        return (torch.rand(shape, generator=self.generator, **like) * 2 - 1) * (1 - 1e-6)
+
+    def _in_boxes(self, ball):
+        # The ball cut to the bounds is a box, not in general around the sample.
+        middle, reach = (ball.lower + ball.upper) / 2, (ball.upper - ball.lower) / 2
+        signs = torch.randint(2, middle.shape, generator=self.generator, device=middle.device)
         scale = (signs * 2 - 1) * reach
-        torch.addcmul(middle.unsqueeze(1), self.unit, scale.unsqueeze(1), out=self.points)
-        if self.norm == "l2" and self.bounds is not None:
-            low, high = self.bounds
-            if not isinstance(low, float) or not isinstance(high, float):
-                low, high = (torch.as_tensor(bound, **like) for bound in self.bounds)
-            torch.clamp(self.points, low, high, out=self.points)  # fastest with plain numbers
+        torch.addcmul(middle.unsqueeze(1), self.numbers, scale.unsqueeze(1), out=self.points)
         return self.points
 
-    def _unit_ball(self, shape, like):
-        if self.norm == "linf":
-            return torch.rand(shape, generator=self.generator, **like) * 2 - 1
-        # Normal vectors have uniform directions; u^(1/d) is the length of a uniform point.
-        points = torch.randn(shape, generator=self.generator, **like)
-        length = torch.rand((*shape[:2], 1), generator=self.generator, **like)
-        norm = torch.linalg.vector_norm(points, dim=-1, keepdim=True).clamp(min=1e-30)
-        return points * (length ** (1 / shape[-1]) / norm)
+    def _in_cut_balls(self, ball):
+        n, n_features = ball.center.shape
+        normals = self.numbers
+        if n_features >= self.many_features:
+            shifts = torch.randint(
+                n_features, (n,), generator=self.generator, device=normals.device
+            )
+            twice = torch.cat([normals[0], normals[0]], dim=1)
+            every_shift = twice.as_strided(
+                (n_features, self.n_samples, n_features), (1, 2 * n_features, 1)
+            )
+            normals = every_shift[shifts]
+        offsets = ball.cut().sample(self.n_samples, self.generator, normals)
+        inwards = ball.epsilon * (1 - 1e-6)
+        torch.addcmul(ball.center.unsqueeze(1), offsets, inwards, out=self.points)
+        return torch.clamp(
+            self.points, ball.lower.unsqueeze(1), ball.upper.unsqueeze(1), out=self.points
+        )
 
 
 @dataclass(frozen=True, eq=False)

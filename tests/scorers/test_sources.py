@@ -47,7 +47,7 @@ def references(model, expected):
 @pytest.mark.parametrize("d", [1, 2, 5, 300])
 def test_points_are_uniform_in_the_l2_ball(d):
     x = torch.full((3, d), 0.5)
-    draw = UniformPoints("l2", None, 2000, torch.Generator().manual_seed(0))
+    draw = UniformPoints("l2", 2000, torch.Generator().manual_seed(0))
     points = draw(Ball.around(x, 0.3, "l2", None)).double().numpy()
     offset = (points - 0.5) / 0.3
     length = np.linalg.norm(offset, axis=2)
@@ -64,7 +64,7 @@ def test_points_are_uniform_in_the_l2_ball(d):
 @pytest.mark.parametrize("d", [1, 300])
 def test_points_are_uniform_in_the_cut_box(d):
     x = torch.full((2, d), 0.9)
-    draw = UniformPoints("linf", (0.0, 1.0), 4000, torch.Generator().manual_seed(0))
+    draw = UniformPoints("linf", 4000, torch.Generator().manual_seed(0))
     points = draw(Ball.around(x, 0.3, "linf", (0.0, 1.0))).double().numpy()
     assert 0.6 - 1e-6 <= points.min() < points.max() <= 1 + 1e-6
     for row in range(2):
@@ -76,7 +76,7 @@ def test_bounds_of_each_feature():
     x = torch.full((1, 2), 0.5)
     low, high = np.array([0.4, 0.0]), np.array([1.0, 0.6])
     for norm in ("linf", "l2"):
-        draw = UniformPoints(norm, (low, high), 500, torch.Generator().manual_seed(0))
+        draw = UniformPoints(norm, 500, torch.Generator().manual_seed(0))
         points = draw(Ball.around(x, 0.3, norm, (low, high))).numpy()[0]
         assert (points >= low - 1e-6).all() and (points <= high + 1e-6).all()
         assert points.max() > 0.75 and points.min() < 0.25
@@ -84,7 +84,7 @@ def test_bounds_of_each_feature():
 
 def test_rows_that_share_a_sample_do_not_share_points():
     x = torch.full((2, 64), 0.5)
-    draw = UniformPoints("linf", None, 50, torch.Generator().manual_seed(0))
+    draw = UniformPoints("linf", 50, torch.Generator().manual_seed(0))
     points = draw(Ball.around(x, 0.3, "linf", None)) - 0.5
     # The same distances from the center, on sides of their own.
     np.testing.assert_allclose(points[0].abs(), points[1].abs(), atol=1e-6)
