@@ -133,6 +133,17 @@ class Ball:
             self.center[index], self.epsilon, self.norm, self.lower[index], self.upper[index]
         )
 
+    def within(self, distance):
+        """Return the ball whose radius is, in each feature, cut to `distance`.
+
+        It lies in this ball, and its points are no farther from the center than `distance`, but
+        for the rounding of the box. For L-infinity these are all such points.
+        """
+        epsilon = self.epsilon.clamp(max=distance)
+        lower = torch.maximum(self.lower, self.center - epsilon)
+        upper = torch.minimum(self.upper, self.center + epsilon)
+        return Ball(self.center, epsilon, self.norm, lower, upper)
+
     def distance(self, x):
         """Return the plain distance from the center: (n,) for `x` of shape (n, n_features).
 
