@@ -135,6 +135,17 @@ class Ball:
             self.center[index], self.epsilon, self.norm, self.lower[index], self.upper[index]
         )
 
+    def within(self, distance):
+        """Return the ball whose radius is, in each feature, cut to `distance`.
+
+        It lies in this ball, and its points are no farther from the center than `distance`, but
+        for the rounding of the box. For L-infinity these are all such points.
+        """
+        epsilon = self.epsilon.clamp(max=distance)
+        lower = torch.maximum(self.lower, self.center - epsilon)
+        upper = torch.minimum(self.upper, self.center + epsilon)
+        return Ball(self.center, epsilon, self.norm, lower, upper)
+
     def distance(self, x):
         """Return the plain distance from the center: (n,) for `x` of shape (n, n_features).
 
@@ -243,7 +254,7 @@ class Ball:
         return CutBalls(low.to(self.center.dtype), high.to(self.center.dtype))
 
     def scaled_up(self, offsets):
-        """Return the points at offsets in units of epsilon, (n, r, n_features), rounded inwards."""
+        """Return points at offsets in units of epsilon, (n, r, n_features), rounded inwards."""
         center = self.center.unsqueeze(1)
         offsets = offsets.double() * (self.epsilon.double() * (1 - 1e-6))
         points = _rounded_towards(center.double() + offsets, center)

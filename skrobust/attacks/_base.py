@@ -93,6 +93,10 @@ class Attack(BaseEstimator, ABC):
         if self.needs_gradient:
             target.check_gradient()
 
+    def aimed(self, target, run):
+        """Return the target of the `run`-th run: what a subclass may choose; here the same."""
+        return target
+
     def search(self, target, *, generator=None, stop_when_broken=True):
         """Look for points that break the property of a target.
 
@@ -118,16 +122,18 @@ class Attack(BaseEstimator, ABC):
         else:
             # The reference point takes no part in the comparison of restarts.
             outcome = replace(outcome, margins=torch.full_like(outcome.margins, torch.inf))
-        for _ in range(self.n_restarts):
-            index = is_open.nonzero().squeeze(1)
+        index = is_open.nonzero().squeeze(1)
+        part = target[index]
+        for run in range(self.n_restarts):
             if len(index) == 0:
                 break
-            run = self.attempt(
-                target[index], generator=generator, stop_when_broken=stop_when_broken
+            found = self.attempt(
+                self.aimed(part, run), generator=generator, stop_when_broken=stop_when_broken
             )
-            outcome = outcome.merge(index, run)
+            outcome = outcome.merge(index, found)
             if stop_when_broken:
-                is_open = is_open & ~outcome.broken
+                is_open = ~outcome.broken[index]
+                index, part = index[is_open], part[is_open]
         # What cannot move stays at its reference point, with the margin there.
         return replace(outcome, margins=torch.where(movable, outcome.margins, clean.margins))
 
@@ -195,9 +201,9 @@ class Attack(BaseEstimator, ABC):
         if len(index) == 0:
             return outcome
         part, best = target[index], outcome[index]
-        for _ in range(self.n_restarts):
-            run = pull_to_boundary(part, self.attempt(part, generator=generator))
-            best, _ = closer(part.ball, best, run)
+        for run in range(self.n_restarts):
+            found = self.attempt(self.aimed(part, run), generator=generator)
+            best, _ = closer(part.ball, best, pull_to_boundary(part, found))
         return outcome.merge(index, best)
 
     def perturb(self, estimator, X, y=None, *, property, random_state=None):
@@ -268,8 +274,11 @@ class GradientAttack(Attack):
     """
 
     def check(self):
-        check_choice("objective", self.objective, ("margin", "cross-entropy"))
+        check_choice("objective", self.objective, ("margin", "smallest-row", "cross-entropy"))
         return self
+
+    def aimed(self, target, run):
+        return target.aimed(run) if self.objective == "margin" else target
 
     @abstractmethod
     def walk(self, target, tracker, generator):
@@ -289,6 +298,8 @@ class GradientAttack(Attack):
         """
 
     def attempt(self, target, *, generator=None, stop_when_broken=True):
+        if target.row is None:
+            target = self.aimed(target, 0)
         tracker = Tracker(target)
         return tracker.finish(self.walk(target, tracker if stop_when_broken else None, generator))
 
@@ -297,7 +308,7 @@ class GradientAttack(Attack):
         if self.n_restarts > 1:
             return super().points(target, generator=generator)
         # One run needs no comparison, and so no assessment of its points.
-        return self.walk(target, None, generator)
+        return self.walk(self.aimed(target, 0), None, generator)
 
 
 _WORTH_LEAVING = 0.8  # share of the batch that may stay without a copy

@@ -110,14 +110,18 @@ class Ensemble(NamedParts, Attack):
         n = len(target)
         nothing = torch.zeros(n, dtype=torch.bool, device=target.x.device)
         outcome = Outcome(target.x, target.x.new_full((n,), torch.inf), nothing)
+        index, part = torch.arange(n, device=target.x.device), target
         for _, attack in self.members:
-            for _ in range(attack.n_restarts):
-                is_open = ~outcome.broken if stop_when_broken else torch.ones_like(nothing)
-                index = is_open.nonzero().squeeze(1)
+            for run in range(attack.n_restarts):
                 if len(index) == 0:
                     return outcome
-                run = attack.attempt(
-                    target[index], generator=generator, stop_when_broken=stop_when_broken
+                found = attack.attempt(
+                    attack.aimed(part, run),
+                    generator=generator,
+                    stop_when_broken=stop_when_broken,
                 )
-                outcome = outcome.merge(index, run)
+                outcome = outcome.merge(index, found)
+                if stop_when_broken:
+                    is_open = ~outcome.broken[index]
+                    index, part = index[is_open], part[is_open]
         return outcome

@@ -5,7 +5,7 @@ import torch
 from skrobust._validation import check_integer, check_real
 from skrobust.attacks._base import Attack
 from skrobust.attacks._boundary import closer, rounding
-from skrobust.attacks._target import finite_or_zero, input_gradient
+from skrobust.attacks._rows import row_gradients
 
 __all__ = ["LinearBoundary"]
 
@@ -110,7 +110,10 @@ def _closest_linearised(target, x, beyond, farthest):
     best_reached = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     best_rank = offset.new_full((len(x),), torch.inf)
     linf = ball.norm == "linf"
-    for value, gradient, aim in zip(*_rows(target, x), beyond.unbind(dim=1), strict=True):
+    values, gradients = row_gradients(target, x)
+    values = values.double().unbind(dim=1)
+    for value, gradient, aim in zip(values, gradients, beyond.unbind(dim=1), strict=True):
+        gradient = gradient.double()
         need = value - (gradient * offset).sum(dim=1) + aim
         # Without the box the move would have this length: no need to solve what cannot win.
         least = need / torch.linalg.vector_norm(gradient, ord=1 if linf else 2, dim=1)
@@ -135,18 +138,6 @@ def _candidate(ball, gradient, need, farthest):
     lowest = steepest.double() - ball.center.double()
     move = torch.where(reached.unsqueeze(1), move, lowest)
     return move, torch.where(reached, length, need + (gradient * lowest).sum(dim=1)), reached
-
-
-def _rows(target, x):
-    """Return the rows at `x`, and their gradients, each a sequence of float64 tensors."""
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        values = target.conclusion.values(target.network(x), target.distance(x))
-    gradients = (
-        finite_or_zero(input_gradient(row.sum(), x, retain_graph=True)).double()
-        for row in values.unbind(dim=1)
-    )
-    return values.detach().double().unbind(dim=1), gradients
 
 
 def _closest_move(ball, gradient, need):

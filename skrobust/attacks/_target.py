@@ -1,25 +1,20 @@
 """What an attack aims at, and what it finds: the target and the outcome."""
 
-import math
-import warnings
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import torch
 
 from skrobust._validation import expected
-from skrobust.exceptions import AttackWarning, UnsupportedModelError
+from skrobust.attacks._gradients import NO_GRADIENT, finite_or_zero, input_gradient
+from skrobust.attacks._rows import row_order, search_balls
+from skrobust.exceptions import UnsupportedModelError
 from skrobust.logics import Atom
 from skrobust.networks import Model, check_logits
 from skrobust.properties import RobustnessProperty, check_property
 
 __all__ = ["Outcome", "Target"]
 
-_NO_GRADIENT = (
-    "Got a network whose outputs have no gradient in its inputs, but expected one made of "
-    "differentiable torch operations. Sampling (ConstraintAccuracy, UniformSampling) works "
-    "without a gradient."
-)
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -107,6 +102,8 @@ class Target:
     property: RobustnessProperty
     x: torch.Tensor
     labels: torch.Tensor | None = None
+    # What a run holds on to; see `aimed`.
+    row: torch.Tensor | None = field(default=None, init=False)
 
     def __post_init__(self):
         # A class would be called, too: and make a module of the rows.
@@ -161,8 +158,44 @@ class Target:
         UnsupportedModelError
         """
         if isinstance(self.network, Model) and not self.network.has_gradient:
-            raise UnsupportedModelError(_NO_GRADIENT)
+            raise UnsupportedModelError(NO_GRADIENT)
         return self
+
+    @cached_property
+    def row_order(self):
+        """Rows of each sample, the one that the ball can take the lowest first, (n, k).
+
+        To first order at the reference points; of more than 64 rows, 64.
+        """
+        return row_order(self)
+
+    def aimed(self, run):
+        """Return the target of one of several runs, each of which holds on to one row.
+
+        The smallest row says little of where to go where rows tie, as all those of standard
+        robustness do at the reference: an attack would stay with the one that led first. So the
+        first run is given the row that comes first in `row_order`, and each further run the
+        next one. Rows that depend on the distance are looked for in smaller balls too, before
+        the next row.
+
+        Parameters
+        ----------
+        run : int
+            From 0. After the last row come all again.
+
+        Returns
+        -------
+        Target
+            Its `gradient` for the objective "margin" is that of the row.
+        """
+        if len(self) == 0:
+            return self
+        balls = search_balls(self)
+        place, which = divmod(run, len(balls))
+        part = self[:]
+        part.__dict__["row"] = self.row_order[:, place % self.row_order.shape[1]]
+        part.__dict__["ball"] = balls[which]
+        return part
 
     @property
     def movable(self):
@@ -173,12 +206,13 @@ class Target:
         return len(self.x)
 
     def __getitem__(self, index):
-        names = ("ball", "reference_logits", "conclusion", "classes", "replayed")
+        names = ("ball", "reference_logits", "conclusion", "classes", "replayed", "row_order")
         known = {name: self.__dict__[name] for name in names if name in self.__dict__}
         known = {name: v if v is self else v[index] for name, v in known.items()}
         x = known["ball"].center if "ball" in known else self.x[index]
         labels = None if self.labels is None else self.labels[index]
-        part = self._with(x=x, labels=labels)
+        row = None if self.row is None else self.row[index]
+        part = self._with(x=x, labels=labels, row=row)
         if known.get("replayed") is self:
             known["replayed"] = part
         part.__dict__.update(known)
@@ -186,9 +220,9 @@ class Target:
 
     def _with(self, **changes):
         """Return a target with other parts, which were checked already."""
-        names = ("network", "property", "x", "labels")
+        names = ("network", "property", "x", "labels", "row")
         other = object.__new__(type(self))
-        other.__dict__.update({name: self.__dict__[name] for name in names} | changes)
+        other.__dict__.update({name: getattr(self, name) for name in names} | changes)
         return other
 
     def assess(self, x, logits):
@@ -228,8 +262,9 @@ class Target:
         Parameters
         ----------
         x : Tensor of shape (n, n_features)
-        objective : {"margin", "cross-entropy"}
-            The property's smallest row, or minus the cross-entropy of the label.
+        objective : {"margin", "smallest-row", "cross-entropy"}
+            The property's row of an `aimed` target, else its smallest row; the smallest row in
+            any case; or minus the cross-entropy of the label.
 
         Returns
         -------
@@ -246,8 +281,13 @@ class Target:
         """
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            logits = self.network(x)
-            if objective == "margin":
+            logits, distance = self.network(x), self.distance(x)
+            if objective == "margin" and self.row is not None:
+                # The ball of the run says how far to go, and only the outputs how.
+                held = None if distance is None else distance.detach()
+                values = self.conclusion.values(logits, held)
+                value = values.gather(1, self.row.unsqueeze(1)).squeeze(1)
+            elif objective != "cross-entropy":
                 value = self.conclusion.margin(logits, self.distance(x))
             else:
                 value = -torch.nn.functional.cross_entropy(logits, self.classes, reduction="none")
@@ -282,30 +322,3 @@ def _check_range(labels, n_classes):
             raise ValueError(
                 f"Got labels with {wrong}, but expected class indices from 0 to {n_classes - 1}."
             )
-
-
-def input_gradient(total, x, **options):
-    """Return the gradient of a sum in the rows `x`; refuse what has none."""
-    gradient = None
-    if total.requires_grad:
-        (gradient,) = torch.autograd.grad(total, x, allow_unused=True, **options)
-    if gradient is None:
-        raise UnsupportedModelError(_NO_GRADIENT)
-    return gradient
-
-
-def finite_or_zero(gradient):
-    """Return gradients of shape (n, n_features), zero (with a warning) where not finite."""
-    # One number tells whether every entry is finite.
-    if math.isfinite(gradient.sum().item()):
-        return gradient
-    failed = ~torch.isfinite(gradient).all(dim=1, keepdim=True)
-    if not failed.any():
-        return gradient
-    warnings.warn(
-        f"The gradient is not finite at {int(failed.sum())} of {len(gradient)} points; the "
-        "attack stands still there, so robustness may be overestimated.",
-        AttackWarning,
-        stacklevel=2,
-    )
-    return gradient.masked_fill(failed, 0.0)
