@@ -5,6 +5,7 @@
 #   make test-matrix  the same on each Python that is here, and on the lower bounds
 #   make lint         ruff: rules and format
 #   make bench        every script in benchmarks/; a second call goes on where one was killed
+#   make papers       the experiments of two papers at a small budget; goes on likewise
 #   make docs         the site, in docs/_build/html
 
 PYTHON ?= $(shell python3.11 -c "print('python3.11')" 2>/dev/null || echo python3)
@@ -13,6 +14,7 @@ CONSTRAINTS ?= constraints.txt
 TEST_FLAGS ?=
 DEMO_FLAGS ?=
 BENCH_FLAGS ?=
+PAPERS_FLAGS ?=
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --no-input --disable-pip-version-check --quiet -c $(CONSTRAINTS)
@@ -20,7 +22,7 @@ PIP = $(BIN)/python -m pip install --no-input --disable-pip-version-check --quie
 # No windows: pictures go to files.
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test test-matrix test-lowest lint bench docs clean
+.PHONY: demo test test-matrix test-lowest lint bench papers docs clean
 .DELETE_ON_ERROR:
 # Stamps that only pattern rules name must not be removed as intermediate files.
 .SECONDARY:
@@ -58,6 +60,12 @@ lint: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/_run.py $(BENCH_FLAGS)
+
+# Flags for all of them: PAPERS_FLAGS="--full --n-jobs 8".
+papers: $(VENV)/.installed-test
+	for script in benchmarks/papers/[!_]*.py; do \
+	$(BIN)/python $$script --n-jobs 2 $(PAPERS_FLAGS) || exit 1; \
+	done
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
