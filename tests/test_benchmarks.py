@@ -246,6 +246,18 @@ def test_every_script_runs_to_its_end(name, small_data):
     assert "|" in ended.stdout
 
 
+@pytest.mark.slow
+def test_the_tree_is_of_the_size_of_the_slides():
+    """4,354 leaves, a state of 12 numbers, two actions; the slides' own last title."""
+    code = "import trees; tree, X = trees.policy(); print(trees.__doc__); "
+    code += "print(tree.get_n_leaves(), X.shape[1], *tree.classes_)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=RUNNER.parent, check=True
+    )
+    assert "Verifiable Models via Model Compression (Ongoing)" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "4354 12 down up"
+
+
 def test_every_benchmark_explains_itself():
     scripts = sorted(RUNNER.parent.glob("[!_]*.py"))
     assert len(scripts) >= 10

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.base import clone
 
-from skrobust._validation import check_instance, expected
+from skrobust._validation import check_flag, check_instance, expected
 from skrobust.displays._axes import axes_for, check_array, check_dict, named
 from skrobust.properties import RobustnessProperty
 from skrobust.scorers import RobustnessScorer
@@ -114,8 +114,10 @@ class RobustnessCurveDisplay:
         return display.plot(ax=ax, **kwargs)
 
     @classmethod
-    def from_radius(cls, radius, *, epsilons=None, confidence=0.95, ax=None, **kwargs):
-        """Draw the share of samples whose radius is above epsilon.
+    def from_radius(
+        cls, radius, *, epsilons=None, cumulative=False, confidence=0.95, ax=None, **kwargs
+    ):
+        """Draw the share of samples whose radius is above epsilon, or the number of the others.
 
         Parameters
         ----------
@@ -123,8 +125,12 @@ class RobustnessCurveDisplay:
             Distances of the closest adversarial examples, inf where none was found.
         epsilons : array-like of shape (n_epsilons,), default=None
             101 values from 0 to the largest finite radius, if None.
+        cumulative : bool, default=False
+            Draw the number of samples whose radius is at most epsilon, which rises with
+            epsilon, as figure 3 of [1]_; else the share of all others, which falls.
         confidence : float, default=0.95
-            Of the Clopper-Pearson intervals.
+            Of the Clopper-Pearson intervals of the share; with `cumulative`, its ends times the
+            number of samples are drawn.
         ax : matplotlib Axes, default=None
         **kwargs : dict
             For matplotlib's `plot`.
@@ -132,7 +138,28 @@ class RobustnessCurveDisplay:
         Returns
         -------
         RobustnessCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            If there is no radius, one is negative or NaN, or `cumulative` is no bool.
+
+        References
+        ----------
+        .. [1] Bastani et al., "Measuring neural net robustness with constraints", NeurIPS 2016.
+
+        Examples
+        --------
+        >>> import matplotlib
+        >>> matplotlib.use("Agg")
+        >>> from skrobust.displays import RobustnessCurveDisplay
+        >>> display = RobustnessCurveDisplay.from_radius(
+        ...     [0.1, 0.3, float("inf")], epsilons=[0, 0.1, 0.3], cumulative=True
+        ... )
+        >>> display.scores["radius"].tolist()
+        [0.0, 1.0, 2.0]
         """
+        check_flag("cumulative", cumulative)
         several = radius if isinstance(radius, dict) else {"radius": radius}
         check_dict("radius", several, "an array of radii")
         radii = {name: _radii(name, each) for name, each in several.items()}
@@ -142,11 +169,13 @@ class RobustnessCurveDisplay:
         epsilons = check_array("epsilons", epsilons, ("n_epsilons",))
         scores, intervals = {}, {}
         for name, r in radii.items():
-            counts = (r[:, None] > epsilons).sum(axis=0)
+            is_counted = r[:, None] <= epsilons if cumulative else r[:, None] > epsilons
+            counts, unit = is_counted.sum(axis=0), 1 if cumulative else len(r)
             ranges = [clopper_pearson(count, len(r), confidence) for count in counts]
-            scores[name] = counts / len(r)
-            intervals[name] = np.array([[interval.low, interval.high] for interval in ranges])
-        display = cls(epsilons, scores, intervals=intervals, score_name="share above epsilon")
+            ends = np.array([[interval.low, interval.high] for interval in ranges])
+            scores[name], intervals[name] = counts / unit, ends * (len(r) / unit)
+        score_name = "number within epsilon" if cumulative else "share above epsilon"
+        display = cls(epsilons, scores, intervals=intervals, score_name=score_name)
         return display.plot(ax=ax, **{"marker": ""} | kwargs)
 
     def plot(self, *, ax=None, **kwargs):

@@ -66,6 +66,34 @@ def test_curve_from_radii_counts_what_lies_beyond():
     assert RobustnessCurveDisplay.from_radius(radii["a"]).epsilons[-1] == 0.2
 
 
+def test_cumulative_curve_counts_what_lies_within():
+    radii = {"a": np.array([0.0, 0.1, 0.2, np.inf]), "b": [0.05] * 8}
+    epsilons = [0.0, 0.1, 0.3]
+    display = RobustnessCurveDisplay.from_radius(radii, epsilons=epsilons, cumulative=True)
+    # A radius of epsilon itself is within, as in the paper's count.
+    assert display.scores["a"].tolist() == [1, 2, 3]
+    assert display.scores["b"].tolist() == [0, 8, 8]
+    np.testing.assert_array_equal(display.lines_[1].get_ydata(), [0, 8, 8])
+    assert "number" in display.ax_.get_ylabel()
+    assert display.ax_.get_ylim()[1] > 8
+
+
+def test_counts_and_shares_are_each_other_s_complement():
+    radii = np.random.default_rng(0).exponential(size=50)
+    epsilons = np.append(np.linspace(0, 2, 21), radii[:5])
+    shares = RobustnessCurveDisplay.from_radius(radii, epsilons=epsilons)
+    counts = RobustnessCurveDisplay.from_radius(radii, epsilons=epsilons, cumulative=True)
+    np.testing.assert_allclose(counts.scores["radius"], 50 * (1 - shares.scores["radius"]))
+    low, high = shares.intervals["radius"].T
+    mirrored = 50 * (1 - np.column_stack([high, low]))
+    np.testing.assert_allclose(counts.intervals["radius"], mirrored, atol=1e-9)
+
+
+def test_refuses_a_cumulative_that_is_no_bool():
+    with pytest.raises(ValueError, match="Got cumulative='yes', but expected"):
+        RobustnessCurveDisplay.from_radius([0.1], cumulative="yes")
+
+
 def test_curve_refuses_an_epsilon_for_each_feature(model, digits):
     scorer = ConstraintSecurity(ClassificationRobustness(np.full(64, 0.1)))
     with pytest.raises(ValueError, match="one epsilon for all features"):

@@ -431,8 +431,8 @@ for _name, _function, _given, _kinds in (
     (
         "RobustnessCurveDisplay.from_radius",
         displays.RobustnessCurveDisplay.from_radius,
-        {"radius": [0.1, 0.3], "epsilons": None, "confidence": 0.95},
-        dict.fromkeys(("radius", "epsilons", "confidence"), "value"),
+        {"radius": [0.1, 0.3], "epsilons": None, "cumulative": True, "confidence": 0.95},
+        dict.fromkeys(("radius", "epsilons", "cumulative", "confidence"), "value"),
     ),
     (
         "TradeOffDisplay.from_estimator",
