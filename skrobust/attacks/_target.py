@@ -289,7 +289,9 @@ class Target:
             logits, distance = self.network(x), self.distance(x)
             if objective == "margin" and self.row is not None:
                 # The ball of the run says how far to go, and only the outputs how.
-                values = self.conclusion.values(logits, None if distance is None else distance.detach())
+                values = self.conclusion.values(
+                    logits, None if distance is None else distance.detach()
+                )
                 value = values.gather(1, self.row.unsqueeze(1)).squeeze(1)
             elif objective != "cross-entropy":
                 value = self.conclusion.margin(logits, self.distance(x))
