@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import nn
 
-__all__ = ["lenet", "network_in_network", "perceptron"]
+__all__ = ["convolutional", "lenet", "network_in_network", "perceptron"]
 
 
 def perceptron(*sizes):
@@ -28,6 +28,20 @@ def lenet(n_classes=10):
         nn.Linear(800, 500),
         nn.ReLU(),
         nn.Linear(500, n_classes),
+    )
+
+
+def convolutional(n_classes=10):
+    """Return a small convolutional network for images of shape (1, 28, 28)."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(784, 50),
+        nn.ReLU(),
+        nn.Linear(50, n_classes),
     )
 
 

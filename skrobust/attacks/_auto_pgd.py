@@ -21,8 +21,8 @@ class AutoPGD(GradientAttack):
         Weight of the gradient step against the last move (the paper's alpha), in (0, 1].
     progress : float, default=0.75
         Least share of steps that must improve the objective between two checks (rho).
-    objective : {"margin", "cross-entropy"}, default="margin"
-        What the steps go against.
+    objective : {"margin", "smallest-row", "cross-entropy"}, default="margin"
+        What the steps go against; see `GradientAttack`.
 
     References
     ----------

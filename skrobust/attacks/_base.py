@@ -94,7 +94,20 @@ class Attack(BaseEstimator, ABC):
             target.check_gradient()
 
     def aimed(self, target, run):
-        """Return the target of the `run`-th run: what a subclass may choose; here the same."""
+        """Return the target that a run is made against: the same one for every run.
+
+        A subclass may aim each run at another part of the property, as `GradientAttack` does.
+
+        Parameters
+        ----------
+        target : Target
+        run : int
+            From 0 to `n_restarts` - 1.
+
+        Returns
+        -------
+        Target
+        """
         return target
 
     def search(self, target, *, generator=None, stop_when_broken=True):
@@ -251,6 +264,31 @@ class GradientAttack(Attack):
     """Base class of attacks that follow the gradient of an objective.
 
     A subclass has a parameter `objective`, and writes `walk`.
+
+    Parameters
+    ----------
+    objective : {"margin", "smallest-row", "cross-entropy"}
+        What the steps go against. "margin": the row of the property that the ball can take the
+        lowest, to first order, which costs a backward pass a row; it is held for the whole run,
+        and each further run (restart) holds the next row. "smallest-row": whichever row is the
+        smallest at each step. "cross-entropy": minus the cross-entropy of the label, as is
+        common in training.
+
+    Notes
+    -----
+    A property holds where its smallest row does, so that to follow the smallest one seems the
+    thing to do. But all rows of standard and Lipschitz robustness tie at the reference, and those
+    of classification robustness change places on the way: an attack that follows the smallest row
+    stays with the one that led first, and misses violations of others.
+
+    Rows that depend on the distance (Lipschitz robustness) are held in three balls in turn, the
+    largest first, before the next row: their violations may lie near the reference.
+
+    References
+    ----------
+    Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+    parameter-free attacks", ICML 2020 (targets held for a run, the likely ones first); Hein and
+    Andriushchenko, NIPS 2017 (the linearization that orders them).
 
     Examples
     --------

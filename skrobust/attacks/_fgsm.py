@@ -12,9 +12,8 @@ class FGSM(GradientAttack):
 
     Parameters
     ----------
-    objective : {"margin", "cross-entropy"}, default="margin"
-        What the step goes against: the property's smallest row, or (minus) the cross-entropy
-        of the label.
+    objective : {"margin", "smallest-row", "cross-entropy"}, default="margin"
+        What the step goes against; see `GradientAttack`.
 
     References
     ----------

@@ -9,7 +9,7 @@ __all__ = ["PGD"]
 
 
 class PGD(GradientAttack):
-    """Projected gradient descent on the property's smallest row, or on the cross-entropy.
+    """Projected gradient descent on a row of the property, or on the cross-entropy.
 
     A sample leaves the batch as soon as its property is broken.
 
@@ -21,14 +21,14 @@ class PGD(GradientAttack):
         Length of the first step, in units of the input. None is epsilon / 2, or 2.5 epsilon /
         `n_steps` where that is more; for each feature its own where epsilon is an array.
     n_restarts : int, default=1
-        Runs for each sample, until one breaks the property.
+        Runs for each sample, until one breaks the property; each goes against another row.
     random_start : bool, default=True
         Whether a run starts at a random point of the ball, rather than at its center.
     schedule : {"linear", "cosine", "constant"}, default="linear"
         How the step shrinks, to zero after the last one. Long first steps break most samples
         early, which saves time; short last ones find the rest.
-    objective : {"margin", "cross-entropy"}, default="margin"
-        What the steps go against.
+    objective : {"margin", "smallest-row", "cross-entropy"}, default="margin"
+        What the steps go against; see `GradientAttack`.
     stop_at_violation : bool, default=False
         Whether a point stands still once its property is broken there, so that a regime trains at
         violations that are just beyond the boundary, as the public code of Casadio et al. does.

@@ -53,6 +53,21 @@ def test_scr_lies_between_its_enclosures(logits, eta, label):
         assert conclusion.necessary().holds(logits).item()
 
 
+@given(logits=logit_rows, eta=st.floats(0.5, 0.99, exclude_min=True), label=st.integers(0, 5))
+def test_scr_implies_cr_above_one_half(logits, eta, label):
+    # Casadio et al., section 4.2: a probability above one half is the largest one.
+    given = {"logits": [logits], "labels": [label % len(logits)]}
+    if SCR(eta=eta).margin(**given) >= 1e-12:
+        assert CR().holds(**given).all()
+
+
+@given(eta=st.floats(0.01, 0.5))
+def test_scr_implies_no_cr_up_to_one_half(eta):
+    logits = [[np.log(eta), np.log(1 - eta)]]
+    assert SCR(eta=eta).margin(logits, labels=[0]) >= -1e-12
+    assert not CR().holds(logits, labels=[0]).any()
+
+
 @given(logits=logit_rows, eta=st.floats(0.05, 0.95), label=st.integers(0, 5))
 def test_bounds_of_gaps_bound_the_concave_row(logits, eta, label):
     logits = torch.tensor([logits], dtype=torch.float64)

@@ -1,6 +1,10 @@
 """Standard and Lipschitz robustness: margins by hand."""
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tests.properties._cases import LOG3, LR, SR, margin
 
@@ -33,3 +37,25 @@ def test_lr_of_probabilities():
     property = LR(lipschitz=1.0, output="probabilities")
     found = margin(property, [LOG3, 0.0], reference_logits=[0.0, 0.0], distance=0.5)
     assert found == pytest.approx(0.25)
+
+
+outputs = arrays(np.float64, (2, 3), elements=st.floats(-100, 100))
+
+
+@given(outputs=outputs, epsilon=st.floats(0.001, 2), share=st.floats(0, 1), L=st.floats(0.01, 50))
+def test_lr_implies_sr_with_epsilon_times_lipschitz(outputs, epsilon, share, L):
+    # Casadio et al., section 4.1, at every point of the ball.
+    logits, reference = outputs[:1], outputs[1:]
+    given = {"reference_logits": reference, "distance": [share * epsilon]}
+    lipschitz, standard = LR(epsilon, L), SR(epsilon, delta=epsilon * L)
+    slack = 1e-12 * (1 + np.abs(outputs).max() + epsilon * L)
+    assert standard.margin(logits, **given) >= lipschitz.margin(logits, **given) - slack
+    if lipschitz.margin(logits, **given) >= slack:
+        assert standard.holds(logits, **given).all()
+
+
+def test_sr_implies_no_lr():
+    # Nor does it for any L: the change may be near the reference.
+    given = {"reference_logits": [[0.0, 0.0]], "distance": [1e-6]}
+    assert SR(0.1, delta=1.0).holds([[0.5, 0.0]], **given).all()
+    assert not LR(0.1, lipschitz=1e5).holds([[0.5, 0.0]], **given).any()
