@@ -75,6 +75,7 @@ class Ball:
     center : Tensor of shape (n, n_features)
         Finite numbers.
     epsilon : Tensor of shape () or (n_features,)
+        Of shape (n, 1) or (n, n_features) where `within` has given each ball its own.
     norm : {"linf", "l2"}
     lower, upper : Tensor of shape (n, n_features)
         In the dtype of `center`, rounded inwards by up to two units in the last place: no
@@ -131,17 +132,27 @@ class Ball:
         return cls(center, epsilon, norm, lower, upper)
 
     def __getitem__(self, index):
-        return Ball(
-            self.center[index], self.epsilon, self.norm, self.lower[index], self.upper[index]
-        )
+        epsilon = self.epsilon[index] if self.epsilon.ndim == 2 else self.epsilon
+        return Ball(self.center[index], epsilon, self.norm, self.lower[index], self.upper[index])
 
     def within(self, distance):
-        """Return the ball whose radius is, in each feature, cut to `distance`.
+        """Return the balls whose radius is, in each feature, cut to `distance`.
 
-        It lies in this ball, and its points are no farther from the center than `distance`, but
-        for the rounding of the box. For L-infinity these are all such points.
+        They lie in these balls, and their points are no farther from the center than `distance`,
+        but for the rounding of the box. For L-infinity these are all such points.
+
+        Parameters
+        ----------
+        distance : float or Tensor of shape (n,)
+            One for all, or one for each ball.
+
+        Returns
+        -------
+        Ball
         """
-        epsilon = self.epsilon.clamp(max=distance)
+        distance = torch.as_tensor(distance, dtype=self.epsilon.dtype, device=self.center.device)
+        distance = distance.unsqueeze(1) if distance.ndim else distance
+        epsilon = torch.minimum(self.epsilon, distance)
         lower = torch.maximum(self.lower, self.center - epsilon)
         upper = torch.minimum(self.upper, self.center + epsilon)
         return Ball(self.center, epsilon, self.norm, lower, upper)
@@ -256,7 +267,9 @@ class Ball:
     def scaled_up(self, offsets):
         """Return points at offsets in units of epsilon, (n, r, n_features), rounded inwards."""
         center = self.center.unsqueeze(1)
-        offsets = offsets.double() * (self.epsilon.double() * (1 - 1e-6))
+        # One epsilon a ball is one for each of its samples.
+        epsilon = self.epsilon.unsqueeze(1) if self.epsilon.ndim == 2 else self.epsilon
+        offsets = offsets.double() * (epsilon.double() * (1 - 1e-6))
         points = _rounded_towards(center.double() + offsets, center)
         return torch.clamp(points, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
 
