@@ -243,7 +243,7 @@ class Ball:
         return CutBalls(low.to(self.center.dtype), high.to(self.center.dtype))
 
     def scaled_up(self, offsets):
-        """Return the points at offsets in units of epsilon, (n, r, n_features), rounded inwards."""
+        """Return points at offsets in units of epsilon, (n, r, n_features), rounded inwards."""
         center = self.center.unsqueeze(1)
         offsets = offsets.double() * (self.epsilon.double() * (1 - 1e-6))
         points = _rounded_towards(center.double() + offsets, center)
