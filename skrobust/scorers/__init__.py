@@ -13,8 +13,9 @@ from skrobust.scorers._constraint import (
     ConstraintSecurityResult,
 )
 from skrobust.scorers._corruption import CorruptionRobustness, CorruptionRobustnessResult
-from skrobust.scorers._framework import RobustnessScore, RobustnessScoreResult
+from skrobust.scorers._framework import RobustnessScore
 from skrobust.scorers._global import GlobalRobustness, GlobalRobustnessResult
+from skrobust.scorers._integrals import RobustnessScoreResult
 from skrobust.scorers._manifold import ManifoldRobustness, ManifoldRobustnessResult
 from skrobust.scorers._margin import MarginRobustness, MarginRobustnessResult
 from skrobust.scorers._quantitative import QuantitativeRobustnessResult

@@ -1,6 +1,5 @@
-"""The general framework of robustness scores of Tibo et al., by sampling."""
+"""The general framework of robustness scores of Tibo et al."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,16 +9,23 @@ from skrobust._validation import (
     BY_LABEL,
     check_bounds,
     check_choice,
+    check_instance,
     check_integer,
+    check_seed,
     check_within_bounds,
+    expected,
 )
-from skrobust.scorers._base import RobustnessScorer, ScoreResult
+from skrobust.attacks import Attack, Ensemble
+from skrobust.properties import ClassificationRobustness
+from skrobust.scorers._base import RobustnessScorer, Sample
+from skrobust.scorers._integrals import result_of_margins, result_of_shares
+from skrobust.scorers._margin import closest_changes
 from skrobust.scorers._radii import (
     TRANSFORMS,
     WEIGHTS,
     check_radii,
-    score_interval,
-    transformed,
+    diameter,
+    even_radii,
     weights_of,
 )
 from skrobust.scorers._sources import (
@@ -30,53 +36,28 @@ from skrobust.scorers._sources import (
     predicted_classes,
 )
 
-__all__ = ["RobustnessScore", "RobustnessScoreResult"]
+__all__ = ["RobustnessScore"]
 
-# The type that the paper gives a score with such a neighborhood.
-_TYPES = {"uniform": 1, "data": 2, "class-data": 3}
+_NEIGHBORHOODS = ("uniform", "data", "class-uniform", "class-data")
+_INTEGRALS = ("constant", "density")  # weights with an integral over all radii
+_WORST = {"transform": "all", "weight": "density", "norm": "l2", "epsilons": None}
 _PRESETS = {
-    "R1": {"neighborhood": "uniform", "transform": "all", "weight": "radii"},
-    "R2": {"neighborhood": "uniform", "transform": "all", "weight": "uniform"},
-    "R3": {"neighborhood": "uniform", "transform": "identity", "weight": "radii"},
-    "R4": {"neighborhood": "data", "transform": "identity", "weight": "inverse"},
-    "R5": {"neighborhood": "class-data", "transform": "identity", "weight": "inverse"},
+    "R1": {"neighborhood": "uniform", **_WORST, "weight": "constant", "attack": Ensemble},
+    "R2": {"neighborhood": "uniform", **_WORST, "attack": Ensemble},
+    "R4": {
+        "neighborhood": "data",
+        "transform": "identity",
+        "weight": "inverse",
+        "norm": "l2",
+        "epsilons": None,
+    },
+    "example-3": {"neighborhood": "data", **_WORST},
+    "example-5-uniform": {"neighborhood": "class-uniform", **_WORST},
+    "example-5-data": {"neighborhood": "class-data", **_WORST},
+    "success-rate": {"neighborhood": "uniform", "transform": "all", "weight": "radii"},
+    "uniform-share": {"neighborhood": "uniform", "transform": "identity", "weight": "radii"},
+    "class-share": {"neighborhood": "class-data", "transform": "identity", "weight": "inverse"},
 }
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class RobustnessScoreResult(ScoreResult):
-    """What `RobustnessScore.evaluate` returns.
-
-    Parameters
-    ----------
-    score : float
-        The integral, divided by its value for a constant classifier.
-    interval : Interval
-        Of the score. Hoeffding's where the weight of the radii is the same for all samples; else
-        approximate, from the spread of a ratio.
-    integral : float
-        The integral over the radii, and mean over the samples. With ``transform="all"`` and
-        ``weight="uniform"``, the mean distance at which the label changes, in units of the
-        input, where distances beyond the largest radius count as that.
-    values : ndarray of shape (n_samples,)
-        The score of each sample alone, in [0, 1] where the transform is.
-    shares : ndarray of shape (n_samples, n_epsilons)
-        Share of the points in each ball that have the label of the sample; 1 where there was
-        none.
-    n_points : ndarray of int, shape (n_samples, n_epsilons)
-        Points that were looked at in each ball.
-    epsilons : tuple of float
-        The radii.
-    curve : tuple of float
-        Mean of the transformed shares at each radius.
-    """
-
-    integral: float
-    values: np.ndarray
-    shares: np.ndarray
-    n_points: np.ndarray
-    epsilons: tuple
-    curve: tuple
 
 
 class RobustnessScore(RobustnessScorer):
@@ -86,20 +67,21 @@ class RobustnessScore(RobustnessScorer):
               \, G(x, \epsilon) \, d\epsilon \, dx
 
     for any classifier with `predict`. Q says which points near an input count (`neighborhood`),
-    H what the probability is worth that they keep its label (`transform`), and G how much a
-    radius counts (`weight`). The probability is estimated by points of the ball around each
-    sample, the integral over inputs by the mean over the samples, and that over radii by the
-    trapezoidal rule. The score is the integral divided by that of G alone, so that a constant
-    classifier scores 1.
+    H what the probability is worth that they keep its label (`transform`), and G how much an
+    input and a radius count (`weight`). The score is not normalized, as in the paper, so that
+    its size depends on the metric; `normalized` of the result is.
 
     Parameters
     ----------
-    neighborhood : {"uniform", "data", "class-data"} or callable, default="uniform"
+    neighborhood : {"uniform", "data", "class-uniform", "class-data"} or callable, \
+            default="uniform"
         Distribution of the points in the ball; Q in the paper.
 
-        - "uniform": uniform in the ball, cut to `bounds` (for "l2", clipped to them).
+        - "uniform": uniform in the part of the ball inside `bounds`.
         - "data": the data distribution, by the other rows of `X` that lie in the ball.
         - "class-data": likewise by those of the same true label; `y` is needed.
+        - "class-uniform": uniform points of the same true label, which is taken to be that of
+          the closest row of `X` in L2; `y` is needed.
         - ``neighborhood(X, labels, epsilon, n_samples, generator)`` returns an array of shape
           (k, n_samples, n_features) for the k rows of `X`, such as by a generative model;
           points outside the ball do not count, which conditions on it. `labels` are those of
@@ -107,14 +89,26 @@ class RobustnessScore(RobustnessScorer):
     transform : {"identity", "all", "majority"} or callable, default="identity"
         What the probability p is worth: p, 1[p = 1], 1[p > 1/2], or any function of arrays
         that does not fall, from [0, 1] to [0, 1]; H in the paper.
-    weight : {"radii", "uniform", "inverse"} or callable, default="radii"
-        Weight of a radius, G in the paper: "radii", a unit of mass at each of the `epsilons`;
-        "uniform", the same density from 0 to the largest of them; "inverse", a density of
-        1 / epsilon from the smallest to the largest; ``weight(X, epsilons)`` returns the
-        density, of shape (n_epsilons,) or (n_samples, n_epsilons), from the smallest to the
-        largest.
-    epsilons : float or array-like of shape (n_epsilons,), default=0.1
-        Radii in units of the input, positive and rising.
+    weight : {"radii", "inverse", "density", "constant"} or callable, default="radii"
+        G in the paper; p(x) is the density of the data.
+
+        - "constant": G = 1. Inputs are uniform in `bounds` (the rows of `X` then only say how
+          many features there are, and serve "data"), and the integral is over all radii from 0
+          to the largest.
+        - "density": G = p(x). Inputs are the rows of `X`; all radii, as above.
+        - "inverse": G = p(x) / epsilon, by equation 9: the mean over the rows of `X` and over
+          `epsilons`.
+        - "radii": the plain mean over the rows of `X` and over `epsilons`.
+        - ``weight(X, epsilons)`` returns the factor q of G = p(x) q, of shape (n_epsilons,) or
+          (n_samples, n_epsilons), for the mean of equation 9.
+    epsilons : float, array-like of shape (n_epsilons,), or None, default=0.1
+        Radii in units of the input, positive and rising. None is 20 with even gaps, up to the
+        diameter of `bounds`.
+    attack : Attack or None, default=None
+        For ``neighborhood="uniform"`` and ``transform="all"`` with the weights "constant" and
+        "density": the margin of an input is then the distance to the closest change of the label
+        that this attack finds within the largest radius, as in `MarginRobustness`. None is by
+        random points.
     norm : {"linf", "l2"} or None, default="linf"
         Norm of the balls. None, for a callable `neighborhood` alone: all of its points count,
         whose scale the radius then is.
@@ -124,7 +118,9 @@ class RobustnessScore(RobustnessScorer):
         The label that points must have to count: the classifier's own label of the sample, as in
         the paper, where robustness does not depend on accuracy; or the true label.
     n_samples : int, default=100
-        Points drawn in each ball, by "uniform" and callables.
+        Points drawn in each ball, by "uniform", "class-uniform" and callables.
+    n_inputs : int or None, default=None
+        Uniform inputs of ``weight="constant"``; None is as many as there are rows of `X`.
     batch_size : int, default=1024
         Points that the estimator sees at a time; bounds the memory.
     confidence : float, default=0.95
@@ -145,23 +141,35 @@ class RobustnessScore(RobustnessScorer):
     ValueError
         By `evaluate`, for parameters or data that do not fit, or what a callable returns.
     TypeError
-        By `evaluate`, for callables that return no real numbers.
+        By `evaluate`, for callables that return no real numbers, and where an attack needs
+        gradients that the classifier has not.
 
     Notes
     -----
-    With ``transform="all"``, random points miss small regions of another label, so that the
-    score is an estimate from above, the more so in many dimensions. Attacks are the better
-    method there: `ConstraintSecurity` is R1 by an attack, `MarginRobustness` is R2.
+    Three procedures estimate the scores. The paper has the first for R1 and R2, the second for
+    R4, and none for its examples 3 and 5.
+
+    - *Margins* (Definition 3, equations 5, 10, 11), with ``transform="all"`` and the weights
+      "constant" and "density": the mean distance to the closest change of the label, the
+      largest radius where there is none. It comes from an `attack`, which gives it from above;
+      or, for "data" and "class-data", from the closest row of another label, which is exact for
+      the empirical distribution.
+    - *Means* (equations 8 and 9), with "inverse", "radii" and callables.
+    - *Integrals* of shares by the trapezoidal rule over `epsilons`, otherwise. With
+      ``transform="all"`` random points miss small regions of another label, so that this is an
+      estimate from above, the more so in many dimensions.
+
+    A ball without any point that counts has the share 1, a reading: the sample itself lies in
+    it. A tie of the two largest outputs is no robust prediction to an attack: margin 0.
 
     With 64 features or more, the points around some 64 samples at a time share random numbers,
-    each with its own signs, since fresh ones would cost as much as a small network. Each share
-    is that of independent points; points of different samples are uncorrelated, but not
-    independent.
+    since fresh ones would cost as much as a small network. Each share is that of independent
+    points; points of different samples are not independent.
 
     References
     ----------
     Tibo, Jaeger, Larsen, "A general framework for defining and optimizing robustness",
-    arXiv:2006.11122, Definitions 1 to 3 and equations 8 and 9.
+    arXiv:2006.11122, Definitions 1 to 3, Examples 1 to 5, and equations 5, 8 and 9.
 
     Examples
     --------
@@ -170,12 +178,16 @@ class RobustnessScore(RobustnessScorer):
     >>> from skrobust.scorers import RobustnessScore
     >>> X, y = load_digits(return_X_y=True)
     >>> model = RandomForestClassifier(10, random_state=0).fit(X[:1000], y[:1000])
-    >>> scorer = RobustnessScore("uniform", "identity", "radii", 0.2, random_state=0)
+    >>> scorer = RobustnessScore.preset("uniform-share", 0.2, random_state=0)
     >>> 0.5 < scorer(model, X[1000:1100]) < 1
     True
-    >>> distance = RobustnessScore.preset("R2", [0.1, 0.2, 0.3], random_state=0)
-    >>> 0 < distance.evaluate(model, X[1000:1100]).integral < 0.3
-    True
+
+    The closest image to which this forest gives another digit, on average, in L2:
+
+    >>> scorer = RobustnessScore.preset("example-3")
+    >>> result = scorer.evaluate(model, X[1000:1100])
+    >>> scorer.type, 1 < result.score < 8, 0 < result.normalized < 1
+    (2, True, True)
     """
 
     def __init__(
@@ -185,10 +197,12 @@ class RobustnessScore(RobustnessScorer):
         weight="radii",
         epsilons=0.1,
         *,
+        attack=None,
         norm="linf",
         bounds=(0.0, 1.0),
         reference="prediction",
         n_samples=100,
+        n_inputs=None,
         batch_size=1024,
         confidence=0.95,
         chunk_size=1024,
@@ -201,10 +215,12 @@ class RobustnessScore(RobustnessScorer):
         self.transform = transform
         self.weight = weight
         self.epsilons = epsilons
+        self.attack = attack
         self.norm = norm
         self.bounds = bounds
         self.reference = reference
         self.n_samples = n_samples
+        self.n_inputs = n_inputs
         self.batch_size = batch_size
         self.confidence = confidence
         self.chunk_size = chunk_size
@@ -215,26 +231,33 @@ class RobustnessScore(RobustnessScorer):
 
     @classmethod
     def preset(cls, name, epsilons=None, **params):
-        """Return one of the five scores R1 to R5.
+        """Return one of the paper's scores, or of three more.
 
         Parameters
         ----------
-        name : {"R1", "R2", "R3", "R4", "R5"}
-            The score, and its type:
+        name : str
+            Of the paper, in L2, and over all radii up to the diameter of `bounds`:
 
-            - R1, type 1: share of samples whose label no point of the ball changes.
-            - R2, type 1: mean distance to the closest change of the label (H = 1[p = 1],
-              G = p(x)), up to the largest radius, and divided by it.
-            - R3, type 1: share of uniform points of the ball that have the label.
-            - R4, type 2: such a share of points of the data distribution (H(p) = p,
-              G = p(x) / epsilon); `ManifoldRobustness` draws them by an autoencoder.
-            - R5, type 3: as R4, of points of the same class.
+            - "R1" (example 1, type 1): the mean margin of inputs that are uniform in `bounds`,
+              by attacks.
+            - "R2" (example 2, type 2): the mean margin of the data, by attacks; see
+              `MarginRobustness`.
+            - "R4" (example 4, type 2): the share of the other data in the ball that has the
+              label, divided by the radius; `ManifoldRobustness` draws them by an autoencoder.
+            - "example-3" (type 2): the mean distance to the closest of the data with another
+              label.
+            - "example-5-data" (type 3): likewise of the same true label; "example-5-uniform":
+              by uniform points of the same true label.
 
-            H and G of R2 and R4 are those of the paper. The other three are this library's
-            reading of its examples, as is what tells the types apart: Q is uniform (1), the
-            data distribution (2), or conditioned on the label (3).
+            Of this library:
+
+            - "success-rate": share of samples whose label no uniform point of the ball changes;
+              an attack's success rate is one minus it.
+            - "uniform-share": share of uniform points of the ball that have the label.
+            - "class-share": as "R4", of points of the same class.
         epsilons : float or array-like of shape (n_epsilons,), default=None
-            Radii in units of the input; if None, the default of the class.
+            Radii in units of the input; None is all up to the diameter for the paper's scores
+            (see `epsilons` of the class), and the default of the class for the others.
         **params
             Further parameters of the class; `neighborhood` too may be given, such as a
             generative model.
@@ -249,30 +272,63 @@ class RobustnessScore(RobustnessScorer):
             If there is no preset of that name.
         """
         check_choice("name", name, tuple(_PRESETS))
+        preset = dict(_PRESETS[name])
+        if "attack" in preset:
+            preset["attack"] = preset["attack"]()
         radii = {} if epsilons is None else {"epsilons": epsilons}
-        return cls(**(_PRESETS[name] | radii | params))
+        return cls(**(preset | radii | params))
 
     @property
     def type(self):
-        """The type of the score, 1 to 3 (see `preset`); 2 where `neighborhood` is a callable."""
-        return _TYPES.get(self.neighborhood, 2) if isinstance(self.neighborhood, str) else 2
+        """What the score depends on: 1 the classifier, 2 and the inputs, 3 and the true labels.
+
+        A callable is taken to depend on the distribution of the inputs.
+        """
+        by_class = isinstance(self.neighborhood, str) and self.neighborhood.startswith("class")
+        if by_class or self.reference == "label":
+            return 3
+        is_uniform = isinstance(self.neighborhood, str) and self.neighborhood == "uniform"
+        is_constant = isinstance(self.weight, str) and self.weight == "constant"
+        return 1 if is_uniform and is_constant else 2
 
     def check(self):
         """Validate the parameters; return self."""
-        names = {"neighborhood": _TYPES, "transform": TRANSFORMS, "weight": WEIGHTS}
+        names = {"neighborhood": _NEIGHBORHOODS, "transform": TRANSFORMS, "weight": WEIGHTS}
         for name, choices in names.items():
             value = getattr(self, name)
             if not callable(value):
                 check_choice(name, value, tuple(choices))
-        check_radii("epsilons", self.epsilons)
+        if self.epsilons is not None:
+            check_radii("epsilons", self.epsilons)
         if not (self.norm is None and callable(self.neighborhood)):
             check_choice("norm", self.norm, ("linf", "l2"))
         check_bounds(self.bounds)
         check_choice("reference", self.reference, ("prediction", "label"))
         check_integer("n_samples", self.n_samples, low=1)
         check_integer("batch_size", self.batch_size, low=1)
+        if self.n_inputs is not None:
+            check_integer("n_inputs", self.n_inputs, low=1)
+        if self.attack is not None:
+            check_instance("attack", self.attack, Attack, "Ensemble()").check()
+            if not (self._is_worst_case() and self._is("neighborhood", "uniform")):
+                expectation = (
+                    "None, or neighborhood='uniform' with transform='all' and weight='density' "
+                    "or 'constant'"
+                )
+                raise ValueError(expected("attack", self.attack, expectation))
+        if self._is("weight", "constant") and self.type == 3:
+            expectation = "another one, since uniform inputs have no true labels"
+            raise ValueError(expected("weight", self.weight, expectation))
         self._check_common()
         return self
+
+    def _is(self, name, *values):
+        """Tell whether a parameter is one of the given names, and no callable."""
+        value = getattr(self, name)
+        return isinstance(value, str) and value in values
+
+    def _is_worst_case(self):
+        return self._is("transform", "all") and self._is("weight", *_INTEGRALS)
 
     def evaluate(self, estimator, X, y=None):
         """Return a `RobustnessScoreResult`.
@@ -280,80 +336,131 @@ class RobustnessScore(RobustnessScorer):
         Parameters
         ----------
         estimator : object
-            Fitted classifier with `predict`.
+            Fitted classifier with `predict`; of a kind that `skrobust.networks.as_network`
+            supports where an attack needs gradients.
         X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
             In the raw input space of the estimator.
         y : array-like of shape (n_samples,), default=None
-            True labels, for ``reference="label"`` and ``neighborhood="class-data"``.
+            True labels, for ``reference="label"``, "class-data" and "class-uniform".
 
         Returns
         -------
         RobustnessScoreResult
         """
         self.check()
-        sample = self._sample(estimator, X, y, needed_by=self._needs_labels())
-        check_within_bounds(sample.rows, check_bounds(self.bounds, sample.rows.shape[1]))
-        epsilons = check_radii("epsilons", self.epsilons)
-        batch_size = int(self.batch_size)  # a small NumPy integer from a grid would overflow
+        data = self._sample(
+            estimator,
+            X,
+            y,
+            needs_gradient=self.attack is not None and self.attack.needs_gradient,
+            needed_by=self._needs_labels(),
+        )
+        n_features = data.rows.shape[1]
+        bounds = check_bounds(self.bounds, n_features)
+        check_within_bounds(data.rows, bounds)
+        if self.epsilons is None:
+            largest = diameter("epsilons", None, bounds, self.norm or "l2", n_features)
+            epsilons = even_radii(largest)
+        else:
+            epsilons = check_radii("epsilons", self.epsilons)
+        inputs = self._uniform_inputs(data) if self._is("weight", "constant") else data
+        if self._is_worst_case():
+            if self.attack is not None:
+                return self._by_attack(inputs, epsilons)
+            if self._is("neighborhood", "data", "class-data"):
+                return self._by_closest_row(inputs, data, epsilons)
         measure = partial(
             _shares,
-            source=self._source(sample, batch_size),
+            source=self._source(data),
             epsilons=tuple(epsilons.tolist()),
             norm=self.norm,
             reference=self.reference,
-            batch_size=batch_size,
+            batch_size=int(self.batch_size),  # a small NumPy integer from a grid would overflow
         )
-        return self._result(sample.rows, epsilons, **self._in_chunks(measure, sample))
+        arrays = self._in_chunks(measure, inputs)
+        weights = weights_of(self.weight, inputs.rows, epsilons)
+        return result_of_shares(self.transform, weights, epsilons, self.confidence, **arrays)
 
     def _needs_labels(self):
         """Say what needs true labels; nothing if nothing does."""
         if self.reference == "label":
             return BY_LABEL.format("scorer")
-        if isinstance(self.neighborhood, str) and self.neighborhood == "class-data":
-            return "the scorer has neighborhood='class-data'"
+        if self._is("neighborhood", "class-data", "class-uniform"):
+            return f"the scorer has neighborhood={self.neighborhood!r}"
         return ""
 
-    def _source(self, sample, batch_size):
-        """Return where the points come from, a `PointSource`."""
-        n_samples = int(self.n_samples)
-        if callable(self.neighborhood):
-            classes = sample.model.classes
-            return GeneratedSource(self.neighborhood, classes, n_samples, batch_size)
-        if self.neighborhood == "uniform":
-            return UniformSource(n_samples, batch_size, self.bounds)
-        predicted = predicted_classes(sample.model, sample.rows, batch_size)
-        labels = sample.labels if self.neighborhood == "class-data" else None
-        return NeighborSource(sample.rows, predicted, labels)
+    def _uniform_inputs(self, data):
+        """Return inputs that are uniform in the bounds, without labels."""
+        n_features = data.rows.shape[1]
+        bounds = check_bounds(self.bounds, n_features)
+        if bounds is None or not all(np.isfinite(bound).all() for bound in bounds):
+            expectation = "finite bounds, for inputs that are uniform in them (weight='constant')"
+            raise ValueError(expected("bounds", self.bounds, expectation))
+        n_inputs = len(data) if self.n_inputs is None else int(self.n_inputs)
+        random = np.random.default_rng(check_seed(self.random_state).randint(2**31 - 1))
+        rows = random.uniform(*bounds, (n_inputs, n_features)).astype(data.rows.dtype)
+        return Sample(data.model, rows, None)
 
-    def _result(self, rows, epsilons, at_zero, shares, n_points):
-        """Assemble the result from the shares at radius 0 and at each of `epsilons`."""
-        worth = transformed(self.transform, np.c_[at_zero, shares])
-        weights = weights_of(self.weight, rows, epsilons)
-        totals = weights.sum(axis=1)
-        integrals = (worth * weights).sum(axis=1)
-        score = float(integrals.sum() / totals.sum())
-        return RobustnessScoreResult(
-            score=score,
-            interval=score_interval(integrals, totals, score, self.confidence),
-            integral=float(integrals.mean()),
-            values=integrals / totals,
-            shares=shares,
-            n_points=n_points,
-            epsilons=tuple(epsilons.tolist()),
-            curve=tuple(worth[:, 1:].mean(axis=0).tolist()),
+    def _source(self, data):
+        """Return where the points come from, a `PointSource`."""
+        n_samples, batch_size = int(self.n_samples), int(self.batch_size)
+        if callable(self.neighborhood):
+            classes = data.model.classes
+            return GeneratedSource(self.neighborhood, classes, n_samples, batch_size)
+        if self._is("neighborhood", "uniform"):
+            return UniformSource(n_samples, batch_size, self.bounds)
+        if self._is("neighborhood", "class-uniform"):
+            labeled = data.rows, data.labels
+            return UniformSource(n_samples, batch_size, self.bounds, labeled)
+        predicted = predicted_classes(data.model, data.rows, batch_size)
+        labels = data.labels if self._is("neighborhood", "class-data") else None
+        holds_samples = not self._is("weight", "constant")
+        return NeighborSource(data.rows, predicted, labels, holds_samples)
+
+    def _by_attack(self, inputs, epsilons):
+        ball = {"norm": self.norm, "bounds": self.bounds, "reference": self.reference}
+        property = ClassificationRobustness(float(epsilons[-1]), **ball)
+        if self.reference == "prediction":
+            inputs = Sample(inputs.model, inputs.rows, None)
+        measure = partial(closest_changes, property=property, attack=self.attack)
+        return result_of_margins(
+            self._in_chunks(measure, inputs)["radius"], epsilons, self.confidence
+        )
+
+    def _by_closest_row(self, inputs, data, epsilons):
+        measure = partial(
+            _closest_row,
+            source=self._source(data),
+            norm=self.norm,
+            reference=self.reference,
+            batch_size=int(self.batch_size),
+        )
+        return result_of_margins(
+            self._in_chunks(measure, inputs)["radius"], epsilons, self.confidence
         )
 
 
-def _shares(model, rows, labels, seed, *, source, epsilons, norm, reference, batch_size):
-    """Return for each row and radius the share of points in the ball that have its label."""
+def _references(model, rows, labels, reference, batch_size):
+    """Return the samples with the label that each must keep."""
     predicted = torch.as_tensor(predicted_classes(model, rows, batch_size), device=model.device)
     wanted = predicted
     if reference == "label":
         wanted = torch.as_tensor(labels, device=model.device)
-    references = References(rows, labels, wanted, agree=predicted == wanted)
+    return References(rows, labels, wanted, agree=predicted == wanted)
+
+
+def _shares(model, rows, labels, seed, *, source, epsilons, norm, reference, batch_size):
+    """Return for each row and radius the share of points in the ball that have its label."""
+    references = _references(model, rows, labels, reference, batch_size)
     n_kept, n_points = source.count(model, references, epsilons, norm, seed)
     return {
         "at_zero": references.agree.double().cpu().numpy(),
         "shares": np.where(n_points > 0, n_kept / np.maximum(n_points, 1), 1.0),
         "n_points": n_points,
     }
+
+
+def _closest_row(model, rows, labels, seed, *, source, norm, reference, batch_size):
+    """Return the distance to the closest row of the data that does not keep the label."""
+    references = _references(model, rows, labels, reference, batch_size)
+    return {"radius": source.closest_change(references, norm)}

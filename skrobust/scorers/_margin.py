@@ -19,9 +19,10 @@ from skrobust._validation import (
 from skrobust.attacks import Attack, Ensemble, EnsembleOutcome, confirm_beyond
 from skrobust.properties import ClassificationRobustness
 from skrobust.scorers._base import RobustnessScorer, ScoreResult, as_target
+from skrobust.scorers._radii import diameter
 from skrobust.statistics import empirical_bernstein
 
-__all__ = ["MarginRobustness", "MarginRobustnessResult"]
+__all__ = ["MarginRobustness", "MarginRobustnessResult", "closest_changes"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,15 +73,17 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
     r"""Mean distance to the closest adversarial example that several attacks find.
 
     The score R2: :math:`R_{Q,H,G}` of the framework (see `RobustnessScore`) with Q uniform in
-    the ball, :math:`H(p) = 1[p = 1]` and :math:`G = p(x)`. That is the mean, over the data, of
-    the distance from which on some point has another label. Each attack's best point is pulled
+    the ball, :math:`H(p) = 1[p = 1]` and :math:`G = p(x)`; type 2. That is the mean, over the
+    data, of the distance from which on some point has another label, which is the area under the
+    margin curve. Each attack's best point is pulled
     to the boundary by bisection on the segment to the sample, and the closest one is kept. As
     attacks may miss closer ones, it is an estimate from above.
 
     Parameters
     ----------
     norm : {"linf", "l2"}, default="linf"
-        Of the distances.
+        Of the distances. The paper's figures are in L2, which is larger by orders of magnitude
+        on images: a score in one norm says nothing about one in the other.
     epsilon_max : float or None, default=None
         Largest distance that counts, in units of the input: attacks search within it, and a
         sample around which they find nothing counts with it. None is the largest distance
@@ -114,7 +117,7 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
     References
     ----------
     Tibo, Jaeger, Larsen, "A general framework for defining and optimizing robustness",
-    arXiv:2006.11122, R2 and Table 2.
+    arXiv:2006.11122, Example 2 (R2), equations 5, 6 and 14, and Table 2.
 
     Examples
     --------
@@ -209,20 +212,15 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
         property = ClassificationRobustness(
             epsilon_max, norm=self.norm, bounds=bounds, reference=self.reference
         )
-        arrays = self._in_chunks(partial(_closest, property=property, attack=attack), sample)
+        arrays = self._in_chunks(
+            partial(closest_changes, property=property, attack=attack), sample
+        )
         return self._result(epsilon_max, _names(attack), **arrays)
 
     def _epsilon_max(self, bounds, n_features):
         if self.epsilon_max is not None:
             return float(self.epsilon_max)
-        across = np.inf
-        if bounds is not None:
-            sides = np.broadcast_to(np.subtract(bounds[1], bounds[0]), n_features)
-            across = float(np.linalg.norm(sides, np.inf if self.norm == "linf" else 2))
-        if not (np.isfinite(across) and across > 0):
-            expectation = "a number, since bounds do not say how far to search"
-            raise ValueError(expected("epsilon_max", self.epsilon_max, expectation))
-        return across
+        return diameter("epsilon_max", None, bounds, self.norm, n_features)
 
     def _result(self, epsilon_max, names, radius, adversarial_examples, winners):
         distances = np.minimum(radius, epsilon_max)
@@ -251,7 +249,7 @@ def _names(attack):
     return [type(attack).__name__.lower()]
 
 
-def _closest(model, rows, labels, seed, *, property, attack):
+def closest_changes(model, rows, labels, seed, *, property, attack):
     """Return the distance, the closest point, and the place of the attack that found it."""
     target, generator = as_target(model, rows, labels, seed, property)
     outcome = attack.closest(target, generator=generator)

@@ -9,7 +9,16 @@ from scipy.stats import norm as normal
 from skrobust._validation import call_of_user, expected
 from skrobust.statistics import Interval, hoeffding
 
-__all__ = ["TRANSFORMS", "WEIGHTS", "check_radii", "score_interval", "transformed", "weights_of"]
+__all__ = [
+    "TRANSFORMS",
+    "WEIGHTS",
+    "check_radii",
+    "diameter",
+    "even_radii",
+    "mean_interval",
+    "transformed",
+    "weights_of",
+]
 
 # What the probability p is worth, by name.
 TRANSFORMS = {
@@ -37,6 +46,26 @@ def check_radii(name, radii):
     return values
 
 
+def diameter(name, value, bounds, norm, n_features):
+    """Return the largest distance between two points of `bounds`, else raise a ValueError.
+
+    `name` and `value` are of the parameter that leaves it to the bounds to say it.
+    """
+    across = np.inf
+    if bounds is not None:
+        sides = np.broadcast_to(np.subtract(bounds[1], bounds[0]), n_features)
+        across = float(np.linalg.norm(sides, np.inf if norm == "linf" else 2))
+    if not (np.isfinite(across) and across > 0):
+        expectation = "a number, since bounds do not say how far to search"
+        raise ValueError(expected(name, value, expectation))
+    return across
+
+
+def even_radii(largest, n_radii=20):
+    """Return rising radii with even gaps, from the first gap to `largest`."""
+    return largest * np.arange(1, n_radii + 1) / n_radii
+
+
 def transformed(transform, shares):
     """Return what shares are worth, of the same shape, by a name or by the user's function."""
     function = transform if callable(transform) else TRANSFORMS[transform]
@@ -55,13 +84,11 @@ def weights_of(weight, rows, epsilons):
     """Return the weights of radius 0 and of each of `epsilons`: (n_rows, n_epsilons + 1)."""
     if not callable(weight):
         return np.tile(WEIGHTS[weight](epsilons), (len(rows), 1))
-    density = _as_floats("weight", call_of_user("weight", weight, rows, epsilons))
-    if density.shape not in ((len(epsilons),), (len(rows), len(epsilons))):
+    given = _as_floats("weight", call_of_user("weight", weight, rows, epsilons))
+    if given.shape not in ((len(epsilons),), (len(rows), len(epsilons))):
         shapes = f"({len(epsilons)},) or ({len(rows)}, {len(epsilons)})"
-        raise ValueError(
-            f"Got weight with values of shape {density.shape}, but expected {shapes}."
-        )
-    weights = _trapezoids(epsilons, np.broadcast_to(density, (len(rows), len(epsilons))))
+        raise ValueError(f"Got weight with values of shape {given.shape}, but expected {shapes}.")
+    weights = np.broadcast_to(given, (len(rows), len(epsilons))) / len(epsilons)
     is_weight = np.isfinite(weights).all() and (weights >= 0).all()
     if not (is_weight and (weights.sum(axis=1) > 0).all()):
         expectation = "finite weights of at least 0, some above 0 for each sample"
@@ -80,34 +107,30 @@ def _as_floats(name, values):
     return array.astype(np.float64)
 
 
-def _trapezoids(epsilons, density):
-    """Return the weight of each radius in the integral of a density by the trapezoidal rule.
-
-    One radius alone is a point mass: there is no width to integrate over.
-    """
-    if len(epsilons) == 1:
-        return density
-    gaps = np.diff(epsilons)
-    return density * (np.r_[gaps, 0.0] + np.r_[0.0, gaps]) / 2
+def _trapezoids(epsilons):
+    """Return the weights of 0 and of each radius in an integral by the trapezoidal rule."""
+    gaps = np.diff(np.r_[0.0, epsilons])
+    return (np.r_[gaps, 0.0] + np.r_[0.0, gaps]) / 2
 
 
 # From the radii to the weights of radius 0 and of the radii, by name.
 WEIGHTS = {
-    "radii": lambda e: np.r_[0.0, np.ones(len(e))],
-    "uniform": lambda e: _trapezoids(np.r_[0.0, e], np.ones(len(e) + 1)),
-    "inverse": lambda e: np.r_[0.0, _trapezoids(e, 1 / e)],
+    "radii": lambda e: np.r_[0.0, np.full(len(e), 1 / len(e))],
+    "inverse": lambda e: np.r_[0.0, 1 / (e * len(e))],
+    "density": _trapezoids,
+    "constant": _trapezoids,
 }
 
 
-def score_interval(integrals, totals, score, confidence):
-    """Return the interval of a score that is a ratio of sums over the samples.
+def mean_interval(values, totals, confidence):
+    """Return the interval of the mean of `values`, each from 0 to its entry of `totals`.
 
-    With the same total weight for all samples the score is a mean of values in [0, 1], for which
-    Hoeffding's interval holds. Else it is that of a ratio, by the delta method.
+    With the same total for all samples Hoeffding's holds, else it is that of a normal mean.
     """
-    values = integrals / totals
-    if np.ptp(totals) <= 1e-12 * totals.max() and 0 <= values.min() <= values.max() <= 1 + 1e-9:
-        return hoeffding(values, confidence=confidence)
-    spread = (integrals - score * totals).std() / (totals.mean() * np.sqrt(len(totals)))
-    half = float(normal.ppf((1 + confidence) / 2) * spread)
-    return Interval(score - half, score + half, confidence, "normal, approximate")
+    total = float(np.max(totals))
+    is_inside = 0 <= values.min() <= values.max() <= total * (1 + 1e-9)
+    if np.ptp(totals) <= 1e-12 * total and is_inside:
+        return hoeffding(np.minimum(values, total), 0.0, total, confidence)
+    half = float(normal.ppf((1 + confidence) / 2) * values.std() / np.sqrt(len(values)))
+    mean = float(values.mean())
+    return Interval(mean - half, mean + half, confidence, "normal, approximate")

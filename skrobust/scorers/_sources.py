@@ -20,6 +20,7 @@ __all__ = [
     "References",
     "UniformPoints",
     "UniformSource",
+    "kept_labels",
     "predicted_classes",
 ]
 
@@ -90,6 +91,12 @@ def _keep_label(model, points, expected):
     return predicted == expected.unsqueeze(1)
 
 
+def kept_labels(model, points, expected):
+    """Tell which points, an array of shape (k, r, n_features), have `expected` labels: (k, r)."""
+    points = torch.as_tensor(points, dtype=model.dtype, device=model.device)
+    return _keep_label(model, points, torch.as_tensor(expected, device=model.device)).cpu().numpy()
+
+
 @dataclass(frozen=True)
 class UniformSource(PointSource):
     """Points that are uniform in the part of the ball inside the bounds.
@@ -102,17 +109,23 @@ class UniformSource(PointSource):
         Points that the model sees at a time.
     bounds : pair of floats or of array-likes, or None
         Valid domain of the inputs.
+    labeled : pair of arrays of shape (n_rows, n_features) and (n_rows,), or None, default=None
+        Data with true class indices: only points count whose closest row of the data has the
+        true label of the sample.
     """
 
     n_samples: int
     batch_size: int
     bounds: object
+    labeled: object = None
 
     def count(self, model, references, epsilons, norm, seed):
-        """Count as `PointSource.count` says; all balls have `n_samples` points."""
+        """Count as `PointSource.count` says; without `labeled` all of `n_samples` points."""
         x = model.rows(references.rows)
+        closest = None if self.labeled is None else _ClosestRow(*self.labeled, model)
         generator = torch.Generator(model.device).manual_seed(seed)
         n_kept = torch.zeros((len(x), len(epsilons)), dtype=torch.int64, device=model.device)
+        n_points = torch.full_like(n_kept, 0 if closest else self.n_samples)
         bounds = check_bounds(self.bounds)
         n_rows = max(self.batch_size // self.n_samples, 1)
         for j, epsilon in enumerate(epsilons):
@@ -122,10 +135,33 @@ class UniformSource(PointSource):
                 draw = UniformPoints(norm, r, generator)
                 for start in range(0, len(x), n_rows):
                     block = slice(start, start + n_rows)
-                    keep = _keep_label(model, draw(ball[block]), references.expected[block])
+                    points = draw(ball[block])
+                    keep = _keep_label(model, points, references.expected[block])
+                    if closest:
+                        counts = closest.has_label(points, references.labels[block])
+                        n_points[block, j] += counts.sum(dim=1)
+                        keep &= counts
                     n_kept[block, j] += keep.sum(dim=1)
-        n_kept = n_kept.cpu().numpy()
-        return n_kept, np.full_like(n_kept, self.n_samples)
+        return n_kept.cpu().numpy(), n_points.cpu().numpy()
+
+
+class _ClosestRow:
+    """The label of any point: that of the row of the data which is closest in L2."""
+
+    def __init__(self, rows, labels, model):
+        self.rows = model.rows(rows)
+        self.labels = torch.as_tensor(labels, device=model.device)
+
+    def has_label(self, points, labels):
+        """Tell which points, of shape (k, r, n_features), have the label of their row: (k, r)."""
+        closest = torch.cat(
+            [
+                torch.cdist(part, self.rows).argmin(dim=1)
+                for part in points.flatten(0, 1).split(4096)
+            ]
+        )
+        labels = torch.as_tensor(labels, device=points.device).unsqueeze(1)
+        return self.labels[closest].unflatten(0, points.shape[:2]) == labels
 
 
 class UniformPoints:
@@ -212,35 +248,54 @@ class NeighborSource(PointSource):
         Class index that the model gives each of `rows`.
     labels : ndarray of shape (n_rows,) or None
         True class indices, where only rows of the class of the sample count.
+    holds_samples : bool, default=True
+        Whether the samples are themselves among the rows.
     """
 
     rows: np.ndarray
     predicted: np.ndarray
     labels: np.ndarray | None
+    holds_samples: bool = True
 
     def count(self, model, references, epsilons, norm, seed):
         """Count as `PointSource.count` says; nothing is drawn, so `seed` makes no difference."""
+        n_kept = np.zeros((len(references.rows), len(epsilons)), dtype=np.int64)
+        n_points = np.zeros_like(n_kept)
+        for block, distance, keep in self._distances(references, norm):
+            for j, epsilon in enumerate(epsilons):
+                near = distance <= epsilon * _REACH
+                n_points[block, j] = near.sum(dim=1)
+                n_kept[block, j] = (near & keep).sum(dim=1)
+        if not self.holds_samples:
+            return n_kept, n_points
+        # The sample itself lies in each of its balls, and is no evidence.
+        return n_kept - references.agree[:, None].cpu().numpy(), n_points - 1
+
+    def closest_change(self, references, norm):
+        """Return the distance to the closest row without the expected label, inf if none: (n,).
+
+        It is 0 where the sample itself has another one.
+        """
+        radius = np.zeros(len(references.rows))
+        for block, distance, keep in self._distances(references, norm):
+            radius[block] = distance.masked_fill_(keep, torch.inf).min(dim=1).values
+        return np.where(references.agree.cpu().numpy(), radius, 0.0)
+
+    def _distances(self, references, norm):
+        """Yield blocks of samples, their distances from the rows that count, and which keep."""
         others = torch.as_tensor(np.ascontiguousarray(self.rows), dtype=torch.float64)
         x = torch.as_tensor(np.ascontiguousarray(references.rows), dtype=torch.float64)
         predicted, expected = torch.as_tensor(self.predicted), references.expected.cpu()
-        n_kept = np.zeros((len(x), len(epsilons)), dtype=np.int64)
-        n_points = np.zeros_like(n_kept)
         order = torch.inf if norm == "linf" else 2
         for i in range(0, len(x), 256):
             block = slice(i, i + 256)
             distance = torch.cdist(
                 x[block], others, p=order, compute_mode="donot_use_mm_for_euclid_dist"
             )
-            keep = predicted == expected[block, None]
             if self.labels is not None:
                 own_class = torch.as_tensor(references.labels[block])[:, None]
                 distance.masked_fill_(torch.as_tensor(self.labels) != own_class, torch.inf)
-            for j, epsilon in enumerate(epsilons):
-                near = distance <= epsilon * _REACH
-                n_points[block, j] = near.sum(dim=1)
-                n_kept[block, j] = (near & keep).sum(dim=1)
-        # The sample itself lies in each of its balls, and is no evidence.
-        return n_kept - references.agree[:, None].cpu().numpy(), n_points - 1
+            yield block, distance, predicted == expected[block, None]
 
 
 @dataclass(frozen=True)
