@@ -228,8 +228,8 @@ class NeighborSource(PointSource):
                 distance.masked_fill_(torch.as_tensor(self.labels) != own_class, torch.inf)
             for j, epsilon in enumerate(epsilons):
                 near = distance <= epsilon * _REACH
-                n_points[block, j] = near.sum(dim=1)
-                n_kept[block, j] = (near & keep).sum(dim=1)
+                n_points[block, j] = near.sum(dim=1).cpu().numpy()
+                n_kept[block, j] = (near & keep).sum(dim=1).cpu().numpy()
         # The sample itself lies in each of its balls, and is no evidence.
         return n_kept - references.agree[:, None].cpu().numpy(), n_points - 1
 
