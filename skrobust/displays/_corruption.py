@@ -124,7 +124,8 @@ class CorruptionDisplay:
             style = {"label": name, "width": width, "color": f"C{j}", "capsize": 2} | kwargs
             if self.results[name].counted == self.shown:  # what the intervals are of
                 frame = frames[name].loc[self.values_.index]
-                style["yerr"] = np.array([heights - frame["low"], frame["high"] - heights])
+                # As lists: of an array with one column matplotlib makes a scalar, and NumPy warns.
+                style["yerr"] = [list(heights - frame["low"]), list(frame["high"] - heights)]
                 style |= {"error_kw": {"elinewidth": 0.8, "ecolor": "0.3"}} | kwargs
             self.bars_.append(self.ax_.bar(places, heights, **style))
             if self.shown == "accuracy":

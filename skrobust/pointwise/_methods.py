@@ -128,9 +128,9 @@ def measure(
     return records.arrays()
 
 
-# What goes wrong with numbers, as torch and NumPy say it. Other mistakes in users' code are
-# raised; torch has no type for those of shapes, which the warning of an attack tells.
-_NUMERICAL = (ArithmeticError, RuntimeError, np.linalg.LinAlgError)
+# What goes wrong with numbers, as torch and NumPy say it. Other mistakes, as a RuntimeError of
+# torch about shapes in a user's attack, are raised.
+_NUMERICAL = (ArithmeticError, np.linalg.LinAlgError, torch.linalg.LinAlgError)
 
 
 def _in_batches(search, chunk, records, index, graph, **options):

@@ -81,7 +81,7 @@ class Sample:
 
     Parameters
     ----------
-    model : Network
+    model : Model
     rows : ndarray of shape (n_samples, n_features)
     labels : ndarray of shape (n_samples,) or None
         True class indices, where there are any.

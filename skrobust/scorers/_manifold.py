@@ -13,7 +13,7 @@ from skrobust._validation import (
     check_seed,
     check_within_bounds,
 )
-from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
+from skrobust.scorers._base import RobustnessScorer, ScoreResult
 from skrobust.scorers._latent import LatentNoise
 from skrobust.scorers._radii import check_radii, diameter, mean_interval
 from skrobust.scorers._sources import kept_labels, predicted_classes

@@ -117,7 +117,7 @@ class Verifier(BaseEstimator, ABC):
 
         Parameters
         ----------
-        network : Network
+        network : Model
         property : RobustnessProperty
 
         Raises
@@ -136,7 +136,7 @@ class Verifier(BaseEstimator, ABC):
 
         Parameters
         ----------
-        network : Network
+        network : Model
         property : RobustnessProperty
         n_features : int, default=None
             Entries of a row, where the network does not know them.
@@ -186,7 +186,7 @@ class Verifier(BaseEstimator, ABC):
 
 
 def read_network(estimator, property, input_shape=None):
-    """Return an estimator as a `Network` for verifiers; a `BlackBox` where it is none."""
+    """Return an estimator as a `Model` for verifiers: a `BlackBox` where it is no `Network`."""
     check_tree_property(estimator, property)
     return as_model(
         estimator, property.needed_outputs, needs_gradient=False, input_shape=input_shape

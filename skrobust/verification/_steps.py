@@ -18,7 +18,7 @@ class Encoding:
 
     Parameters
     ----------
-    network : Network
+    network : Model
     property : RobustnessProperty
     graph : object
         The network as the verifier needs it; by default a `Graph` in float64.

@@ -43,7 +43,7 @@ def test_failure_to_certify_one_point_leaves_the_others_whole(monkeypatch):
 
     def failing(graph, x, *args):
         if (x[:, 0] == 0.375).any():
-            raise RuntimeError("injected")
+            raise FloatingPointError("injected")
         return certify(graph, x, *args)
 
     monkeypatch.setattr(_methods, "certified_radius", failing)

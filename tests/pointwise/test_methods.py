@@ -184,7 +184,7 @@ def test_failure_on_one_point_leaves_the_others_whole(monkeypatch):
 
     def failing(self, *args):
         if (self.centers[:, 0] == 0.375).any():
-            raise RuntimeError("injected")
+            raise FloatingPointError("injected")
         return solve(self, *args)
 
     monkeypatch.setattr(_methods.LazyPrograms, "solve", failing)
