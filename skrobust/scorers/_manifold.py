@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from skrobust._validation import (
+    BY_LABEL,
     check_bounds,
     check_choice,
     check_integer,

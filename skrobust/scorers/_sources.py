@@ -264,8 +264,8 @@ class NeighborSource(PointSource):
         for block, distance, keep in self._distances(references, norm):
             for j, epsilon in enumerate(epsilons):
                 near = distance <= epsilon * _REACH
-                n_points[block, j] = near.sum(dim=1)
-                n_kept[block, j] = (near & keep).sum(dim=1)
+                n_points[block, j] = near.sum(dim=1).cpu().numpy()
+                n_kept[block, j] = (near & keep).sum(dim=1).cpu().numpy()
         if not self.holds_samples:
             return n_kept, n_points
         # The sample itself lies in each of its balls, and is no evidence.
@@ -278,7 +278,8 @@ class NeighborSource(PointSource):
         """
         radius = np.zeros(len(references.rows))
         for block, distance, keep in self._distances(references, norm):
-            radius[block] = distance.masked_fill_(keep, torch.inf).min(dim=1).values
+            nearest = distance.masked_fill_(keep, torch.inf).min(dim=1).values
+            radius[block] = nearest.cpu().numpy()
         return np.where(references.agree.cpu().numpy(), radius, 0.0)
 
     def _distances(self, references, norm):
