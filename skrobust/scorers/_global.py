@@ -114,8 +114,8 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         for those who look at results as they come and stop when they like, and may need more
         samples than "hoeffding".
     local : Attack, Verifier or None, default=None
-        How local robustness is decided. Attacks give an upper estimate; None is ``PGD()``. Of
-        verifiers, ``Bounds()`` verifies or leaves unknown, and gives a lower estimate;
+        How local robustness is decided. Attacks give an upper estimate; None is
+        ``PGD(10, n_restarts=8)``, as in `ConstraintSecurity`. Of verifiers, ``Bounds()`` verifies or leaves unknown, and gives a lower estimate;
         ``Cascade()``, ``Exact()``, and ``TreeVerifier()`` for trees, also falsify, and give the
         share itself. Where they leave samples unknown, at a time limit, the result gives both
         sides.
@@ -205,7 +205,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         self.verbose = verbose
 
     def _default_parts(self):
-        return {"local": PGD()}
+        return {"local": PGD(10, n_restarts=8)}
 
     def check(self):
         """Validate the parameters; return self."""
