@@ -197,7 +197,8 @@ SMALLEST = {
     "sampling": "--images 40 --samples 50 --repeats 1",
     "satisfaction": "--images 2 --epsilons 0.05 --timeout 1 --epochs 1",
     "scores": "--images 40 --samples 50 --repeats 1",
-    "security": "--images 40 --train 240 --repeats 1",
+    "security": "--images 40 --train 240 --repeats 1 --truth 4 --timeout 1 --epochs 1 "
+    "--skip-autoattack",
     "training": "--train 240 --repeats 1",
     "trees": "--repeats 1 --digits 2 --skip-programs",
 }

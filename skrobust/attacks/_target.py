@@ -294,7 +294,7 @@ class Target:
                 values = self.conclusion.values(logits, held)
                 value = values.gather(1, self.row.unsqueeze(1)).squeeze(1)
             elif objective != "cross-entropy":
-                value = self.conclusion.margin(logits, self.distance(x))
+                value = self.conclusion.margin(logits, distance)
             else:
                 value = -torch.nn.functional.cross_entropy(logits, self.classes, reduction="none")
             gradient = input_gradient(value.sum(), x)

@@ -114,11 +114,11 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         for those who look at results as they come and stop when they like, and may need more
         samples than "hoeffding".
     local : Attack, Verifier or None, default=None
-        How local robustness is decided. Attacks give an upper estimate; None is ``PGD()``. Of
-        verifiers, ``Bounds()`` verifies or leaves unknown, and gives a lower estimate;
-        ``Cascade()``, ``Exact()``, and ``TreeVerifier()`` for trees, also falsify, and give the
-        share itself. Where they leave samples unknown, at a time limit, the result gives both
-        sides.
+        How local robustness is decided. Attacks give an upper estimate; None is
+        ``PGD(10, n_restarts=8)``, as in `ConstraintSecurity` (the paper has FGSM). Of verifiers,
+        ``Bounds()`` verifies or leaves unknown, and gives a lower estimate; ``Cascade()``,
+        ``Exact()``, and ``TreeVerifier()`` for trees, also falsify, and give the share itself.
+        Where they leave samples unknown, at a time limit, the result gives both sides.
     quantitative : None or "linf-probabilities", default=None
         If given, what is measured is the largest change of a class probability in the ball (of
         `property`, which serves for nothing else), and the score is one minus its mean. `local`
@@ -206,7 +206,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         self.verbose = verbose
 
     def _default_parts(self):
-        return {"local": PGD()}
+        return {"local": PGD(10, n_restarts=8)}
 
     def check(self):
         """Validate the parameters; return self."""

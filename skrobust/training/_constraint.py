@@ -26,7 +26,8 @@ class ConstraintTraining(DefaultParts, PropertyRegime):
     logic : Logic or None, default=None
         How the property becomes a loss, from `skrobust.logics`. None is DL2.
     attack : Attack or None, default=None
-        Any attack of `skrobust.attacks`. None is PGD of 10 steps on the property's margin.
+        Any attack of `skrobust.attacks`. None is PGD of 10 steps, which goes against the row of
+        the property that the ball can take the lowest.
     ramp_epochs : int, default=0
         Epochs over which `beta` rises to its value, in equal steps, as in `CertifiedTraining`.
     balance : {"fixed", "gradient-norm"}, default="fixed"
