@@ -61,7 +61,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(VENV)/.installed-test $(VENV)/.installed-bench
+bench: $(VENV)/.installed-test $(VENV)/.installed-bench $(VENV)/.installed-peers
 	$(BIN)/python benchmarks/_run.py $(BENCH_FLAGS)
 
 # Flags for all of them: PAPERS_FLAGS="--full --n-jobs 8".
@@ -69,6 +69,12 @@ papers: $(VENV)/.installed-test
 	for script in benchmarks/papers/[!_]*.py; do \
 	$(BIN)/python $$script --n-jobs 2 $(PAPERS_FLAGS) || exit 1; \
 	done
+
+# adv-lib asks for visdom and torchvision, which the attacks that we measure do without, and visdom's
+# source does not build with a current setuptools.
+$(VENV)/.installed-peers: $(CONSTRAINTS) $(VENV)/.installed-bench
+	$(PIP) --no-deps adv-lib
+	@touch $@
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

@@ -240,3 +240,34 @@ def test_samples_of_a_ball_wider_than_its_type_spread_over_it():
     samples = ball.sample(4000, generator())[0, :, 0].numpy().astype(np.float64)
     largest = float(np.finfo(np.float32).max)
     assert kstest((samples / largest + 1) / 2, "uniform").pvalue > 1e-3
+
+
+# ---- smaller balls --------------------
+
+
+def test_each_ball_has_its_own_radius_by_hand():
+    center = torch.tensor([[0.5, 0.5], [0.5, 0.9]])
+    wide = Ball.around(center, 0.4, "linf", (0.0, 1.0))
+    ball = wide.within(torch.tensor([0.1, 0.3]))
+    torch.testing.assert_close(ball.lower, torch.tensor([[0.4, 0.4], [0.2, 0.6]]))
+    torch.testing.assert_close(ball.upper, torch.tensor([[0.6, 0.6], [0.8, 1.0]]))
+    moved = ball.step(center, torch.tensor([[1.0, -1.0], [1.0, 1.0]]), 1.0)
+    torch.testing.assert_close(moved, torch.tensor([[0.6, 0.4], [0.8, 1.0]]))
+    # A selection keeps the radii of its balls; none grows.
+    torch.testing.assert_close(ball[[1]].upper, ball.upper[[1]])
+    assert ball[[1]].epsilon.tolist() == ball.epsilon[[1]].tolist()
+    torch.testing.assert_close(wide.within(9.0).upper, wide.upper)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_samples_of_smaller_balls_lie_in_them(norm):
+    center = torch.full((3, 4), 0.5)
+    epsilon, radii = torch.tensor([0.4, 0.0, 0.3, 0.2]), torch.tensor([0.05, 0.25, 1.0])
+    ball = Ball.around(center, epsilon, norm, (0.0, 1.0)).within(radii)
+    points = ball.sample(200, torch.Generator().manual_seed(0))
+    distance = ball.distance(points)
+    assert (distance <= radii[:, None] * (1 + 1e-5)).all()
+    assert (points[:, :, 1] == 0.5).all()
+    assert (distance.amax(dim=1)[:2] > 0.7 * radii[:2]).all()
+    for k in range(3):
+        torch.testing.assert_close(ball[[k]].project(points[k, :1]), points[k, :1])

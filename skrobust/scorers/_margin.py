@@ -95,8 +95,9 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
         paper, whose scores are independent of accuracy; or the true one, where misclassified
         samples have distance 0.
     attack : Attack or None, default=None
-        None is ``Ensemble()``: FGSM, PGD, and LinearBoundary ("linear", called BG in the
-        paper).
+        None is ``Ensemble()``: LinearBoundary ("linear", called BG in the paper) and
+        FastMinimumNorm ("fmn"). For `wins` as in the paper's Table 2, give ``Ensemble([("fgsm",
+        FGSM()), ("pgd", PGD()), ("bg", LinearBoundary())])``.
     confidence : float, default=0.95
         Of the interval.
     chunk_size : int, default=256

@@ -183,6 +183,7 @@ _METHODS = {
     "FGSM": attacks.FGSM(),
     "PGD": attacks.PGD(3),
     "AutoPGD": attacks.AutoPGD(3),
+    "FastMinimumNorm": attacks.FastMinimumNorm(2, targets=2),
     "LBFGS": attacks.LBFGS(2, max_iter=3),
     "LinearBoundary": attacks.LinearBoundary(2),
     "UniformSampling": attacks.UniformSampling(5),
