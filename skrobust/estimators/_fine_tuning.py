@@ -377,15 +377,18 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         """Return the class of the largest logit, of shape (n_samples,)."""
-        return self.estimator_.predict(self._rows(X))
+        rows = self._rows(X)
+        return self.estimator_.predict(rows)
 
     def predict_proba(self, X):
         """Return the softmax of the logits, of shape (n_samples, n_classes)."""
-        return self.estimator_.predict_proba(self._rows(X))
+        rows = self._rows(X)
+        return self.estimator_.predict_proba(rows)
 
     def decision_function(self, X):
         """Return the logits; for two classes, that of the second minus that of the first."""
-        return self.estimator_.decision_function(self._rows(X))
+        rows = self._rows(X)
+        return self.estimator_.decision_function(rows)
 
     def _rows(self, X):
         check_is_fitted(self, "estimator_")

@@ -38,16 +38,16 @@ def tuning(estimator=None, attack=None, rounds=1, **params):
 
 def test_fine_tuning_lowers_the_frequency_by_its_own_measure(digits):
     X, X_test, y, y_test = digits
-    base = RobustClassifier(hidden_layer_sizes=32, max_epochs=40, random_state=0)
-    base.fit(X[:200], y[:200])
+    base = RobustClassifier(hidden_layer_sizes=32, max_epochs=60, random_state=0)
+    base.fit(X[:500], y[:500])
     tuned = AdversarialFineTuning(FrozenEstimator(base), rounds=2, rounding=16, random_state=0)
-    tuned.fit(X[:200], y[:200])
+    tuned.fit(X[:500], y[:500])
     frequency = AdversarialFrequency(0.1)
     assert frequency(tuned, X_test, y_test) > frequency(base, X_test, y_test) + 0.03
     assert tuned.score(X_test, y_test) > base.score(X_test, y_test) - 0.03
     assert tuned.n_rounds_ == 2
     assert tuned.n_examples_.shape == tuned.seconds_.shape == tuned.distance_.shape == (2,)
-    assert (tuned.n_examples_ > 150).all() and (tuned.seconds_ > 0).all()
+    assert (tuned.n_examples_ > 400).all() and (tuned.seconds_ > 0).all()
     assert tuned.rounding_loss_.max() < 0.1
 
 
@@ -106,6 +106,7 @@ def test_examples_of_earlier_rounds_can_be_left_out(blobs, monkeypatch):
 def test_rounding_and_what_it_destroys(blobs):
     X, y = np.round(blobs[0] * 10) / 10, blobs[1]
     base = small(max_epochs=20, lr=0.05).fit(X, y)
+    losses = []
     for margin in (0.0, 1.0):
         model = tuning(FrozenEstimator(base), margin=margin, rounding=10, n_epochs=1).fit(X, y)
         points = model._finished[0].points
@@ -117,8 +118,9 @@ def test_rounding_and_what_it_destroys(blobs):
         assert model.rounding_loss_[0] == pytest.approx(1 - survive.mean())
         assert model.n_examples_[0] == survive.sum()
         assert unrounded.rounding_loss_[0] == 0
-        # The margin is what examples survive by.
-        assert (model.rounding_loss_[0] > 0.2) == (margin == 0)
+        losses.append(model.rounding_loss_[0])
+    # The margin is what examples survive by.
+    assert losses[1] < losses[0] - 0.1
 
 
 def test_weights_go_with_the_samples(blobs, monkeypatch):
@@ -272,7 +274,7 @@ def test_around_and_inside_of_a_pipeline(blobs):
 
 def test_in_a_search(blobs):
     X, y = blobs
-    frozen = FrozenEstimator(small().fit(X, y))
+    frozen = FrozenEstimator(small(max_epochs=20, lr=0.05).fit(X, y))
     grid = {"rounds": [1, 2], "margin": [0.0, 0.5]}
     search = GridSearchCV(tuning(frozen, n_epochs=1), grid, cv=2, error_score="raise").fit(X, y)
     assert len(search.cv_results_["params"]) == 4
