@@ -100,17 +100,17 @@ BUDGETS = {
         color="color-digits",
         n_train=256,
         steps=40,
-        n_points=4,
-        n_polished=2,
-        n_tuning=6,
+        n_points=2,
+        n_polished=1,
+        n_tuning=4,
         n_epochs=1,
-        baseline={"n_weights": 2, "max_iter": 5},
+        baseline={"n_weights": 3, "max_iter": 10},
         n_signs=20,
-        n_further=2,
+        n_further=1,
         nin_steps=4,
         nin_points=1,
         nin_tuning=2,
-        size=2,
+        size=1,
         lenet={"channels": (3, 4), "hidden": 12},
         nin={"width": 4},
     ),
@@ -283,11 +283,15 @@ class Bastani:
         return [*found, *self.lenets.values(), *self.nins.values()]
 
 
-if __name__ == "__main__":
-    options = command_line(__doc__, "bastani", minutes=24)
-    kept = options.output / options.budget
-    memory = str(kept / "examples") if options.budget == "full" else None
+def main(options):
+    kept = options.output / "cells"
+    # Examples for all training images take days: then what a killed round has found is kept, too.
+    memory = str(options.output / "examples") if options.budget == "full" else None
     plan = Bastani(BUDGETS[options.budget], options.seed, memory)
     rerun = Rerun(kept, minutes=options.minutes, n_jobs=options.n_jobs, anew=options.anew)
     plan.run(rerun)
-    write(plan, rerun, options.output / options.budget)
+    write(plan, rerun, options.output)
+
+
+if __name__ == "__main__":
+    main(command_line(__doc__, "bastani", minutes=24))
