@@ -73,6 +73,7 @@ class Ball:
     center : Tensor of shape (n, n_features)
         Finite numbers.
     epsilon : Tensor of shape () or (n_features,)
+        Of shape (n, 1) or (n, n_features) where `within` has given each ball its own.
     norm : {"linf", "l2"}
     lower, upper : Tensor of shape (n, n_features)
         In the dtype of `center`, rounded inwards by up to two units in the last place: no
@@ -129,9 +130,30 @@ class Ball:
         return cls(center, epsilon, norm, lower, upper)
 
     def __getitem__(self, index):
-        return Ball(
-            self.center[index], self.epsilon, self.norm, self.lower[index], self.upper[index]
-        )
+        epsilon = self.epsilon[index] if self.epsilon.ndim == 2 else self.epsilon
+        return Ball(self.center[index], epsilon, self.norm, self.lower[index], self.upper[index])
+
+    def within(self, distance):
+        """Return the balls whose radius is, in each feature, cut to `distance`.
+
+        They lie in these balls, and their points are no farther from the center than `distance`,
+        but for the rounding of the box. For L-infinity these are all such points.
+
+        Parameters
+        ----------
+        distance : float or Tensor of shape (n,)
+            One for all, or one for each ball.
+
+        Returns
+        -------
+        Ball
+        """
+        distance = torch.as_tensor(distance, dtype=self.epsilon.dtype, device=self.center.device)
+        distance = distance.unsqueeze(1) if distance.ndim else distance
+        epsilon = torch.minimum(self.epsilon, distance)
+        lower = torch.maximum(self.lower, self.center - epsilon)
+        upper = torch.minimum(self.upper, self.center + epsilon)
+        return Ball(self.center, epsilon, self.norm, lower, upper)
 
     def distance(self, x):
         """Return the plain distance from the center: (n,) for `x` of shape (n, n_features).
@@ -235,12 +257,15 @@ class Ball:
     def _sample_l2(self, n_samples, generator):
         n, n_features = self.center.shape
         like = {"generator": generator, "device": self.center.device, "dtype": self.center.dtype}
-        free = (self.epsilon > 0).expand(n_features)
-        direction = torch.randn((n, n_samples, n_features), **like) * free
+        # A feature that cannot move takes no part; one epsilon a ball is one for its samples.
+        epsilon = self.epsilon.unsqueeze(1) if self.epsilon.ndim == 2 else self.epsilon
+        free = (self.epsilon > 0).expand(n, n_features)
+        direction = torch.randn((n, n_samples, n_features), **like) * free.unsqueeze(1)
         direction /= torch.linalg.vector_norm(direction, dim=-1, keepdim=True).clamp(min=1e-30)
-        length = torch.rand((n, n_samples, 1), **like) ** (1 / max(int(free.sum()), 1))
+        n_free = free.sum(dim=1).clamp(min=1).view(n, 1, 1)
+        length = torch.rand((n, n_samples, 1), **like) ** (1 / n_free)
         center = self.center.unsqueeze(1)
-        offset = direction * length * (self.epsilon * (1 - 1e-6))
+        offset = direction * length * (epsilon * (1 - 1e-6))
         points = _rounded_towards(center.double() + offset.double(), center)
         return torch.clamp(points, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
 

@@ -14,6 +14,7 @@ from skrobust.attacks._ensemble import Ensemble, EnsembleOutcome
 from skrobust.attacks._fgsm import FGSM
 from skrobust.attacks._lbfgs import LBFGS
 from skrobust.attacks._linear import LinearBoundary
+from skrobust.attacks._minimum_norm import FastMinimumNorm
 from skrobust.attacks._pgd import PGD
 from skrobust.attacks._target import Outcome, Target
 from skrobust.attacks._uniform import UniformSampling
@@ -27,6 +28,7 @@ __all__ = [
     "ConfirmedOutcome",
     "Ensemble",
     "EnsembleOutcome",
+    "FastMinimumNorm",
     "GradientAttack",
     "LinearBoundary",
     "Outcome",

@@ -14,6 +14,7 @@ from skrobust._validation import (
     check_seed,
     sample_shape,
 )
+from skrobust.attacks._bisection import bisect_radius
 from skrobust.attacks._boundary import closer, pull_to_boundary
 from skrobust.attacks._target import Outcome, Target
 from skrobust.networks import as_model
@@ -153,8 +154,9 @@ class Attack(BaseEstimator, ABC):
 
         What a run finds is pulled to the boundary of the property by bisection on the segment
         from the reference point, after every restart; the closest point, in the norm of the
-        ball, is kept. Only attacks made for it (`LinearBoundary`, `LBFGS`) look for a direction
-        in which the boundary is close.
+        ball, is kept. Attacks along gradients are repeated in smaller balls, by bisection on the
+        radius of each sample. Attacks made for it (`LinearBoundary`, `FastMinimumNorm`, `LBFGS`)
+        are far cheaper, and come closer.
 
         Parameters
         ----------
@@ -291,6 +293,10 @@ class GradientAttack(Attack):
     def attempt(self, target, *, generator=None, stop_when_broken=True):
         tracker = Tracker(target)
         return tracker.finish(self.walk(target, tracker if stop_when_broken else None, generator))
+
+    def closest(self, target, *, generator=None):
+        outcome = super().closest(target, generator=generator)
+        return bisect_radius(self, target, outcome, generator)
 
     def points(self, target, *, generator=None):
         self.check_target(target)

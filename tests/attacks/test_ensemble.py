@@ -209,12 +209,12 @@ def test_replacing_a_member_leaves_the_given_list_alone():
 def test_defaults_can_be_set_as_well():
     attack = Ensemble()
     assert attack.get_params(deep=False) == {"attacks": None}
-    assert [name for name, _ in attack.members] == ["fgsm", "pgd", "linear"]
-    attack.set_params(pgd__n_steps=3)
-    assert dict(attack.members)["pgd"].n_steps == 3
+    assert [name for name, _ in attack.members] == ["linear", "fmn"]
+    attack.set_params(fmn__n_steps=3)
+    assert dict(attack.members)["fmn"].n_steps == 3
     assert Ensemble().attacks is None
     attack.set_params(attacks=None)
-    assert dict(attack.members)["pgd"].n_steps == 40
+    assert dict(attack.members)["fmn"].n_steps == 30
 
 
 def test_clone_and_pickle():

@@ -61,8 +61,8 @@ def test_minimizer_against_one_dimensional_search():
     x = torch.tensor([[0.1]])
     target = Target(network, ClassificationRobustness(0.8, norm="l2"), x, torch.tensor([0]))
     attack = LBFGS()
-    (loss,) = attack._losses(target)
-    found = attack._minimizer(target, _in_float64(network, x), loss, 0.5)
+    (aim,) = attack._aims(target)
+    found = attack._minimizer(target, _in_float64(network, x), aim, 0.5)
     start = x.item()
 
     def objective(point):
@@ -136,14 +136,12 @@ def test_all_targets_are_never_farther_than_the_runner_up():
 def test_runner_up_is_the_second_class():
     network = _linear([[0.0], [0.0], [0.0]], [1.0, 3.0, 2.0])
     target = Target(network, ClassificationRobustness(), torch.tensor([[0.5]]), torch.tensor([1]))
-    (loss,) = LBFGS()._losses(target)
-    logits = torch.tensor([[0.0, 0.0, 5.0]])
-    expected = torch.nn.functional.cross_entropy(logits, torch.tensor([2]))
-    assert loss(target.x, logits) == expected
+    assert LBFGS()._aims(target) == [torch.tensor([2])]
     # A wrong prediction is the runner-up of its label.
     target = Target(network, ClassificationRobustness(), torch.tensor([[0.5]]), torch.tensor([0]))
-    (loss,) = LBFGS()._losses(target)
-    assert loss(target.x, logits) == torch.nn.functional.cross_entropy(logits, torch.tensor([1]))
+    assert LBFGS()._aims(target) == [torch.tensor([1])]
+    assert LBFGS(targets="all")._aims(target) == [torch.tensor([1]), torch.tensor([2])]
+    assert LBFGS(objective="margin")._aims(target) == [None]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +218,79 @@ def test_zero_epsilon_changes_nothing():
     assert torch.equal(found.points, x)
 
 
+def test_largest_change_as_the_penalty_by_hand():
+    # The minimum of log(1 + exp(-s)) + c t over t = |r| (in units of epsilon), where the two
+    # features together raise s = 3 x1 + 4 x2 - 5 by 7 t / 2: as t moves both of them alike.
+    network = _linear([[0.0, 0.0], [3.0, 4.0]], [0.0, -5.0])
+    x, labels = torch.tensor([[0.5, 0.6]]), torch.tensor([0])
+    target = Target(network, ClassificationRobustness(0.5, bounds=None), x, labels)
+    attack = LBFGS(penalty="linf")
+    (aim,) = attack._aims(target)
+    found = attack._minimizer(target, _in_float64(network, x), aim, 1.0)
+
+    def objective(t):
+        return t + np.log1p(np.exp(1.1 - 3.5 * t))
+
+    best = minimize_scalar(objective, bounds=(0, 1), options={"xatol": 1e-10}).x
+    assert 0.1 < best < 0.9
+    torch.testing.assert_close(found, x + 0.5 * best, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_linear_network_in_linf_is_solved_with_its_own_penalty(seed):
+    weight = torch.randn((2, 8), generator=torch.Generator().manual_seed(seed))
+    network, x = _linear(weight, [0.0, 0.0]), _rows(4, seed, 8)
+    property = ClassificationRobustness(2.0, bounds=None, reference="prediction")
+    slope = weight[0] - weight[1]
+    expected = (x @ slope).abs() / slope.abs().sum()
+    distances = {
+        penalty: property.ball(x).distance(
+            LBFGS(penalty=penalty).closest(Target(network, property, x)).points
+        )
+        for penalty in ("linf", "squared-l2")
+    }
+    torch.testing.assert_close(distances["linf"], expected, rtol=1e-4, atol=0)
+    assert (distances["squared-l2"] > 1.05 * expected).all()
+
+
+def test_penalty_of_the_largest_change_stays_in_the_box():
+    # s = x1 + x2 - 1.8 has to rise by 0.4; x1 has room for 0.1 only: the point is (1, 0.8).
+    network = _linear([[0.0, 0.0], [1.0, 1.0]], [0.0, -1.8])
+    x, labels = torch.tensor([[0.9, 0.5]]), torch.tensor([0])
+    target = Target(network, ClassificationRobustness(0.5), x, labels)
+    found = LBFGS(20, penalty="linf").closest(target)
+    torch.testing.assert_close(found.points, torch.tensor([[1.0, 0.8]]), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("method", ["search", "closest"])
+@pytest.mark.parametrize("penalty", ["squared-l2", "linf"])
+def test_margin_is_kept(method, penalty):
+    network, x = _perceptron(1), _rows(10, 1)
+    property = ClassificationRobustness(0.9, reference="prediction")
+    target = Target(network, property, x)
+    found = getattr(LBFGS(12, margin=0.15, penalty=penalty), method)(target)
+    plain = getattr(LBFGS(12, penalty=penalty), method)(target)
+    assert found.broken.any()
+    logits = network(found.points)
+    best = logits.topk(2, dim=1)
+    runner_up = target.reference_logits.topk(2, dim=1).indices[:, 1]
+    # The target class leads all others by the margin, not only the class of the sample.
+    assert (best.values[:, 0] - best.values[:, 1])[found.broken].min() >= 0.15
+    assert torch.equal(best.indices[found.broken, 0], runner_up[found.broken])
+    near, far = (target.ball.distance(outcome.points) for outcome in (plain, found))
+    if method == "closest":
+        assert (near < far)[found.broken].all()
+
+
+def test_margin_out_of_reach_is_never_found():
+    network = _linear([[0.0], [1.0]], [0.0, -0.5])
+    property = ClassificationRobustness(0.8)
+    target = Target(network, property, torch.tensor([[0.2]]), torch.tensor([0]))
+    assert LBFGS(margin=0.45).closest(target).broken.all()
+    assert not LBFGS(margin=0.55).closest(target).broken.any()
+    assert not LBFGS(margin=0.55, objective="margin").closest(target).broken.any()
+
+
 def test_parameters():
     attack = clone(LBFGS(3, max_iter=5, initial_c=2.0, objective="margin", targets="all"))
     assert attack.check().get_params() == {
@@ -228,6 +299,8 @@ def test_parameters():
         "initial_c": 2.0,
         "objective": "margin",
         "targets": "all",
+        "penalty": "squared-l2",
+        "margin": 0.0,
     }
     for bad, message in (
         (LBFGS(0), "Got n_weights=0, but expected an integer of at least 1"),
@@ -238,6 +311,9 @@ def test_parameters():
             "Got objective='hinge', but expected one of 'cross-entropy', 'margin'",
         ),
         (LBFGS(targets="second"), "Got targets='second', but expected one of 'runner-up', 'all'"),
+        (LBFGS(penalty="l1"), "Got penalty='l1', but expected one of 'squared-l2', 'linf'"),
+        (LBFGS(margin=-0.1), r"Got margin=-0.1, but expected a finite number in \[0"),
+        (LBFGS(margin=float("nan")), "Got margin=nan, but expected a finite number"),
     ):
         with pytest.raises(ValueError, match=message):
             bad.check()
