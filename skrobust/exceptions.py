@@ -6,6 +6,7 @@ __all__ = [
     "SolverDisagreementWarning",
     "ToleranceWarning",
     "UncachedWarning",
+    "UnresolvedWarning",
     "UnsupportedModelError",
     "UnsupportedPropertyError",
 ]
@@ -25,6 +26,10 @@ class DivergedTrainingError(FloatingPointError):
 
 class AttackWarning(RuntimeWarning):
     """An attack could not take a step, so robustness may be overestimated."""
+
+
+class UnresolvedWarning(RuntimeWarning):
+    """A method has no answer for some samples; they count against the classifier."""
 
 
 class SolverDisagreementWarning(RuntimeWarning):

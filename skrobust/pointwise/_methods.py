@@ -98,7 +98,9 @@ def measure(
     if method == "lp":
         records.optimum[tied] = 0.0
     index = np.flatnonzero(~chunk.is_wrong & ~is_tied)
-    if len(index) == 0:
+    if epsilon_max == 0:
+        records.status[index] = PointwiseStatus.ABOVE
+    if epsilon_max == 0 or len(index) == 0:
         return records.arrays()
     if method in ("attack", "lbfgs"):
         _attack(chunk, records, index, LBFGS() if method == "lbfgs" else attack, seed)

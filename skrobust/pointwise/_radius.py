@@ -38,7 +38,7 @@ def pointwise_robustness(
     targets="runner-up",
     bounds=(0.0, 1.0),
     margin=0.0,
-    max_rows=100,
+    max_rows=None,
     precision=1e-3,
     timeout=60.0,
     attack=None,
@@ -76,19 +76,21 @@ def pointwise_robustness(
         "lazy" adds half-spaces of the region as they are violated. "cvxpy" states the program
         with a variable for every unit, as section 3.3 of [1]_ does: for teaching and checking.
     epsilon_max : float or None, default=None
-        Stop as soon as the lower bound passes it; nothing beyond is reported.
+        Stop as soon as the lower bound passes it; nothing beyond is reported. At 0, only samples
+        with radius 0 are.
     targets : {"runner-up", "all"} or label, default="runner-up"
         Labels that are to win in "lp": the second best at the sample, as in [1]_, every other
         one, or this one. A label that is itself called "runner-up" or "all" cannot be asked
         for alone: these two words keep their meaning.
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
-        Valid domain of the inputs.
+        Valid domain of the inputs. The program of [1]_ has no such rows: None is the paper's
+        form, whose adversarial examples may lie outside the range of pixels.
     margin : float, default=0.0
         By how much the target's score must at least exceed the others, in "lp".
-    max_rows : int or None, default=100
-        Half-spaces of one linear program from where on it is given up: some regions of large
-        networks need thousands, at seconds to minutes each. Status "row limit" tells where;
-        "polished" then keeps the best point so far. None sets no limit.
+    max_rows : int or None, default=None
+        Half-spaces of one linear program from where on it is given up, with the status "row
+        limit"; "polished" then keeps the best point so far. None sets no limit: each program is
+        solved to its end.
     precision : float, default=1e-3
         Of "exact": the largest difference of `lower` and `radius`, in units of the input.
     timeout : float or None, default=60.0
@@ -149,7 +151,7 @@ def pointwise_robustness(
     check_choice("solver", solver, ("lazy", "cvxpy"))
     check_real("margin", margin, low=0)
     if epsilon_max is not None:
-        check_real("epsilon_max", epsilon_max, low=0, closed="neither")
+        check_real("epsilon_max", epsilon_max, low=0)
     if attack is not None:
         check_instance("attack", attack, Attack, "Ensemble()").check()
     check_integer("chunk_size", chunk_size, low=1)

@@ -1,5 +1,6 @@
 """Adversarial frequency and severity (Bastani et al.)."""
 
+import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_choice, check_real
 from skrobust.attacks import Ensemble
+from skrobust.exceptions import UnresolvedWarning
 from skrobust.pointwise import PointwiseStatus, pointwise_robustness
 from skrobust.scorers._base import BY_LABEL, RobustnessScorer, ScoreResult
 from skrobust.statistics import Interval, clopper_pearson, hoeffding
@@ -19,7 +21,8 @@ _HANDED_ON = (
     *("method", "targets", "bounds", "solver", "margin", "max_rows", "attack"),
     *("chunk_size", "random_state", "n_jobs", "memory", "verbose"),
 )
-_FAILED = (PointwiseStatus.FAILURE, PointwiseStatus.UNCONFIRMED, PointwiseStatus.ROWS)
+# A search that ended so says nothing of the sample.
+_UNRESOLVED = (PointwiseStatus.FAILURE, PointwiseStatus.UNCONFIRMED, PointwiseStatus.ROWS)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,16 +37,19 @@ class AdversarialResult(ScoreResult):
         Of the score. For the frequency Clopper-Pearson; for the severity Hoeffding, given the
         number of adversarial examples.
     frequency : float
-        Share of samples with an adversarial example within epsilon.
+        Share of samples with an adversarial example within epsilon, or unresolved: an upper
+        bound of the share that the method would find without its limits.
     severity : float
-        Mean distance of these examples; epsilon where there is none.
+        Mean distance of the examples within epsilon; epsilon where there is none. An unresolved
+        sample counts at its proven lower bound where that lowers the mean: a lower bound of the
+        mean that the method would find without its limits.
     radius : ndarray of shape (n_samples,)
         Distance of the adversarial example found; inf where there is none.
     status : ndarray of str, shape (n_samples,)
         How the search ended, as in `skrobust.pointwise.PointwiseStatus`.
     n_failed : int
-        Samples on which the method failed (numerically, without a confirmed example, or at its
-        limit of rows). They count as robust here, since a frequency counts what was found.
+        Unresolved samples: the method failed on them (numerically, or without a confirmed
+        example), or came to its limit of rows. They count against the classifier.
     adversarial_examples : ndarray of shape (n_samples, n_features)
         NaN where none was found.
     """
@@ -69,7 +75,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         bounds=(0.0, 1.0),
         solver="lazy",
         margin=0.0,
-        max_rows=100,
+        max_rows=None,
         attack=None,
         confidence=0.95,
         chunk_size=64,
@@ -95,7 +101,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         self.verbose = verbose
 
     def evaluate(self, estimator, X, y=None):
-        epsilon = check_real("epsilon", self.epsilon, low=0, closed="neither")
+        epsilon = check_real("epsilon", self.epsilon, low=0)
         check_real("confidence", self.confidence, low=0, high=1, closed="neither")
         # The others prove or bracket, and so find no example to count.
         check_choice("method", self.method, ("lp", "polished", "attack", "lbfgs"))
@@ -108,15 +114,27 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
             **{name: getattr(self, name) for name in _HANDED_ON},
         )
         within = pointwise.radius <= epsilon
-        frequency = float(within.mean())
-        severity = float(pointwise.radius[within].mean()) if within.any() else float(epsilon)
+        unresolved = np.isin(pointwise.status, _UNRESOLVED) & ~within
+        if unresolved.any():
+            warnings.warn(
+                f"{type(self).__name__}: {unresolved.sum()} of {len(within)} samples are "
+                "unresolved, and count against the classifier; the statuses in the result of "
+                "`evaluate` say why.",
+                UnresolvedWarning,
+                stacklevel=2,
+            )
+        against = within | unresolved
+        radius = pointwise.radius[within]
+        distances = np.append(radius, _lowering(radius, pointwise.bound[unresolved], epsilon))
+        frequency = float(against.mean())
+        severity = float(distances.mean()) if len(distances) else float(epsilon)
         return AdversarialResult(
-            *self._score(pointwise.radius, within, frequency, severity),
+            *self._score(against, distances, frequency, severity),
             frequency,
             severity,
             pointwise.radius,
             pointwise.status,
-            int(np.isin(pointwise.status, _FAILED).sum()),
+            int(unresolved.sum()),
             pointwise.adversarial_examples,
         )
 
@@ -139,7 +157,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         -------
         dict of str to float
             "adversarial_frequency" (minus the frequency), "adversarial_severity" and
-            "failed_count".
+            "failed_count", the number of unresolved samples.
         """
         result = self.evaluate(estimator, X, y)
         return {
@@ -149,8 +167,17 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         }
 
     @abstractmethod
-    def _score(self, radius, within, frequency, severity):
-        """Return the score and its interval."""
+    def _score(self, against, distances, frequency, severity):
+        """Return the score and its interval.
+
+        Parameters
+        ----------
+        against : ndarray of bool, shape (n_samples,)
+            What counts against the classifier: an example within epsilon, or no answer.
+        distances : ndarray of shape (n_distances,)
+            What the severity is the mean of.
+        frequency, severity : float
+        """
 
     def _reference_labels(self, y):
         if self.reference == "prediction":
@@ -161,17 +188,37 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         return y
 
 
+def _lowering(radius, bounds, epsilon):
+    """Return those of the lower bounds of unknown distances that lower the mean the most.
+
+    An unresolved sample may have its example anywhere from its bound on, or none within epsilon,
+    and then takes no part in the mean.
+    """
+    kept = []
+    total, count = radius.sum(), len(radius)
+    for bound in np.sort(bounds):
+        mean = total / count if count else epsilon
+        if bound >= mean:
+            break
+        kept.append(bound)
+        total, count = total + bound, count + 1
+    return kept
+
+
 class AdversarialFrequency(_AdversarialScorer):
     """Minus the share of samples that have an adversarial example within epsilon.
 
-    Larger is better: 0 where none was found. A search that wants the severity as well takes
-    `metrics` as its ``scoring``, which computes once for both; and with a `memory`,
-    `AdversarialSeverity` of equal parameters finds what this scorer has kept.
+    Larger is better: 0 where none was found. A sample on which the method fails, or stops at
+    `max_rows`, counts as one that has an example, and an `UnresolvedWarning` tells how many such
+    there are; "not found" by a method that searches is no failure. A search that wants the
+    severity as well takes `metrics` as its ``scoring``, which computes once for both; and with a
+    `memory`, `AdversarialSeverity` of equal parameters finds what this scorer has kept.
 
     Parameters
     ----------
     epsilon : float
-        L-infinity radius, in units of the raw input of the estimator.
+        L-infinity radius, in units of the raw input of the estimator. At 0, only samples that
+        are misclassified, or at which labels tie, count.
     method : {"lp", "polished", "attack", "lbfgs"}, default="lp"
         How adversarial examples are found; see `skrobust.pointwise.pointwise_robustness`.
         "polished" finds the most.
@@ -181,12 +228,12 @@ class AdversarialFrequency(_AdversarialScorer):
     targets : {"runner-up", "all"} or label, default="runner-up"
         Labels that are to win in "lp".
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
-        Valid domain of the inputs.
+        Valid domain of the inputs. The paper's program has none: None is its form.
     solver : {"lazy", "cvxpy"}, default="lazy"
         Of the linear programs.
     margin : float, default=0.0
         By how much the target's score must at least exceed the others, in "lp".
-    max_rows : int or None, default=100
+    max_rows : int or None, default=None
         Half-spaces of one linear program from where on it is given up; None sets no limit.
     attack : Attack or None, default=None
         For "attack" and "polished"; None is ``Ensemble()``.
@@ -204,6 +251,11 @@ class AdversarialFrequency(_AdversarialScorer):
         parameters, the code of users, and versions.
     verbose : int, default=0
         joblib's progress messages.
+
+    Warns
+    -----
+    UnresolvedWarning
+        If the method failed on samples, or came to `max_rows`.
 
     References
     ----------
@@ -222,22 +274,25 @@ class AdversarialFrequency(_AdversarialScorer):
     True
     """
 
-    def _score(self, radius, within, frequency, severity):
-        share = clopper_pearson(within.sum(), len(within), self.confidence)
+    def _score(self, against, distances, frequency, severity):
+        share = clopper_pearson(against.sum(), len(against), self.confidence)
         return -frequency, Interval(-share.high, -share.low, share.confidence, share.method)
 
 
 class AdversarialSeverity(_AdversarialScorer):
     """Mean distance of the adversarial examples within epsilon; epsilon where there is none.
 
-    Larger is better. A search that wants the frequency as well takes `metrics` as its
+    Larger is better. A sample on which the method fails, or stops at `max_rows`, counts at its
+    proven lower bound where that lowers the mean, and an `UnresolvedWarning` tells how many such
+    there are. A search that wants the frequency as well takes `metrics` as its
     ``scoring``, which computes once for both; and with a `memory`, `AdversarialFrequency` of
     equal parameters finds what this scorer has kept.
 
     Parameters
     ----------
     epsilon : float
-        L-infinity radius, in units of the raw input of the estimator.
+        L-infinity radius, in units of the raw input of the estimator. At 0, only samples that
+        are misclassified, or at which labels tie, count.
     method : {"lp", "polished", "attack", "lbfgs"}, default="lp"
         How adversarial examples are found; see `skrobust.pointwise.pointwise_robustness`.
         "polished" finds the closest ones.
@@ -247,12 +302,12 @@ class AdversarialSeverity(_AdversarialScorer):
     targets : {"runner-up", "all"} or label, default="runner-up"
         Labels that are to win in "lp".
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
-        Valid domain of the inputs.
+        Valid domain of the inputs. The paper's program has none: None is its form.
     solver : {"lazy", "cvxpy"}, default="lazy"
         Of the linear programs.
     margin : float, default=0.0
         By how much the target's score must at least exceed the others, in "lp".
-    max_rows : int or None, default=100
+    max_rows : int or None, default=None
         Half-spaces of one linear program from where on it is given up; None sets no limit.
     attack : Attack or None, default=None
         For "attack" and "polished"; None is ``Ensemble()``.
@@ -271,6 +326,11 @@ class AdversarialSeverity(_AdversarialScorer):
     verbose : int, default=0
         joblib's progress messages.
 
+    Warns
+    -----
+    UnresolvedWarning
+        If the method failed on samples, or came to `max_rows`.
+
     References
     ----------
     Bastani et al., "Measuring neural net robustness with constraints", NeurIPS 2016,
@@ -287,8 +347,9 @@ class AdversarialSeverity(_AdversarialScorer):
     True
     """
 
-    def _score(self, radius, within, frequency, severity):
-        if not within.any():
+    def _score(self, against, distances, frequency, severity):
+        if len(distances) == 0:
             return severity, Interval(0.0, float(self.epsilon), self.confidence, "none found")
-        values = radius[within]
-        return severity, hoeffding(values, 0.0, float(self.epsilon), self.confidence)
+        if self.epsilon == 0:
+            return severity, Interval(0.0, 0.0, self.confidence, "one value")
+        return severity, hoeffding(distances, 0.0, float(self.epsilon), self.confidence)

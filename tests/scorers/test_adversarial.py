@@ -13,7 +13,8 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 
 from skrobust import RobustClassifier, TorchClassifier
 from skrobust.attacks import UniformSampling
-from skrobust.exceptions import UnsupportedModelError
+from skrobust.displays import RobustnessCurveDisplay
+from skrobust.exceptions import UnresolvedWarning, UnsupportedModelError
 from skrobust.pointwise import pointwise_robustness
 from skrobust.pointwise._programs import LazyPrograms
 from skrobust.scorers import AdversarialFrequency, AdversarialSeverity, _adversarial
@@ -179,10 +180,46 @@ def test_samples_on_which_the_method_fails_are_counted(linear, monkeypatch):
     whole = AdversarialFrequency(EPSILON).evaluate(model, X)
     assert whole.n_failed == 0
     monkeypatch.setattr(LazyPrograms, "solve", failing)
-    found = AdversarialFrequency(EPSILON).evaluate(model, X)
+    with pytest.warns(UnresolvedWarning, match="AdversarialFrequency: 1 of 60 samples"):
+        found = AdversarialFrequency(EPSILON).evaluate(model, X)
     assert found.n_failed == 1 and found.status[3] == "numerical failure"
     others = np.arange(len(X)) != 3
     np.testing.assert_array_equal(found.radius[others], whole.radius[others])
+    # What is not known counts against the classifier: as an example, at distance 0.
+    within = whole.radius[others] <= EPSILON
+    assert found.frequency == -found.score == (within.sum() + 1) / len(X)
+    assert found.interval.low <= found.score <= found.interval.high
+    with pytest.warns(UnresolvedWarning):
+        severity = AdversarialSeverity(EPSILON).evaluate(model, X)
+    assert severity.score == whole.radius[others][within].sum() / (within.sum() + 1)
+    assert severity.score < AdversarialSeverity(EPSILON)(model, X[others])
+
+
+def test_an_unresolved_sample_takes_part_in_the_mean_only_where_that_lowers_it():
+    found = np.array([0.2, 0.4])
+    lowering = _adversarial._lowering
+    assert lowering(found, np.array([0.35, 0.1]), 1.0) == [0.1]
+    assert lowering(found, np.array([0.35, 0.25]), 1.0) == [0.25]
+    assert lowering(found, np.array([0.31]), 1.0) == []
+    assert lowering(np.zeros(0), np.array([0.5, 0.0]), 1.0) == [0.0]
+    assert lowering(np.zeros(0), np.array([1.0]), 1.0) == []
+
+
+def test_epsilon_zero_counts_what_has_radius_zero():
+    model = TorchClassifier(Shifted([0.0, 0.0]), 2)
+    X, y = np.array([[0.5, 0.5], [0.6, 0.5], [0.7, 0.5]]), [0, 0, 1]
+    for method in ("lp", "polished", "attack", "lbfgs"):
+        options = {"method": method, "random_state": 0}
+        assert AdversarialFrequency(0.0, **options)(model, X) == -1 / 3  # a tie
+        wrong = AdversarialFrequency(0.0, reference="label", **options).evaluate(model, X, y)
+        assert wrong.frequency == 2 / 3 and wrong.n_failed == 0
+        severity = AdversarialSeverity(0.0, **options).evaluate(model, X)
+        assert severity.score == severity.interval.low == severity.interval.high == 0.0
+    curve = RobustnessCurveDisplay.from_estimator(
+        model, X, scorer=AdversarialFrequency(0.1), epsilons=[0.0, 0.06, 0.2]
+    )
+    (scores,) = curve.scores.values()
+    np.testing.assert_allclose(scores, [-1 / 3, -2 / 3, -1.0])
 
 
 def test_row_limit_and_margin_reach_the_programs(digits):
@@ -190,7 +227,12 @@ def test_row_limit_and_margin_reach_the_programs(digits):
     model = RobustClassifier(hidden_layer_sizes=(20,), max_epochs=3, random_state=0)
     model.fit(X[:300], y[:300])
     free = AdversarialFrequency(0.3).evaluate(model, X[:20])
-    limited = AdversarialFrequency(0.3, max_rows=1).evaluate(model, X[:20])
+    with pytest.warns(UnresolvedWarning):
+        limited = AdversarialFrequency(0.3, max_rows=1).evaluate(model, X[:20])
+    assert limited.frequency == ((limited.radius <= 0.3) | (limited.status == "row limit")).mean()
+    assert limited.score <= free.score
+    with pytest.warns(UnresolvedWarning):
+        assert AdversarialSeverity(0.3, max_rows=1)(model, X[:20]) <= free.severity
     assert free.n_failed == 0 < limited.n_failed == (limited.status == "row limit").sum()
     wider = AdversarialFrequency(0.3, margin=0.05).evaluate(model, X[:20])
     both = np.isfinite(wider.radius) & np.isfinite(free.radius)
@@ -227,7 +269,7 @@ def test_parameters_and_errors(scorer, linear):
     model, X, _ = linear
     assert clone(scorer).set_params(epsilon=0.2, method="attack").epsilon == 0.2
     for changed, message in (
-        ({"epsilon": 0.0}, r"Got epsilon=0.0, but expected a finite number in \(0"),
+        ({"epsilon": -0.1}, r"Got epsilon=-0.1, but expected a finite number in \[0"),
         ({"method": "certified"}, "Got method='certified', but expected one of 'lp'"),
         ({"reference": "y"}, "Got reference='y', but expected one of"),
         ({"confidence": 1.0}, "Got confidence=1.0, but expected"),
