@@ -23,7 +23,7 @@ from skrobust.pointwise import pointwise_robustness
 X, y = make_moons(300, noise=0.1, random_state=0)
 X = X.astype(np.float32)
 model = RobustClassifier(
-    hidden_layer_sizes=8, max_epochs=150, batch_size=50, lr=0.02, random_state=0
+    hidden_layer_sizes=8, max_epochs=100, batch_size=50, lr=0.05, random_state=1
 ).fit(X, y)
 print(f"Accuracy: {model.score(X, y):.3f}")
 
@@ -72,7 +72,7 @@ def closest_in_region(x, which=slice(None)):
 # as they are violated. Its "exact" method gives the true distance, over all regions: never larger.
 # Some regions have no point of the other label, and then the program says nothing.
 
-test = X[:50]
+test = X[:30]
 by_hand = np.array([closest_in_region(x)[1] for x in test.astype(float)])
 program = pointwise_robustness(model, test, bounds=None, epsilon_max=4)
 true = pointwise_robustness(model, test, method="exact", bounds=None, epsilon_max=4)
@@ -105,7 +105,9 @@ radii = [closest_in_region(x, np.arange(8) != i)[1] for i in range(8)]
 print(f"that move the optimum: {np.sum(np.array(radii) < by_hand[marked] - 1e-9)}")
 
 colors = ["tab:blue", "tab:orange"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(11, 4.5), width_ratios=(1.7, 1), layout="constrained"
+)
 labels = model.predict(grid.reshape(-1, 2).astype(np.float32)).reshape(inside.shape)
 left.contourf(*axes, labels, levels=[-0.5, 0.5, 1.5], colors=colors, alpha=0.2)
 left.contourf(*axes, inside, levels=[0.5, 1.5], colors=["tab:green"], alpha=0.35)
@@ -125,17 +127,15 @@ for result, color, text in (
 left.plot(*x, "*k", markersize=12, label="input")
 left.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), title="The region of an input")
 left.set_aspect("equal")
-left.legend(loc="lower left")
+left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
 
-limit = 1.05 * true.radius.max()
+limit, top = 1.05 * true.radius.max(), 1.1 * program.radius[both].max()
 right.plot([0, limit], [0, limit], color="gray", linewidth=1)
 right.plot(true.radius[both], program.radius[both], ".", color="tab:red")
-right.plot(true.radius[~both], np.full((~both).sum(), limit), "^", color="gray", clip_on=False)
-right.set(
-    xlabel="true distance", ylabel="distance by the linear program", title="All inputs",
-    xlim=(0, limit), ylim=(0, limit),
-)  # fmt: skip
-right.text(0.05, 0.93, "triangles: none in the region", transform=right.transAxes, color="gray")
+right.plot(true.radius[~both], np.full((~both).sum(), top), "^", color="gray", clip_on=False)
+right.set(xlim=(0, limit), ylim=(0, top), title="All inputs")
+right.set(xlabel="true distance", ylabel="distance by the linear program")
+right.text(0.05, 0.92, "triangles: none in the region", transform=right.transAxes, color="gray")
 plt.show()
 
 # %%

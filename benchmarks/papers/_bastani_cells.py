@@ -98,7 +98,7 @@ def measured(model, data, points, method, budget=None, **options):
     return {
         "radius": result.radius,
         "seconds": result.seconds,
-        "n_open": int(np.isin(result.status, _OPEN).sum()),
+        "n_open": int((np.isin(result.status, _OPEN) & np.isinf(result.radius)).sum()),
     }
 
 

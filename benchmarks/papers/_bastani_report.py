@@ -118,7 +118,7 @@ def first_table(read, rows, budget):
         "name; fine-tuning makes examples of "
         + ("all training images" if budget.n_tuning is None else f"{budget.n_tuning} images")
         + " and goes on with these and their examples, at a tenth of the learning rate (the paper "
-        "says reduced); L-BFGS-B penalizes the squared L2 distance, and has no margin, for which "
+        "says reduced); L-BFGS-B penalizes the L-infinity distance, as printed, without a margin: "
         "the table of readings has the other choices. FGSM's labels are the network's own.",
         "The paper's times are 1.5 s a point by either method, on a machine without a name.",
     ]
