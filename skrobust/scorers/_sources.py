@@ -168,10 +168,10 @@ class UniformPoints:
     """Uniform points of balls inside their boxes, from random numbers that several rows share.
 
     Random numbers cost as much as a small network, so that, where there are many features, one
-    array of them serves several rows. For L-infinity each row has signs of its own, and for L2
-    the numbers of each row are shifted by some features, neither of which a sample of a
-    symmetric distribution shows. The points of a row are independent and uniform; those of
-    different rows are not independent.
+    array of them serves several rows. Each row has signs of its own, and for L2, where balls are
+    folded and signs lost, it shifts the numbers by some features: neither changes the
+    distribution. The points of a row are independent and uniform; those of different rows are
+    not independent.
 
     Parameters
     ----------
@@ -220,14 +220,14 @@ class UniformPoints:
         n, n_features = ball.center.shape
         normals = self.numbers
         if n_features >= self.many_features:
-            shifts = torch.randint(
-                n_features, (n,), generator=self.generator, device=normals.device
-            )
+            like = {"generator": self.generator, "device": normals.device}
+            shifts = torch.randint(n_features, (n,), **like)
+            signs = torch.randint(2, (n, 1, n_features), **like)
             twice = torch.cat([normals[0], normals[0]], dim=1)
             every_shift = twice.as_strided(
                 (n_features, self.n_samples, n_features), (1, 2 * n_features, 1)
             )
-            normals = every_shift[shifts]
+            normals = every_shift[shifts].mul_(signs * 2 - 1)
         offsets = ball.cut().sample(self.n_samples, self.generator, normals)
         inwards = ball.epsilon * (1 - 1e-6)
         torch.addcmul(ball.center.unsqueeze(1), offsets, inwards, out=self.points)

@@ -1,4 +1,4 @@
-"""The integral over radii: weights, transforms, and the interval of a ratio."""
+"""The integral over radii: weights, transforms, and the interval of the mean."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,9 @@ from skrobust.scorers._radii import (
     TRANSFORMS,
     WEIGHTS,
     check_radii,
-    score_interval,
+    diameter,
+    even_radii,
+    mean_interval,
     transformed,
     weights_of,
 )
@@ -38,15 +40,29 @@ def test_radii_that_are_none(radii):
 
 def test_weights_integrate_constants_and_lines():
     epsilons = np.array([0.1, 0.3, 0.7])
-    assert WEIGHTS["radii"](epsilons).tolist() == [0, 1, 1, 1]
-    # The trapezoidal rule is exact for a constant and for a line, from 0 to 0.7.
-    uniform = WEIGHTS["uniform"](epsilons)
-    assert uniform.sum() == pytest.approx(0.7)
-    assert uniform @ np.r_[0, epsilons] == pytest.approx(0.7**2 / 2)
-    # The integral of epsilon * (1 / epsilon) from 0.1 to 0.7.
-    inverse = WEIGHTS["inverse"](epsilons)
-    assert inverse[0] == 0 and inverse[1:] @ epsilons == pytest.approx(0.6)
-    assert WEIGHTS["inverse"](np.array([0.5])).tolist() == [0, 2]
+    assert WEIGHTS["radii"](epsilons) == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
+    for name in ("density", "constant"):
+        # The trapezoidal rule is exact for a constant and for a line, from 0 to 0.7.
+        weights = WEIGHTS[name](epsilons)
+        assert weights.sum() == pytest.approx(0.7)
+        assert weights @ np.r_[0, epsilons] == pytest.approx(0.7**2 / 2)
+    # Equation 9: the plain mean of 1 / epsilon, such as (1 + 1/2 + 1/4) / 3.
+    assert WEIGHTS["inverse"](np.array([1.0, 2.0, 4.0])).sum() == pytest.approx(0.58333, abs=1e-5)
+
+
+def test_the_diameter_is_that_of_the_bounds():
+    assert diameter("epsilons", None, (0.0, 1.0), "l2", 9) == 3
+    assert diameter("epsilons", None, (0.0, 2.0), "linf", 9) == 2
+    ends = np.zeros(2), np.array([3.0, 4.0])
+    assert diameter("epsilons", None, ends, "l2", 2) == 5
+    for bounds in (None, (0.0, np.inf), (np.zeros(2), np.zeros(2))):
+        with pytest.raises(ValueError, match="Got epsilons=None, but expected a number, since bo"):
+            diameter("epsilons", None, bounds, "l2", 2)
+
+
+def test_even_radii_rise_to_the_largest():
+    assert even_radii(3.0, 4) == pytest.approx([0.75, 1.5, 2.25, 3.0])
+    assert check_radii("epsilons", even_radii(28.0)).shape == (20,)
 
 
 def test_a_density_for_all_samples_is_one_for_each():
@@ -65,14 +81,12 @@ def test_transforms_do_not_fall():
     assert transformed(np.square, p).tolist() == (p**2).tolist()
 
 
-def test_interval_of_a_ratio():
-    totals = np.array([1.0, 1.0, 1.0, 1.0])
-    integrals = np.array([0.5, 1.0, 0.0, 1.0])
-    assert score_interval(integrals, totals, 0.625, 0.9) == hoeffding(integrals, confidence=0.9)
+def test_interval_of_the_mean():
+    totals = np.full(4, 2.0)
+    values = np.array([0.5, 2.0, 0.0, 1.0])
+    assert mean_interval(values, totals, 0.9) == hoeffding(values, 0.0, 2.0, 0.9)
     totals = np.array([1.0, 2.0, 3.0, 4.0])
-    integrals = np.array([1.0, 0.0, 3.0, 2.0])
-    # By hand: residuals 0.4, -1.2, 1.2, -0.4 around the ratio 0.6, and a mean weight of 2.5.
-    half = norm.ppf(0.95) * np.sqrt(0.8) / (2.5 * 2)
-    interval = score_interval(integrals, totals, 0.6, 0.9)
+    interval = mean_interval(values, totals, 0.9)
+    half = norm.ppf(0.95) * values.std() / 2
     assert interval.method == "normal, approximate"
-    assert (interval.low, interval.high) == pytest.approx((0.6 - half, 0.6 + half))
+    assert (interval.low, interval.high) == pytest.approx((0.875 - half, 0.875 + half))

@@ -13,6 +13,7 @@ from skrobust.scorers._sources import (
     References,
     UniformPoints,
     UniformSource,
+    kept_labels,
     predicted_classes,
 )
 
@@ -92,7 +93,38 @@ def test_rows_that_share_a_sample_do_not_share_points():
     assert 0.2 < flipped.double().mean() < 0.8
 
 
+def test_points_of_a_cut_l2_ball_are_those_of_the_quarter_disc():
+    x = torch.zeros((1, 2))
+    draw = UniformPoints("l2", 100_000, torch.Generator().manual_seed(0))
+    points = draw(Ball.around(x, 1.0, "l2", (0.0, 1.0)))[0]
+    assert (points[:, 0] < 0.5).double().mean().item() == pytest.approx(0.609, abs=0.008)
+
+
+def test_rows_that_share_normal_numbers_have_points_of_their_own():
+    # Half of the features at an end, where all points lie on one side of the sample.
+    x = torch.where(torch.arange(100) < 50, 0.0, 0.5).expand(4, 100).contiguous()
+    draw = UniformPoints("l2", 3000, torch.Generator().manual_seed(0))
+    ball = Ball.around(x, 0.2, "l2", (0.0, 1.0))
+    points = draw(ball).clone()
+    assert (points >= 0).all()
+    fresh = ball.sample(3000, torch.Generator().manual_seed(1))
+    for row in range(4):
+        for values in (points[row], fresh[row]):
+            assert kstest(values[:, 60] - 0.5, (fresh[0][:, 61] - 0.5).numpy()).pvalue > 1e-3
+        assert kstest(points[row][:, 0], fresh[row][:, 1].numpy()).pvalue > 1e-3
+        assert np.corrcoef(points[row][:, 0], points[row][:, 1])[0, 1] < 0.1
+    weights = torch.randn(100, generator=torch.Generator().manual_seed(2))
+    sums = [points @ weights, points[:, :, 50:].sum(dim=2)]
+    for each in sums:
+        assert np.abs(np.corrcoef(each.numpy()) - np.eye(4)).max() < 0.3
+
+
 # ---- what is counted --------------------
+
+
+def test_kept_labels_are_those_of_the_model(model):
+    points = np.array([[[0.1, 0], [0.9, 0]], [[0.6, 0], [0.2, 0]]])
+    assert kept_labels(model, points, [0, 1]).tolist() == [[True, False], [True, False]]
 
 
 def test_predictions_do_not_depend_on_batches(model):
@@ -139,3 +171,36 @@ def test_generated_points_count_inside_the_ball(model):
         assert n_kept.tolist() == [[2, 2], [2, 1], [2, 2], [2, 2]]
         # Without a norm all finite points count.
         assert (source.count(model, samples, (0.1,), None, seed=0)[1] == 3).all()
+
+
+def test_uniform_points_of_the_class_of_the_closest_row(model):
+    # Rows 0.3 (class 0) and 0.4, 0.55, 0.9 (class 1): the border is at 0.35.
+    source = UniformSource(4000, 1000, (0.0, 1.0), (X, LABELS))
+    n_kept, n_points = source.count(model, references(model, [0, 0, 1, 1]), (0.1,), "l2", seed=0)
+    # In the half disc around 0.3, the part below 0.35; and around 0.4 the part above it.
+    segment = np.arccos(0.5) - 0.5 * np.sqrt(0.75)
+    share = 1 - segment / np.pi
+    np.testing.assert_allclose(n_points[:, 0] / 4000, [share, share, 1, 1], atol=0.04)
+    assert n_kept[0, 0] == n_points[0, 0]
+    # Of the ball around 0.55, what lies above 0.5.
+    assert n_kept[2, 0] / n_points[2, 0] == pytest.approx(share, abs=0.04)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_closest_row_of_another_label(model, norm):
+    predicted = predicted_classes(model, X, 9)
+    samples = references(model, [0, 0, 1, 1])
+    closest = NeighborSource(X, predicted, None).closest_change(samples, norm)
+    np.testing.assert_allclose(closest, [0.25, 0.15, 0.15, 0.5])
+    # Of the same true class, 0.3 has no other; 0.4 is the only one with the label 0.
+    closest = NeighborSource(X, predicted, LABELS).closest_change(samples, norm)
+    np.testing.assert_allclose(closest, [np.inf, 0.15, 0.15, 0.5])
+    # By the true label, 0.4 itself is a change.
+    by_label = NeighborSource(X, predicted, None).closest_change(references(model, LABELS), norm)
+    np.testing.assert_allclose(by_label, [0.25, 0, 0.15, 0.5])
+
+
+def test_samples_need_not_be_among_the_rows(model):
+    source = NeighborSource(X, predicted_classes(model, X, 9), None, holds_samples=False)
+    n_kept, n_points = source.count(model, references(model, [0, 0, 1, 1]), (0.01,), "l2", seed=0)
+    assert n_points.tolist() == n_kept.tolist() == [[1]] * 4
