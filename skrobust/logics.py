@@ -1,14 +1,13 @@
 """Differentiable logics: a formula over rows becomes a loss to train with.
 
-A formula is built from atoms, each the claim that numbers are non-negative (or positive,
-where strict), by ``&``, ``|``, ``~`` and `Formula.implies`. `Formula.holds` reads it in
-classical logic; a `Logic` reads it as a loss.
+A formula is built from atoms, each the claim that numbers are non-negative (or positive, where
+strict), by ``&``, ``|``, ``~`` and `Formula.implies`. `Formula.holds` reads it in classical
+logic; a `Logic` reads it as a loss.
 
 References
 ----------
 .. [1] Fischer et al., "DL2: Training and querying neural networks with logic", ICML 2019.
-.. [2] van Krieken, Acar, van Harmelen, "Analyzing differentiable fuzzy logic operators",
-   Artificial Intelligence 302, 2022.
+.. [2] van Krieken et al., "Analyzing differentiable fuzzy logic operators", AIJ 302, 2022.
 .. [3] Varnai and Dimarogonas, "On robustness metrics for learning STL tasks", ACC 2020.
 .. [4] Flinkow, Pearlmutter, Monahan, "Comparing differentiable logics for learning with
    logical constraints", Science of Computer Programming 244, 2025.
@@ -244,8 +243,8 @@ class DL2(Logic):
     r"""The loss of DL2: zero exactly where the formula is true.
 
     A row :math:`v \ge 0` becomes :math:`\max(0, -v)`; a strict row adds `tie_penalty` where
-    :math:`v = 0`. "Or" is the product (which can underflow, so that "exactly" holds for
-    conjunctions of rows, as in every property); negation is pushed down to the rows.
+    :math:`v = 0`. "Or" is the product (which can underflow: "exactly" is said of conjunctions
+    of rows, as in every property); negation is pushed down to the rows.
 
     Parameters
     ----------
@@ -298,9 +297,8 @@ class DL2(Logic):
 class STL(Logic):
     r"""Signal temporal logic with the smooth minimum of Varnai and Dimarogonas.
 
-    The robustness of a row is its value, of "not" its negative, of "and" a smooth minimum
-    that has the sign of the true minimum. The loss is the negative part of the robustness,
-    so it is zero where the formula is true.
+    The robustness of a row is its value, of "not" its negative, of "and" a smooth minimum with
+    the sign of the true one. The loss is its negative part, so zero where the formula is true.
 
     Parameters
     ----------
@@ -358,9 +356,8 @@ class STL(Logic):
 class _FuzzyLogic(Logic):
     """Truths in [0, 1]; the loss is 1 minus the truth.
 
-    A row v >= 0 has the truth 1 where it holds, and 1 / (1 - v / scale) where it does not. So
-    a conjunction of rows has the loss 0 exactly where all rows hold (ties of strict rows
-    aside).
+    A row v >= 0 has the truth 1 where it holds, else 1 / (1 - v / scale). So a conjunction of
+    rows has the loss 0 exactly where all rows hold (ties of strict rows aside).
     """
 
     def __init__(self, scale=1.0):

@@ -196,8 +196,8 @@ def test_more_restarts_come_closer():
         return torch.where(found.broken, gaps, torch.inf)
 
     one, five = distance(1), distance(5)
-    # Bisections may go different ways to the same end.
-    assert (five <= one * 1.02).all()
+    # Bisections with other random starts go other ways, some of them to a farther end.
+    assert (five <= one * 1.2).all()
     assert five.mean() < one.mean()
     assert (five < one).any()
 
