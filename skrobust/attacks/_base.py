@@ -265,7 +265,7 @@ class GradientAttack(Attack):
 
     A subclass has a parameter `objective`, and writes `walk`.
 
-    Parameters
+    Attributes
     ----------
     objective : {"margin", "smallest-row", "cross-entropy"}
         What the steps go against. "margin": the row of the property that the ball can take the
