@@ -204,6 +204,23 @@ def test_a_standard_property_of_a_linear_map_in_closed_form():
 # ---- other estimators --------------------
 
 
+def test_the_default_attack_misses_no_row():
+    # Ten outputs, of which one alone breaks the property, at every point (true security: 0).
+    weight = np.random.default_rng(0).normal(size=(10, 20)).astype(np.float32)
+    norms = np.sort(np.abs(weight).sum(axis=1))
+    module = torch.nn.Linear(20, 10)
+    module.load_state_dict({"weight": torch.tensor(weight), "bias": torch.zeros(10)})
+    model = TorchClassifier(module, classes=range(10))
+    X = np.random.default_rng(1).uniform(0.3, 0.7, (50, 20))
+    for factor, security in ((norms[-2:].mean(), 0.0), (1.01 * norms[-1], 1.0)):
+        properties = (
+            StandardRobustness(0.1, delta=0.1 * float(factor)),
+            LipschitzRobustness(0.1, lipschitz=float(factor)),
+        )
+        for property in properties:
+            assert ConstraintSecurity(property, random_state=0)(model, X) == security
+
+
 def test_pipelines_are_scored_in_raw_space(blobs):
     X, y = blobs
     raw = 200 * X - 50

@@ -8,7 +8,7 @@ import torch
 from scipy.special import expit
 from torch import nn
 
-from skrobust.attacks import PGD
+from skrobust.attacks import FGSM, PGD
 from skrobust.graphs import read_graph
 from skrobust.networks import Network
 from skrobust.properties import ClassificationRobustness, StandardRobustness
@@ -36,6 +36,24 @@ def encoded(network):
 def largest_change(x, slope=2.0, epsilon=0.1):
     at, ends = expit(slope * x), (expit(slope * (x - epsilon)), expit(slope * (x + epsilon)))
     return np.maximum(np.abs(ends[0] - at), np.abs(ends[1] - at))[:, 0]
+
+
+def test_one_step_changes_the_probability_that_changes_most():
+    # In a small ball, the largest change is at one of the corners of the linearized outputs.
+    random = torch.Generator().manual_seed(0)
+    module = nn.Linear(5, 4).double().requires_grad_(False)
+    module.weight.copy_(torch.randn(4, 5, generator=random))
+    module.bias.zero_()
+    x = torch.randn(20, 5, generator=random).double()
+    property = StandardRobustness(1e-3, 1.0, output="probabilities", bounds=None)
+    network = Network(module, np.arange(4), 5)
+    arrays = change(network, x.numpy(), None, 0, property=property, attack=FGSM())
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda one: torch.softmax(module(one), -1)))(x)
+    largest = 1e-3 * jacobian.abs().sum(dim=2).amax(dim=1)
+    np.testing.assert_allclose(arrays["changes"], largest, rtol=0.01)
+    # The row of class 0 alone, which all others tie with at the reference, does not do.
+    first = 1e-3 * jacobian.abs().sum(dim=2)[:, 0]
+    assert (first < 0.9 * largest).sum() > 5
 
 
 def test_an_attack_reaches_the_largest_change_of_a_monotone_classifier():
