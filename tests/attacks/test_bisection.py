@@ -12,7 +12,7 @@ from skrobust.properties import ClassificationRobustness
 from tests.attacks._nets import generator, linear_net, rows, small_net
 
 
-@pytest.mark.parametrize("attack", [FGSM(), PGD(10), AutoPGD(10)], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("attack", [FGSM(), PGD(), AutoPGD(20)], ids=lambda a: type(a).__name__)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_linear_networks_are_solved(attack, norm):
     network, x = linear_net(), rows(6).double()

@@ -70,7 +70,7 @@ def test_linear_networks_are_solved(seed, norm):
 
 def test_as_close_as_a_complete_verifier_proves():
     network = _relu_net()
-    X = np.random.default_rng(0).uniform(0.1, 0.9, (4, 3)).astype(np.float32)
+    X = np.random.default_rng(0).uniform(0.1, 0.9, (3, 3)).astype(np.float32)
     exact = pointwise_robustness(
         TorchClassifier(network, 3), X, method="exact", precision=1e-4, random_state=0
     )
