@@ -312,15 +312,17 @@ class LazyPrograms:
 
 def _by_linprog(A, b, low, high):
     n = len(high)
-    identity, ones = sparse.identity(n, format="csr"), np.ones((n, 1))
+    identity = sparse.identity(n, format="csr")
+    # Where the domain ends at the center, the row of that side says nothing.
+    upper, lower = np.flatnonzero(high > 0), np.flatnonzero(low < 0)
     rows = sparse.vstack(
         [
             sparse.hstack([sparse.csr_matrix(-A), sparse.csr_matrix((len(b), 1))]),
-            sparse.hstack([identity, -ones]),
-            sparse.hstack([-identity, -ones]),
+            sparse.hstack([identity[upper], -np.ones((len(upper), 1))]),
+            sparse.hstack([-identity[lower], -np.ones((len(lower), 1))]),
         ]
     )
-    right = np.concatenate([-b, np.zeros(2 * n)])
+    right = np.concatenate([-b, np.zeros(len(upper) + len(lower))])
     bounds = np.column_stack([np.append(low, 0.0), np.append(high, np.inf)])
     cost = np.append(np.zeros(n), 1.0)
     result = linprog(cost, A_ub=rows, b_ub=right, bounds=bounds, method="highs")
