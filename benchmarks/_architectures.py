@@ -1,10 +1,10 @@
-"""The networks of the papers, as torch modules."""
+"""Networks like those of the papers, as torch modules."""
 
 from itertools import pairwise
 
 from torch import nn
 
-__all__ = ["convolutional", "lenet", "network_in_network", "perceptron"]
+__all__ = ["caffe_lenet", "convolutional", "lenet", "network_in_network", "perceptron"]
 
 
 def perceptron(*sizes):
@@ -15,8 +15,26 @@ def perceptron(*sizes):
     return nn.Sequential(*layers[:-1])
 
 
+def caffe_lenet(n_classes=10):
+    """Return the LeNet of Caffe's MNIST example, for images of shape (1, 28, 28).
+
+    Its only ReLU comes after the first dense layer. Bastani et al. train a LeNet in Caffe, "with
+    ReLUs instead of sigmoids", as the documentation of that example puts it: likely this one.
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, n_classes),
+    )
+
+
 def lenet(n_classes=10):
-    """Return the LeNet of Bastani et al., for images of shape (1, 28, 28)."""
+    """Return a LeNet with a ReLU after each hidden layer, for images of shape (1, 28, 28)."""
     return nn.Sequential(
         nn.Conv2d(1, 20, 5),
         nn.ReLU(),

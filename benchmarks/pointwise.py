@@ -19,7 +19,7 @@ from contextlib import contextmanager
 import highspy
 import numpy as np
 import torch
-from _architectures import lenet, network_in_network, perceptron
+from _architectures import caffe_lenet, lenet, network_in_network, perceptron
 from threadpoolctl import threadpool_limits
 
 from skrobust import RobustClassifier
@@ -33,11 +33,11 @@ from skrobust.pointwise._solutions import Solutions
 from skrobust.pointwise._stated import StatedPrograms
 
 EPSILON = 20 / 255
-MAX_ROWS = 100  # the default of pointwise_robustness
+TOGETHER = 250  # points whose programs are solved together
 METHODS = ("lbfgs", "attack", "lp", "polished")
 
 
-def train(module, fetch, input_shape, epochs):
+def train(module, fetch, input_shape, epochs, batch_size=128):
     torch.manual_seed(0)
     for part in module.modules():
         if hasattr(part, "reset_parameters"):
@@ -45,7 +45,12 @@ def train(module, fetch, input_shape, epochs):
     X, y = fetch(subset="train", return_X_y=True)
     shape = None if len(input_shape) == 1 else input_shape
     model = RobustClassifier(
-        module, input_shape=shape, max_epochs=epochs, lr=1e-3, random_state=0
+        module,
+        input_shape=shape,
+        max_epochs=epochs,
+        batch_size=batch_size,
+        lr=1e-3,
+        random_state=0,
     ).fit(X, y)
     X, y = fetch(subset="test", return_X_y=True)
     return model, X, model.score(X[:2000], y[:2000])
@@ -77,7 +82,7 @@ def problems(graph, X):
 
 
 def lazy(graph, X, limit=np.inf):
-    return LazyPrograms(*problems(graph, X), max_rows=MAX_ROWS).solve(limit)
+    return LazyPrograms(*problems(graph, X)).solve(limit)
 
 
 def by_half_spaces(graph, X):
@@ -252,6 +257,31 @@ def tightness(name, model, X, methods=METHODS):
         assert np.isfinite(radius["polished"][np.isfinite(radius[other])]).all(), other
 
 
+@one_thread()
+def to_the_end(name, model, X):
+    """Print what all programs cost within 20/255, hard regions and all, and how they ended."""
+    network = as_network(model)
+    graph = read_graph(network)
+    before = pass_seconds(network, network.rows(X[:1]))
+    spent, status, radius = 0.0, [], []
+    for start in range(0, len(X), TOGETHER):
+        part = X[start : start + TOGETHER]
+        each, solutions = seconds(lambda part=part: lazy(graph, part, EPSILON))
+        spent += each
+        status.extend(solutions.status.tolist())
+        radius.extend(solutions.radius[solutions.status == "optimal"])
+    unit = np.mean([before, pass_seconds(network, network.rows(X[:1]))])
+    ends = ", ".join(f"{n} {end}" for end, n in Counter(status).items())
+    mean = f"mean radius {255 * np.mean(radius):.1f}/255" if radius else "none within"
+    print(
+        f"| {name}, 20/255, to the end | {len(X)} | {spent / len(X):.3f} s a point | mean "
+        f"{spent / len(X) / unit:.0f} passes of {1e6 * unit:.0f} us; {ends}; {mean} |",
+        flush=True,
+    )
+    unresolved = sum(end in ("failure", "rows") for end in status)
+    assert unresolved == 0, f"{unresolved} points are unresolved"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=100, help="test points")
@@ -260,12 +290,17 @@ def main():
     parser.add_argument("--runs", type=int, default=3, help="of each side; medians are printed")
     parser.add_argument("--reference-lenet", type=int, default=0, help="minutes a point")
     parser.add_argument("--tightness-lenet", type=int, default=100, help="of them; lbfgs is slow")
+    parser.add_argument("--points-caffe", type=int, default=500, help="solved to their ends")
+    parser.add_argument("--epochs-caffe", type=int, default=3, help="of 938 steps")
     parser.add_argument("--points-cifar", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=5, help="for 784-100-10")
     parser.add_argument("--epochs-lenet", type=int, default=1)
     parser.add_argument("--epochs-cifar", type=int, default=6)
     parser.add_argument(
-        "--skip", nargs="*", default=[], help="mnist fashion perceptron lenet tightness cifar"
+        "--skip",
+        nargs="*",
+        default=[],
+        help="mnist fashion perceptron lenet tightness caffe cifar",
     )
     options = parser.parse_args()
     sides = options.runs, options.references
@@ -285,6 +320,11 @@ def main():
             compare(name, model, X[: options.points], options.reference_lenet, *sides)
             if "tightness" not in options.skip:
                 tightness(name, model, X[: options.tightness_lenet])
+    if "caffe" not in options.skip:
+        net, epochs = caffe_lenet(), options.epochs_caffe
+        model, X, accuracy = train(net, fetch_mnist, (1, 28, 28), epochs, batch_size=64)
+        name = f"MNIST LeNet of Caffe (accuracy {accuracy:.1%})"
+        to_the_end(name, model, X[: options.points_caffe])
     if "cifar" not in options.skip:
         net, epochs = network_in_network(), options.epochs_cifar
         model, X, accuracy = train(net, fetch_cifar10, (3, 32, 32), epochs)

@@ -156,15 +156,31 @@ def test_polished_has_an_example_wherever_lbfgs_has_one():
 
 
 @pytest.mark.parametrize("options", [{"targets": "all"}, {"margin": 1e-9}, {"max_rows": 3}])
-def test_polished_is_never_larger_than_lp_with_the_same_parameters(options):
+def test_polished_is_never_larger_than_others_with_the_same_parameters(options):
     model = TorchClassifier(seeded(perceptron, 5), 3)
     X = points(15, 5)
     radius = {
         method: pointwise_robustness(model, X, method=method, random_state=0, **options).radius
-        for method in ("lp", "polished")
+        for method in ("lp", "attack", "lbfgs", "polished")
     }
     assert np.isfinite(radius["lp"]).any()
-    assert (radius["polished"] <= radius["lp"]).all()
+    for method in ("lp", "attack", "lbfgs"):
+        assert (radius["polished"] <= radius[method]).all(), method
+
+
+def test_points_of_relaxed_programs_are_tried_where_any_example_counts(monkeypatch):
+    tried = {"lp": 0, "polished": 0}
+    violated = LazyPrograms._violated
+
+    def counted(self, k, moves, n_rows):
+        tried[method] += self.try_points is not None
+        return violated(self, k, moves, n_rows)
+
+    monkeypatch.setattr(LazyPrograms, "_violated", counted)
+    model, X = TorchClassifier(seeded(convolutional), 3), points(4, 64)
+    for method in tried:
+        pointwise_robustness(model, X, method=method, random_state=0)
+    assert tried["lp"] == 0 < tried["polished"]
 
 
 def test_constant_inputs_and_equal_pool_entries():

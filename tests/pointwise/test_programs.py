@@ -82,6 +82,61 @@ def test_how_rows_are_added_and_by_whom_they_are_solved_changes_nothing(monkeypa
     np.testing.assert_allclose(found.radius, expected.radius, atol=1e-7)
 
 
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-np.inf, np.inf)], ids=["pixels", "none"])
+@pytest.mark.parametrize("limit", [0.02, 0.1, np.inf])
+def test_programs_of_many_rows_end_as_all_half_spaces_do(monkeypatch, bounds, limit):
+    monkeypatch.setattr(_programs, "_FEW_ROWS", 2)
+    climbed = []
+    climb = _programs.climb
+    monkeypatch.setattr(
+        _programs, "climb", lambda *args: climbed.append(1) or climb(*args[:-1], 60)
+    )
+    graph = read_graph(seeded(convolutional), 64)
+    x = torch.as_tensor(points(4, 64)).double()
+    region = linear_region(graph, x)
+    order = graph(x).argsort(dim=1, descending=True).numpy().T
+    ends = np.full(x.shape, bounds[0]), np.full(x.shape, bounds[1])
+    for target in order[1:]:
+        for margin in (0.0, 0.02):
+            arguments = (region, x.numpy(), target, *ends, margin, order[0])
+            found = LazyPrograms(*arguments).solve(limit)
+            full = closest_by_half_spaces(*arguments)
+            passed = full.radius > limit
+            expected = np.where(passed & np.isfinite(limit), "limit", full.status)
+            np.testing.assert_array_equal(found.status == "optimal", expected == "optimal")
+            solved = found.status == "optimal"
+            np.testing.assert_allclose(found.radius[solved], full.radius[solved], atol=1e-7)
+            assert (found.radius[~solved] >= min(limit, 1e300)).all()
+    assert climbed
+
+
+def many_pools():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 16, 16)), nn.Conv2d(1, 16, 3), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(784, 60), nn.ReLU(), nn.Linear(60, 3),
+    )  # fmt: skip
+
+
+def test_region_of_many_half_spaces_is_solved_to_its_end():
+    # On a constant background all pools tie, so that the sample lies in the corner of its region.
+    rng = np.random.default_rng(0)
+    X = np.zeros((3, 256), dtype=np.float32)
+    X[:, rng.choice(256, 40, replace=False)] = rng.integers(0, 17, (3, 40)) / 16
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = many_pools()
+    module[-1].bias.data -= module(torch.rand(300, 256)).detach().mean(dim=0)
+    model = TorchClassifier(module, 3)
+    limited = pointwise_robustness(model, X, max_rows=100)
+    assert "row limit" in limited.status.tolist()
+    found = pointwise_robustness(model, X)
+    stated = pointwise_robustness(model, X, solver="cvxpy")
+    assert found.status.tolist() == stated.status.tolist()
+    assert not set(found.status) & {"row limit", "numerical failure", "unconfirmed"}
+    np.testing.assert_allclose(found.optimum, stated.optimum, rtol=1e-6)
+    assert (limited.bound <= found.optimum * (1 + 1e-9))[np.isfinite(found.optimum)].all()
+
+
 def test_row_limit_ends_a_search_with_its_proven_bound():
     model = TorchClassifier(seeded(convolutional), 3)
     X = points(6, 64)
