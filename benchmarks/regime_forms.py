@@ -69,6 +69,8 @@ def main(options):
     )
     print("| regime | accuracy | security | training, s |\n|---|---|---|---|")
     for name, property, regime, factor, attack in cases(options):
+        if not name.startswith(options.only):
+            continue
         merits = []
         for seed in range(options.seeds):
             start = time.perf_counter()
@@ -96,6 +98,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--epsilon", type=float, default=0.2)
-    parser.add_argument("--delta", type=float, default=4.0)
-    parser.add_argument("--lipschitz", type=float, default=30.0)
+    parser.add_argument("--delta", type=float, default=1.5)
+    parser.add_argument("--lipschitz", type=float, default=10.0)
+    parser.add_argument("--only", default="", help="rows whose names begin so")
     main(parser.parse_args())
