@@ -29,7 +29,7 @@ _EXPECTED = {
             LinearBoundary(5),
             margin=0.0,
             bounds=None,
-            epsilon_max=10.0,
+            epsilon_max=1000.0,
         ),
     ],
     expected_failed_checks=lambda estimator: _EXPECTED,
