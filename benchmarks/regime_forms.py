@@ -69,6 +69,8 @@ def main(options):
     )
     print("| regime | accuracy | security | training, s |\n|---|---|---|---|")
     for name, property, regime, factor, attack in cases(options):
+        if not name.startswith(options.only):
+            continue
         merits = []
         for seed in range(options.seeds):
             start = time.perf_counter()
@@ -98,4 +100,5 @@ if __name__ == "__main__":
     parser.add_argument("--epsilon", type=float, default=0.2)
     parser.add_argument("--delta", type=float, default=4.0)
     parser.add_argument("--lipschitz", type=float, default=30.0)
+    parser.add_argument("--only", default="", help="rows whose names begin so")
     main(parser.parse_args())

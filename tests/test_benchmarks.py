@@ -194,6 +194,7 @@ SMALLEST = {
     "large_networks": "--images 1 --epochs 1 --depths 2 --epsilons 0.03 --timeout 5",
     "pointwise": "--points 2 --reference 2 --runs 1 --tightness-lenet 1 --points-cifar 1 "
     "--epochs 1 --epochs-cifar 1 --points-caffe 2 --epochs-caffe 1 --skip fashion",
+    "regime_forms": "--train 100 --images 20 --epochs 1 --seeds 1",
     "sample_sizes": "--runs 10",
     "sampling": "--images 40 --samples 50 --repeats 1",
     "satisfaction": "--images 2 --epsilons 0.05 --timeout 1 --epochs 1",

@@ -158,3 +158,28 @@ def test_a_checkpoint_made_in_training_holds_no_data(digits, tmp_path):
     RobustClassifier(max_epochs=1, hidden_layer_sizes=2, callbacks=[callback]).fit(X, y)
     assert file.stat().st_size < X.nbytes / 4
     assert pickle.loads(file.read_bytes()).predict_proba(X).shape == (len(X), 10)
+
+
+def test_what_ended_a_training_early(blobs):
+    class Stop(Callback):
+        def __init__(self, where):
+            self.where = where
+
+        def stop(self, where):
+            if where == self.where:
+                raise KeyboardInterrupt
+
+        def on_epoch_end(self, net, **kwargs):
+            self.stop("epoch")
+
+        def on_batch_end(self, net, **kwargs):
+            self.stop("batch")
+
+    for where, midway, n_epochs in (
+        ("nowhere", False, 3),
+        ("epoch", False, 1),
+        ("batch", True, 1),
+    ):
+        model = small(callbacks=[Stop(where)]).fit(*blobs)
+        assert model.net_.stopped_midway is midway
+        assert len(model.history_) == n_epochs
