@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from sklearn.base import BaseEstimator
 
-from skrobust._validation import check_real, expected
+from skrobust._validation import check_choice, check_real, expected
 
 __all__ = [
     "DL2",
@@ -239,18 +239,20 @@ class DL2(Logic):
     r"""The loss of DL2: zero exactly where the formula is true.
 
     A row :math:`v \ge 0` becomes :math:`\max(0, -v)`; a strict row adds `tie_penalty` where
-    :math:`v = 0`. "And" is the sum, "or" the product; negation is pushed down to the rows. (In
-    floating point the product can underflow, so that "exactly" holds for conjunctions of rows,
-    as in every property.)
+    :math:`v = 0`. "Or" is the product (which can underflow, so that "exactly" holds for
+    conjunctions of rows, as in every property); negation is pushed down to the rows.
 
     Parameters
     ----------
     tie_penalty : float, default=1e-3
         Loss of a strict row that is exactly 0 (the paper's xi). It has no gradient.
+    conjunction : {"sum", "max"}, default="sum"
+        "And" is the sum of the losses, as in the paper, or the largest: then all rows together
+        are one comparison, as :math:`\max(0, \|f(x) - f(\hat x)\|_\infty - \delta)` for SR.
 
     References
     ----------
-    Fischer et al., ICML 2019, section 3.
+    Fischer et al., ICML 2019, section 3; one comparison: Casadio et al., CAV 2022, Definition 2.
 
     Examples
     --------
@@ -259,19 +261,21 @@ class DL2(Logic):
     tensor([0.0000, 1.5000])
     """
 
-    def __init__(self, tie_penalty=1e-3):
+    def __init__(self, tie_penalty=1e-3, *, conjunction="sum"):
         self.tie_penalty = tie_penalty
+        self.conjunction = conjunction
 
     def check(self):
         largest = torch.finfo(torch.float32).max  # what float32 outputs can be compared with
         check_real("tie_penalty", self.tie_penalty, low=0, high=largest, closed="right")
+        check_choice("conjunction", self.conjunction, ("sum", "max"))
         return self
 
     def _atoms(self, values, strict):
         return torch.relu(-values) + float(self.tie_penalty) * (strict & (values == 0))
 
     def _conjunction(self, truths):
-        return truths.sum(dim=-1)
+        return truths.sum(dim=-1) if self.conjunction == "sum" else truths.max(dim=-1).values
 
     def _disjunction(self, truths):
         return truths.prod(dim=-1)

@@ -29,6 +29,9 @@ class PGD(GradientAttack):
         early, which saves time; short last ones find the rest.
     objective : {"margin", "cross-entropy"}, default="margin"
         What the steps go against.
+    stop_at_violation : bool, default=False
+        Whether a point stands still once its property is broken there, so that a regime trains at
+        violations that are just beyond the boundary, as the public code of Casadio et al. does.
 
     References
     ----------
@@ -55,6 +58,7 @@ class PGD(GradientAttack):
         random_start=True,
         schedule="linear",
         objective="margin",
+        stop_at_violation=False,
     ):
         self.n_steps = n_steps
         self.step_size = step_size
@@ -62,11 +66,13 @@ class PGD(GradientAttack):
         self.random_start = random_start
         self.schedule = schedule
         self.objective = objective
+        self.stop_at_violation = stop_at_violation
 
     def check(self):
         check_integer("n_steps", self.n_steps, low=1)
         check_integer("n_restarts", self.n_restarts, low=1)
         check_flag("random_start", self.random_start)
+        check_flag("stop_at_violation", self.stop_at_violation)
         check_choice("schedule", self.schedule, ("linear", "cosine", "constant"))
         if self.step_size is not None:
             check_real("step_size", self.step_size, low=0, closed="neither")
@@ -76,6 +82,8 @@ class PGD(GradientAttack):
         x = target.ball.sample(1, generator)[:, 0] if self.random_start else target.x
         for step in range(self.n_steps):
             gradient, logits, _ = target.gradient(x, self.objective)
+            if self.stop_at_violation:
+                gradient = gradient * ~target.assess(x, logits).broken.unsqueeze(1)
             kept = None if tracker is None else tracker.keep(x, logits)
             if kept is not None:
                 x, gradient, target = x[kept], gradient[kept], tracker.target

@@ -1,12 +1,12 @@
 """Classification robustness (CR) and strong classification robustness (SCR)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 
-from skrobust._validation import check_real
+from skrobust._validation import check_choice, check_real
 from skrobust.properties._base import RobustnessProperty
 from skrobust.properties._conclusion import Conclusion, LinearRows
 
@@ -78,6 +78,10 @@ class StrongClassificationRobustness(RobustnessProperty):
         Lowest and highest valid value of the features.
     reference : {"label", "prediction"}, default="label"
         Whether y is the true label or the network's own label at the reference point.
+    output : {"log-probabilities", "probabilities"}, default="log-probabilities"
+        Which outputs are compared: :math:`\log \mathrm{softmax}(z)_y` with
+        :math:`\log \eta`, or the probability itself with :math:`\eta`. Both are true at the same
+        points; as a loss, or to an attack, the second is flat where the probability is near 0.
 
     References
     ----------
@@ -85,21 +89,29 @@ class StrongClassificationRobustness(RobustnessProperty):
     """
 
     def __init__(
-        self, epsilon=0.1, eta=0.52, *, norm="linf", bounds=(0.0, 1.0), reference="label"
+        self,
+        epsilon=0.1,
+        eta=0.52,
+        *,
+        norm="linf",
+        bounds=(0.0, 1.0),
+        reference="label",
+        output="log-probabilities",
     ):
         super().__init__(epsilon, norm=norm, bounds=bounds, reference=reference)
         self.eta = eta
+        self.output = output
 
     needed_outputs = frozenset({"probabilities"})
 
     def check(self, X=None, n_classes=None):
         check_real("eta", self.eta, low=0, high=1, closed="neither")
+        check_choice("output", self.output, ("log-probabilities", "probabilities"))
         return super().check(X, n_classes)
 
     def conclusion(self, reference_logits, labels):
-        return ConfidenceRow(
-            labels, float(self.eta), reference_logits.shape[1], reference_logits.dtype
-        )
+        n_classes, dtype = reference_logits.shape[1], reference_logits.dtype
+        return ConfidenceRow(labels, float(self.eta), n_classes, dtype, self.output)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +123,9 @@ class ConfidenceRow(Conclusion):
     and the row at least 0. Where the row is at least 0, each exp(-g_j) is at most
     (1 - eta) / eta.
 
+    With ``output="probabilities"`` the row is softmax(z)_label - eta = eta (exp(r) - 1), where r
+    is the one above: another number with the same sign, and no longer concave.
+
     Parameters
     ----------
     labels : Tensor of shape (n,)
@@ -120,12 +135,14 @@ class ConfidenceRow(Conclusion):
     n_classes : int
     dtype : torch.dtype
         Of the linear rows.
+    output : {"log-probabilities", "probabilities"}, default="log-probabilities"
     """
 
     labels: torch.Tensor
     eta: float
     n_classes: int
     dtype: torch.dtype
+    output: str = "log-probabilities"
 
     uses_distance = False
     strict = False
@@ -134,10 +151,13 @@ class ConfidenceRow(Conclusion):
     def values(self, logits, distance=None):
         log_probabilities = torch.log_softmax(logits, dim=-1)
         labels = self.labels.view(-1, *[1] * (logits.ndim - 1)).expand(*logits.shape[:-1], 1)
-        return log_probabilities.gather(-1, labels) - math.log(self.eta)
+        return self._as_output(log_probabilities.gather(-1, labels) - math.log(self.eta))
+
+    def _as_output(self, row):
+        return self.eta * torch.expm1(row) if self.output == "probabilities" else row
 
     def __getitem__(self, index):
-        return ConfidenceRow(self.labels[index], self.eta, self.n_classes, self.dtype)
+        return replace(self, labels=self.labels[index])
 
     def sufficient(self):
         return self._sufficient
@@ -169,7 +189,11 @@ class ConfidenceRow(Conclusion):
         # The rounding of the sum, the exponentials and the logarithms: some units in the last
         # place of numbers no larger than these.
         unit = 48 * torch.finfo(gaps.dtype).eps
-        return row - unit * (gaps.shape[1] + 10 + row.abs() + abs(log_eta))
+        row = row - unit * (gaps.shape[1] + 10 + row.abs() + abs(log_eta))
+        if self.output == "log-probabilities":
+            return row
+        # Two more roundings, of a number that is no larger than 1 in size.
+        return self._as_output(row) - unit
 
     def proved(self, lower):
         # The bound of the row itself is the better one but for its rounding.

@@ -6,15 +6,19 @@ from skrobust.training._base import PropertyRegime, TrainingRegime
 from skrobust.training._certified import CertifiedTraining
 from skrobust.training._constraint import ConstraintTraining
 from skrobust.training._hook import TrainingFit, TrainingStep
+from skrobust.training._mart import MartTraining
 from skrobust.training._standard import StandardTraining
+from skrobust.training._trades import TradesTraining
 
 __all__ = [
     "AdversarialTraining",
     "CertifiedTraining",
     "ConstraintTraining",
     "DataAugmentation",
+    "MartTraining",
     "PropertyRegime",
     "StandardTraining",
+    "TradesTraining",
     "TrainingFit",
     "TrainingRegime",
     "TrainingStep",
