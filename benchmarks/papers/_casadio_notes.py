@@ -23,8 +23,10 @@ NOTES = {
         '"adversarial, code" has the cross-entropy at points that attack SR, which are much '
         'milder. "SCR loss" is the text\'s Definition 4 on softmax probabilities with η = 0.52; '
         '"SCR loss, code" asks the true logit to be at least log 0.3. Both stand beside the '
-        "same published figure. RU draws points of the L-infinity ball, as the text says; the "
-        "code changes about four pixels of each image.",
+        "same published figure.",
+        "RU and FGSM add two images to each one, once, before training. RU draws points of the "
+        "L-infinity ball, as the text says; the code changes about four pixels of each image. "
+        "FGSM takes the images at half of ε and at all of it; the code keeps those that mislead.",
         '"certified" is `CertifiedTraining` for CR at ε = 0.1, which is not in the paper.',
     ),
     "satisfaction": (

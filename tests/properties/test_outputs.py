@@ -1,8 +1,9 @@
 """Standard and Lipschitz robustness: margins by hand."""
 
+import numpy as np
 import pytest
 
-from tests.properties._cases import LOG3, LR, SR, margin
+from tests.properties._cases import CR, LOG3, LR, SR, margin
 
 
 def test_sr_margin():
@@ -33,3 +34,20 @@ def test_lr_of_probabilities():
     property = LR(lipschitz=1.0, output="probabilities")
     found = margin(property, [LOG3, 0.0], reference_logits=[0.0, 0.0], distance=0.5)
     assert found == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outputs_stay", "label_stays"),
+    [
+        (0.85, 0.83, True, True),
+        (0.85, 0.45, False, False),
+        (0.51, 0.91, False, True),
+        (0.51, 0.49, True, False),
+    ],
+)
+def test_sr_and_cr_do_not_imply_each_other(before, after, outputs_stay, label_stays):
+    # Figure 4 of Casadio et al.: the probability of the true class at the input, and at a point.
+    reference, logits = ([np.log([share, 1 - share])] for share in (before, after))
+    property = SR(delta=0.1, output="probabilities")
+    assert property.holds(logits, reference_logits=reference).item() is outputs_stay
+    assert CR().holds(logits, reference_logits=reference, labels=[0]).item() is label_stays
