@@ -3,6 +3,8 @@
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skrobust import RobustClassifier
+from skrobust.attacks import LinearBoundary
+from skrobust.estimators import AdversarialFineTuning
 from skrobust.properties import ClassificationRobustness
 from skrobust.training import AdversarialTraining, ConstraintTraining, DataAugmentation
 
@@ -22,6 +24,13 @@ _EXPECTED = {
         RobustClassifier(property=_PROPERTY, training=AdversarialTraining(), max_epochs=20),
         RobustClassifier(property=_PROPERTY, training=ConstraintTraining(), max_epochs=20),
         RobustClassifier(property=_PROPERTY, training=DataAugmentation(), max_epochs=20),
+        AdversarialFineTuning(
+            RobustClassifier(random_state=0),
+            LinearBoundary(5),
+            margin=0.0,
+            bounds=None,
+            epsilon_max=10.0,
+        ),
     ],
     expected_failed_checks=lambda estimator: _EXPECTED,
 )

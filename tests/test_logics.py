@@ -26,7 +26,7 @@ from skrobust.logics import (
 )
 
 FUZZY = [Goedel(), Lukasiewicz(), Reichenbach(), Yager(), Yager(p=1.0), Yager(scale=3.0, p=4.0)]
-LOGICS = [DL2(), STL(), STL(sharpness=20.0), *FUZZY]
+LOGICS = [DL2(), DL2(conjunction="max"), STL(), STL(sharpness=20.0), *FUZZY]
 
 # Violations of 1 and 3, so truths of 1/2 and 1/4 in the fuzzy logics.
 HALF = Atom(torch.tensor([-1.0], dtype=torch.float64))
@@ -126,6 +126,21 @@ def test_operators_build_the_same_formulas(case):
 
 
 # ---- values by hand --------------------
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=6), st.floats(0, 3))
+def test_the_largest_violation_is_one_comparison_of_the_norm(change, delta):
+    change = torch.tensor([change], dtype=torch.float64)
+    rows = torch.cat([delta - change, delta + change], dim=1)  # those of standard robustness
+    expected = max(0.0, change.abs().max().item() - delta)
+    assert loss(DL2(conjunction="max"), Atom(rows)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_sum_and_largest_of_two_violations():
+    rows = Atom(torch.tensor([[2.0 - 3.0, 2.0 + 3.0, 2.0 + 4.0, 2.0 - 4.0]]))  # (3, -4), delta 2
+    assert loss(DL2(), rows) == 3.0
+    assert loss(DL2(conjunction="max"), rows) == 2.0
+    assert loss(DL2(conjunction="max"), rows & Atom(torch.tensor([-1.5]))) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -260,6 +275,7 @@ def test_clone_and_parameters(logic):
 @pytest.mark.parametrize(
     ("logic", "message"),
     [
+        (DL2(conjunction="min"), "Got conjunction='min', but expected one of 'sum', 'max'"),
         (DL2(tie_penalty=0), "Got tie_penalty=0, but expected a finite number in (0, 3.40282"),
         (STL(sharpness=-1), "Got sharpness=-1, but expected a finite number in (0, inf)"),
         (Goedel(scale=0), "Got scale=0, but expected a finite number in (0, inf)"),

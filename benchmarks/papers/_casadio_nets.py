@@ -85,7 +85,7 @@ class Budget:
 
     data: tuple = ("fashion", "gtsrb")
     n_train: int | None = None
-    n_test: int | None = 1000
+    n_test: int | None = 500
     epochs: int = 5
     lr: float = 2e-3
     train_steps: int = 10
@@ -93,13 +93,13 @@ class Budget:
     attack_steps: int = 50
     default_attack: Attack | None = None
     n_satisfied: int = 200
-    timeout: float = 3.0
+    timeout: float = 2.0
     n_marabou: int = 3
     marabou_timeout: float = 5.0
     n_sampled: int = 50
     large_data: str = "fashion"
-    large_train: int | None = 3000
-    large_test: int | None = 300
+    large_train: int | None = 2000
+    large_test: int | None = 100
     large_epochs: int = 4
     large_lr: float = 1e-3
     large_steps: int = 5

@@ -301,4 +301,4 @@ def options_of_large(parser):
 
 
 if __name__ == "__main__":
-    main(command_line(__doc__, "casadio", minutes=25, add=options_of_large))
+    main(command_line(__doc__, "casadio", minutes=22, add=options_of_large))

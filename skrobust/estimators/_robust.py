@@ -258,6 +258,12 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
             self.net_.regime, self.net_.property = self._regime(), self.property
         return self._train(X, y, sample_weight, 1)
 
+    @with_callbacks
+    def _continue(self, X, y, sample_weight, n_epochs):
+        """Train the fitted net for more epochs; return whether no interrupt ended them."""
+        self._train(*self._validated(X, y, sample_weight, reset=False), n_epochs)
+        return not self.net_.stopped_midway
+
     @property
     def history_(self):
         """What each epoch and batch recorded (skorch's history)."""

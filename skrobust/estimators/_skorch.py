@@ -49,6 +49,7 @@ class RegimeNet(NeuralNetClassifier):
     """A skorch classifier whose training step is a regime's."""
 
     call = None  # while it trains
+    stopped_midway = False  # whether the last training ended within an epoch, by an interrupt
     kept = (None, None)  # the regime of the last call, and the state that it ended with
 
     def __init__(self, *args, regime, property, **kwargs):
@@ -60,6 +61,7 @@ class RegimeNet(NeuralNetClassifier):
         """Train for `fit.n_epochs` epochs on the data of a `TrainingFit`."""
         known = is_known(self.module_, self.criterion_, self.regime)
         self.call = Call.seeded(replace(fit, previous=self._kept_state()), seed, known)
+        self.stopped_midway = True
         try:
             self.partial_fit(self.call.fit.X, self.call.fit.y, epochs=fit.n_epochs)
             with self.call.draws:
@@ -105,6 +107,12 @@ class RegimeNet(NeuralNetClassifier):
         return InOrder(dataset, self.batch_size)
 
     # ---- steps ----------------------------------------------------------------
+
+    def run_single_epoch(self, *args, **kwargs):
+        # Callbacks that end training raise the same KeyboardInterrupt, but between epochs.
+        self.stopped_midway = True
+        super().run_single_epoch(*args, **kwargs)
+        self.stopped_midway = False
 
     def train_step_single(self, batch, **fit_params):
         self._set_training(True)

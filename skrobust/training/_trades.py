@@ -25,8 +25,8 @@ class TradesTraining(DefaultParts, PropertyRegime):
         Weight of the divergence (the paper's :math:`1 / \lambda`; it tries 1 and 6).
     attack : Attack or None, default=None
         Looks for the largest divergence where its objective is "margin". None is PGD of 10 steps.
-        At the input itself the divergence has no gradient: attacks that start there, as FGSM,
-        stay there.
+        At the input itself the divergence has no gradient but rounding: an attack should start
+        elsewhere, as PGD does, and not there, as FGSM.
     property : RobustnessProperty or None, default=None
         In whose ball; the classifier's own property if None. Nothing else of it is used.
 

@@ -50,3 +50,30 @@ def test_starts_are_random_unless_refused():
     assert (first - second).abs().max() > 0.01
     attack.set_params(random_start=False)
     assert (attack.points(target) - x).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_points_can_stop_at_the_violation(norm):
+    net, x = linear_net(), rows(20).double()
+    net.bias.zero_()
+    property = ClassificationRobustness(0.2, norm=norm, bounds=None)
+    target = Target(net, property, x, net(x).argmax(dim=1))
+    options = {"step_size": 0.01, "schedule": "constant", "random_start": False}
+    margins = {
+        stop: target.outcome_at(PGD(20, stop_at_violation=stop, **options).points(target)).margins
+        for stop in (False, True)
+    }
+    broken = margins[False] <= 0
+    assert 0 < broken.sum() < 20
+    # The same samples are broken; those that stop are within one step of the boundary.
+    assert torch.equal(margins[True] <= 0, broken)
+    before = PGD(1, **options).points(target)
+    change = (target.outcome_at(before).margins - target.outcome_at(x).margins).abs()
+    assert (margins[True] >= -1.01 * change)[broken].all()
+    assert (margins[False] < margins[True])[broken].any()
+    torch.testing.assert_close(margins[False][~broken], margins[True][~broken])
+
+
+def test_stop_at_violation_is_a_flag():
+    with pytest.raises(ValueError, match="Got stop_at_violation=1, but expected True or False"):
+        PGD(stop_at_violation=1).check()

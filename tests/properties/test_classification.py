@@ -106,3 +106,34 @@ def test_scr_implies_cr_only_above_one_half(eta, is_implied):
     logits = [[np.log(eta / (1 - eta)) + (1e-9 if eta != 0.5 else 0.0), 0.0]]
     assert SCR(eta=eta).holds(logits, labels=[0]).item()
     assert CR().holds(logits, labels=[0]).item() is is_implied
+
+
+def test_scr_compares_probabilities_where_asked_for():
+    logits = torch.tensor([[0.0, 0.0], [np.log(3.0), 0.0]], dtype=torch.float64)
+    property = SCR(eta=0.6, output="probabilities")
+    margin = property.margin(logits, labels=[0, 0])
+    np.testing.assert_allclose(margin, [0.5 - 0.6, 0.75 - 0.6])
+    # As one comparison of the output itself: max(0, eta - p_y).
+    np.testing.assert_allclose(property.loss(logits, labels=[0, 0]), [0.1, 0.0])
+    two = SCR(eta=0.6).loss(logits, labels=[0, 0])
+    np.testing.assert_allclose(two, [np.log(0.6 / 0.5), 0.0])
+    with pytest.raises(ValueError, match="Got output='logits', but expected one of 'log-prob"):
+        SCR(output="logits").check()
+
+
+@given(logits=logit_rows, eta=st.floats(0.05, 0.95), label=st.integers(0, 5))
+def test_both_forms_of_scr_are_one_property(logits, eta, label):
+    logits = torch.tensor([logits], dtype=torch.float64)
+    labels = torch.tensor([label % logits.shape[1]])
+    first = SCR(eta=eta).conclusion(logits, labels)
+    second = SCR(eta=eta, output="probabilities").conclusion(logits, labels)
+    torch.testing.assert_close(
+        second.values(logits), torch.softmax(logits, dim=1)[:, labels] - eta, rtol=0, atol=1e-14
+    )
+    if first.margin(logits).abs() > 1e-14:
+        assert torch.equal(first.holds(logits), second.holds(logits))
+    rows = second.sufficient().values(logits)
+    assert torch.equal(rows, first.sufficient().values(logits))
+    lower, exact = second.lower_margin(rows).item(), second.margin(logits).item()
+    assert lower <= exact <= lower + 1e-11
+    assert second[:1].output == "probabilities"
