@@ -37,7 +37,13 @@ from _rerun import Report, Rerun, Table, beside, command_line, percent
 
 from skrobust.displays import RobustnessCurveDisplay
 
-TITLES = {"fashion": "Fashion-MNIST", "gtsrb": "GTSRB, ten classes", "digits": "digits"}
+TITLES = {
+    "fashion": "Fashion-MNIST",
+    "gtsrb": "GTSRB, ten classes",
+    "digits": "digits",
+    "paper's": "attack of the published code",
+    "ours": "our default attack",
+}
 
 
 def main(options):
@@ -240,12 +246,14 @@ def claims_table(results, budget, large):
 
 def curves(results, data):
     """Draw a line a regime, by property (rows) and attack (columns); the paper's are dotted."""
-    figure, axes = plt.subplots(len(ATTACKED), 2, figsize=(11, 4 * len(ATTACKED)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(ATTACKED), 2, figsize=(11, 4 * len(ATTACKED)), layout="constrained"
+    )
     for name, pair in zip(ATTACKED, axes, strict=True):
         for attack, ax in zip(ATTACKS, pair, strict=True):
             keys = {regime: (data, 100, regime, name, attack) for regime in REGIMES}
             figures = SECURITY.get(data, {}).get(name, {}) if attack == "paper's" else {}
-            draw(results, keys, ax, f"{name}, {attack} attack", figures)
+            draw(results, keys, ax, f"{name}, {TITLES[attack]}", figures)
     caption = (
         f"Constraint security on {TITLES[data]}: a line a regime; left by the attack of the "
         "published code, right by our default; dotted: the published figures."
@@ -256,7 +264,7 @@ def curves(results, data):
 def curves_by_attack(results, data):
     """Draw a line an attack, as the paper's Figures 2 and 12 to 14."""
     regimes = ("adversarial, code", "SR loss", "LR loss")
-    figure, axes = plt.subplots(1, len(regimes), figsize=(14, 4))
+    figure, axes = plt.subplots(1, len(regimes), figsize=(14, 4), layout="constrained")
     for regime, ax in zip(regimes, axes, strict=True):
         keys = {name: (data, 100, regime, name, "paper's") for name in ATTACKED}
         draw(results, keys, ax, regime)
@@ -265,17 +273,17 @@ def curves_by_attack(results, data):
 
 
 def large_curves(results, data):
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for attack, ax in zip(ATTACKS, axes, strict=True):
         keys = {regime: (data, "large", regime, "SCR, code", attack) for regime in LARGE_REGIMES}
         figures = {name: figure for name, (_, figure) in LARGE.items() if data == "fashion"}
-        draw(results, keys, ax, f"SCR, code, {attack} attack", figures)
+        draw(results, keys, ax, f"SCR, code, {TITLES[attack]}", figures)
     caption = "The network of 18 layers (Figure 3, second graph); dotted: the published figures."
     return figure, "security-large", caption
 
 
 def draw(results, keys, ax, title, figures=None):
-    """Draw curves with their intervals, and the published ones dotted in the same color."""
+    """Draw curves, and the published ones dotted in the same color."""
     known = {name: results.security[key] for name, key in keys.items()}
     known = {name: value for name, value in known.items() if value is not None}
     ax.set_title(title)
@@ -284,7 +292,6 @@ def draw(results, keys, ax, title, figures=None):
     display = RobustnessCurveDisplay(
         EPSILONS,
         {name: value["scores"] for name, value in known.items()},
-        intervals={name: value["intervals"] for name, value in known.items()},
         score_name="constraint security",
     ).plot(ax=ax, markersize=3)
     for name, line in zip(known, display.lines_, strict=True):
