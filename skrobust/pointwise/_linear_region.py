@@ -5,7 +5,7 @@ left is an affine map a point, valid in the polyhedron where all frozen decision
 
 References
 ----------
-Bastani et al., "Measuring neural net robustness with constraints", NeurIPS 2016, section 3.3.
+Bastani et al., "Measuring neural net robustness with constraints", NeurIPS 2016, section 4.
 """
 
 from dataclasses import dataclass

@@ -75,7 +75,7 @@ def pointwise_robustness(
           take long, and more so in large networks.
     solver : {"lazy", "cvxpy"}, default="lazy"
         "lazy" adds half-spaces of the region as they are violated. "cvxpy" states the program
-        with a variable for every unit, as section 3.3 of [1]_ does: for teaching and checking.
+        with a variable for every unit, as section 4 of [1]_ does: for teaching and checking.
     epsilon_max : float or None, default=None
         Stop as soon as the lower bound passes it; nothing beyond is reported. At 0, only samples
         with radius 0 are.

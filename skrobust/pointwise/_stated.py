@@ -1,4 +1,4 @@
-"""The programs of linear regions as Bastani et al. state them, section 3.3, in cvxpy."""
+"""The programs of linear regions as Bastani et al. state them, section 4, in cvxpy."""
 
 import time
 
@@ -12,7 +12,7 @@ __all__ = ["StatedPrograms"]
 
 
 class StatedPrograms:
-    """The programs as section 3.3 of the paper states them: a variable for every unit.
+    """The programs as section 4 of the paper states them: a variable for every unit.
 
     The value of each node is a variable; affine nodes are equations between them, decisions
     are equations and inequalities. Each is solved by HiGHS in cvxpy, one after the other. The

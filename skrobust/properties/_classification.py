@@ -42,7 +42,8 @@ class ClassificationRobustness(RobustnessProperty):
 
     References
     ----------
-    Casadio et al., CAV 2022, Definition 1; Bastani et al., NeurIPS 2016, section 2.
+    Casadio et al., CAV 2022, Definition 1, whose balls are those of ``bounds=None``; Bastani et
+    al., NeurIPS 2016, section 2.
 
     Examples
     --------
@@ -66,6 +67,9 @@ class StrongClassificationRobustness(RobustnessProperty):
     Linear rows enclose it: :math:`z_y - z_j \ge \log((K - 1) \eta / (1 - \eta))` for all other
     classes j imply it, and it implies those with :math:`\log(\eta / (1 - \eta))`.
 
+    It implies classification robustness for :math:`\eta > 1/2`. For :math:`\eta \le 1/2` it does
+    not: another class may then have as high a probability, or a higher one.
+
     Parameters
     ----------
     epsilon : float or array-like of shape (n_features,), default=0.1
@@ -85,7 +89,10 @@ class StrongClassificationRobustness(RobustnessProperty):
 
     References
     ----------
-    Casadio et al., CAV 2022, Definition 4.
+    Casadio et al., CAV 2022, Definition 4, and section 4.2 for what it implies. The paper supposes
+    probabilities there, and does not say which outputs of its networks, which end without a
+    softmax, the 0.52 is compared with; its published code asks the logit of the true class to be
+    at least log 0.3, which is a `LinearRobustness`.
     """
 
     def __init__(

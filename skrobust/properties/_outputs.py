@@ -63,7 +63,8 @@ class StandardRobustness(_OutputRobustness):
 
     References
     ----------
-    Casadio et al., CAV 2022, Definition 2.
+    Casadio et al., CAV 2022, Definition 2, with the L-infinity norm of the outputs, as in all
+    experiments of the paper, and balls of ``bounds=None``.
     """
 
     def __init__(
@@ -111,7 +112,9 @@ class LipschitzRobustness(_OutputRobustness):
 
     References
     ----------
-    Casadio et al., CAV 2022, Definition 3.
+    Casadio et al., CAV 2022, Definition 3, with the L-infinity norm of the outputs, as in all
+    experiments of the paper, and balls of ``bounds=None``. It implies standard robustness with
+    delta = epsilon times `lipschitz` (section 4.1).
     """
 
     def __init__(

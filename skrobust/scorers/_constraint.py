@@ -85,7 +85,7 @@ class ConstraintSecurity(DefaultParts, PropertyScorer):
 
     References
     ----------
-    Casadio et al., CAV 2022, Definition 6 (section 3).
+    Casadio et al., CAV 2022, section 3, Definition 6.
 
     Examples
     --------
@@ -170,6 +170,10 @@ class ConstraintAccuracy(PropertyScorer):
     Works with any classifier that has `predict` (properties of probabilities need
     `predict_proba`).
 
+    The points are uniform in the ball, cut to the property's `bounds`: the valid inputs, pixels in
+    [0, 1] by default. Definition 7 of the paper has the whole ball, which is that of a property
+    with ``bounds=None``; near the border of the domain the two shares differ.
+
     Parameters
     ----------
     property : RobustnessProperty
@@ -193,7 +197,7 @@ class ConstraintAccuracy(PropertyScorer):
 
     References
     ----------
-    Casadio et al., CAV 2022, section 4.
+    Casadio et al., CAV 2022, section 3, Definition 7.
 
     Examples
     --------

@@ -91,7 +91,7 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
 
     References
     ----------
-    Casadio et al., CAV 2022, section 4.
+    Casadio et al., CAV 2022, section 3, Definition 5.
 
     Examples
     --------

@@ -41,7 +41,7 @@ class DataAugmentation(PropertyRegime):
 
     References
     ----------
-    Casadio et al., CAV 2022, section 3.
+    Casadio et al., CAV 2022, section 2 and appendix B.
     """
 
     def __init__(self, n_extra=2, sampling="uniform", *, static=False, property=None):

@@ -39,8 +39,8 @@ class ConstraintTraining(DefaultParts, PropertyRegime):
 
     References
     ----------
-    Casadio et al., CAV 2022, section 3; Fischer et al., "DL2", ICML 2019; gradient norms as
-    in Chen et al., "GradNorm", ICML 2018.
+    Casadio et al., CAV 2022, section 2, equation 1, and appendix B; Fischer et al., "DL2", ICML
+    2019; gradient norms as in Chen et al., "GradNorm", ICML 2018.
     """
 
     def __init__(

@@ -115,6 +115,14 @@ def test_enclosures_follow_a_selection_of_points():
         assert not part.uses_distance
 
 
+@pytest.mark.parametrize(("eta", "is_implied"), [(0.52, True), (0.5, False), (0.3, False)])
+def test_scr_implies_cr_only_above_one_half(eta, is_implied):
+    # Of two classes, the label has just eta, and the other one the rest.
+    logits = [[np.log(eta / (1 - eta)) + (1e-9 if eta != 0.5 else 0.0), 0.0]]
+    assert SCR(eta=eta).holds(logits, labels=[0]).item()
+    assert CR().holds(logits, labels=[0]).item() is is_implied
+
+
 def test_scr_compares_probabilities_where_asked_for():
     logits = torch.tensor([[0.0, 0.0], [np.log(3.0), 0.0]], dtype=torch.float64)
     property = SCR(eta=0.6, output="probabilities")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.properties._cases import LOG3, LR, SR, margin
+from tests.properties._cases import CR, LOG3, LR, SR, margin
 
 
 def test_sr_margin():
@@ -59,3 +59,20 @@ def test_sr_implies_no_lr():
     given = {"reference_logits": [[0.0, 0.0]], "distance": [1e-6]}
     assert SR(0.1, delta=1.0).holds([[0.5, 0.0]], **given).all()
     assert not LR(0.1, lipschitz=1e5).holds([[0.5, 0.0]], **given).any()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outputs_stay", "label_stays"),
+    [
+        (0.85, 0.83, True, True),
+        (0.85, 0.45, False, False),
+        (0.51, 0.91, False, True),
+        (0.51, 0.49, True, False),
+    ],
+)
+def test_sr_and_cr_do_not_imply_each_other(before, after, outputs_stay, label_stays):
+    # Figure 4 of Casadio et al.: the probability of the true class at the input, and at a point.
+    reference, logits = ([np.log([share, 1 - share])] for share in (before, after))
+    property = SR(delta=0.1, output="probabilities")
+    assert property.holds(logits, reference_logits=reference).item() is outputs_stay
+    assert CR().holds(logits, reference_logits=reference, labels=[0]).item() is label_stays

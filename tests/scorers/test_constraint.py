@@ -178,6 +178,14 @@ def test_accuracy_of_a_tree_in_closed_form():
     assert_counterexamples_break(tree, CR(0.2), result, X, y)
 
 
+def test_accuracy_in_the_whole_ball_and_in_the_valid_part_of_it():
+    # Split at 0.25 and a ball of radius 0.2 around 0.1: [-0.1, 0.3], of which [0, 0.3] is valid.
+    tree = DecisionTreeClassifier().fit([[0.0], [0.5]], [0, 1])
+    for bounds, share in ((None, 0.35 / 0.4), ((0.0, 1.0), 0.25 / 0.3)):
+        scorer = ConstraintAccuracy(CR(0.2, bounds=bounds), 20_000, random_state=0)
+        assert scorer(tree, [[0.1]], [0]) == pytest.approx(share, abs=0.01)
+
+
 def test_the_two_scores_of_one_sampling_agree(digits, digits_model):
     # A sample is secure against uniform sampling if no point of a sample breaks it.
     X, y = small(digits)
