@@ -14,7 +14,15 @@ first ended.
 
 from dataclasses import dataclass, field
 
-from _bastani_cells import accuracy, broken_by_signs, linearized, measured, trained, tuned
+from _bastani_cells import (
+    accuracy,
+    broken_by_signs,
+    linearized,
+    measured,
+    stopped_early,
+    trained,
+    tuned,
+)
 from _bastani_nets import images
 from _bastani_report import write
 from _rerun import Cell, Rerun, command_line
@@ -49,7 +57,7 @@ class Budget:
         Arguments of LBFGS.
     n_signs : int or None
         Images for the fast gradient sign method.
-    n_further : int or None
+    n_further : int
         Test images for the explanations.
     nin_steps, nin_points, nin_tuning : int or None
         The same for the network in network.
@@ -64,14 +72,14 @@ class Budget:
     n_train: int | None = None
     steps: int = 1500
     n_points: int | None = 150
-    n_polished: int | None = 60
+    n_polished: int | None = 50
     n_tuning: int | None = 120
     n_epochs: int = 3
     baseline: dict = field(
         default_factory=lambda: {"n_weights": 4, "max_iter": 50, "penalty": "linf"}
     )
     n_signs: int | None = 5000
-    n_further: int | None = 100
+    n_further: int = 100
     nin_steps: int = 400
     nin_points: int | None = 20
     nin_tuning: int | None = 40
@@ -194,6 +202,18 @@ class Bastani:
             for points in self.slices(n, self.budget.data)
         ]
 
+    def stopped(self, net, n, max_rows):
+        """Return the cells of programs that are given up after some half-spaces."""
+        settings = {"model": net, "data": self.budget.data, "max_rows": max_rows}
+        return [
+            Cell(
+                f"{net.name}-stopped-{max_rows}-{points[0]}",
+                stopped_early,
+                settings | {"points": points},
+            )
+            for points in self.slices(n, self.budget.data)
+        ]
+
     def accuracy(self, net, data=None):
         settings = {"model": net, "data": self.budget.data if data is None else data}
         return Cell(f"{net.name}-accuracy", accuracy, settings)
@@ -241,8 +261,9 @@ class Bastani:
         rows["LP"] = self.distances(net, "lp", n)
         rows["LP, no bounds of pixels"] = self.distances(net, "lp", n, bounds=None)
         rows["LP, margin 3.0"] = self.distances(net, "lp", n, margin=3.0)
-        some = None if n is None else max(1, n // 5)
-        rows["LP, all targets"] = self.distances(net, "lp", some, targets="all")
+        for max_rows in (10, 30, 100):
+            rows[f"LP, given up at {max_rows} half-spaces"] = self.stopped(net, n, max_rows)
+        rows["LP, all targets"] = self.distances(net, "lp", max(1, n // 5), targets="all")
         return rows
 
     def variants(self):
