@@ -247,8 +247,8 @@ def readings_table(read, rows):
         "The original network. The paper prints the L-infinity distance in L-BFGS-B's objective "
         "and ties the margins 0.15 (L-BFGS-B) and 3.0 (LP) to fine-tuning; it does not say if "
         "table 1 has them. Its program states no bounds of pixels, and one target, the runner-up; "
-        "the slides' definition has all targets. Where a program is given up, the optimum so far is "
-        "counted, without a look at what the network says there: so the frequency falls from the "
+        "the slides' definition has all targets. Where a program is given up, its optimum so far is "
+        "counted without a look at what the network says there: so the frequency falls from the "
         "one without regions, in the next table, to that of the whole program.",
     ]
     table = Table("Other readings of both methods", columns, notes)

@@ -9,8 +9,8 @@ Changes within the library at the same version are not seen: ``--anew`` forgets 
 
 import argparse
 import os
+import pickle
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -103,24 +103,33 @@ class Rerun:
 
     def value(self, cell):
         """Return the result of a cell, or None where it has not been computed."""
-        record = self.record(cell)
-        return None if record is None else record["value"]
+        return self._read(cell, "value")
 
     def record(self, cell):
-        """Return what is kept of a cell: name, value, seconds, commit; or None."""
+        """Return what is kept beside the result: name, seconds, commit; or None."""
+        return self._read(cell, "record")
+
+    def _read(self, cell, part):
         path = self.path(cell)
-        return joblib.load(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            record = pickle.load(file)
+            return record if part == "record" else pickle.load(file)
 
     def path(self, cell):
         return self.folder / f"{cell.name}-{cell.key[:16]}.pkl"
 
     def keep(self, cell, value, seconds):
         """Write a result to its file, whole or not at all."""
-        record = {"name": cell.name, "value": value, "seconds": seconds, "commit": self.commit}
+        record = {"name": cell.name, "seconds": seconds, "commit": self.commit}
         handle, scratch = tempfile.mkstemp(dir=self.folder, suffix=".part")
-        os.close(handle)
         try:
-            joblib.dump(record, scratch, compress=3)
+            with os.fdopen(handle, "wb") as file:
+                pickle.dump(record, file)
+                pickle.dump(
+                    value, file
+                )  # apart, so that a network need not be read for the record
             os.replace(scratch, self.path(cell))
         finally:
             Path(scratch).unlink(missing_ok=True)
@@ -246,7 +255,7 @@ def beside(ours, paper):
     return str(ours) if paper is None else f"{ours} ({paper})"
 
 
-def command_line(description, name, *, minutes):
+def command_line(description, name, *, minutes, add=None):
     """Return the options of a rerun: its budget, and where and how it runs.
 
     Parameters
@@ -256,6 +265,8 @@ def command_line(description, name, *, minutes):
         Of the folder below output/papers.
     minutes : float
         Default of ``--minutes`` for the small budget; the others have no limit.
+    add : callable or None, default=None
+        ``add(parser)`` adds the options of one script.
 
     Returns
     -------
@@ -267,7 +278,7 @@ def command_line(description, name, *, minutes):
     )
     budget = parser.add_mutually_exclusive_group()
     for other, help in (
-        ("full", "the paper's own settings: hours"),
+        ("full", "the paper's own settings"),
         ("smoke", "a few digits, seconds: only to see that all of it runs"),
     ):
         budget.add_argument(
@@ -280,9 +291,11 @@ def command_line(description, name, *, minutes):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "papers" / name)
     parser.add_argument("--anew", action="store_true", help="forget what is kept")
+    if add is not None:
+        add(parser)
     options = parser.parse_args()
     if options.minutes is None and options.budget == "small":
         options.minutes = minutes
     if options.n_jobs < 1:
-        sys.exit(f"Got --n-jobs {options.n_jobs}, but expected at least 1.")
+        parser.error(f"Got --n-jobs {options.n_jobs}, but expected at least 1.")
     return options

@@ -102,22 +102,23 @@ CIFAR10 = Source(
 GTSRB = Source(
     title="GTSRB, ten classes",
     description=(
-        "German traffic signs, 48 x 48 grayscale: the ten most frequent classes of the\n"
-        "German Traffic Sign Recognition Benchmark, renumbered from 0 to 9."
+        "German traffic signs, 48 x 48 grayscale: ten classes of the German Traffic Sign\n"
+        "Recognition Benchmark, renumbered from 0 to 9. They are those of Casadio et al.:\n"
+        "12660 images to train on, 4170 to test on, from 240 to 2160 a class in training."
     ),
     files=("gtsrb10.npz",),
     image_shape=(48, 48),
     target_names=(
-        "Speed limit 30",
-        "Speed limit 50",
-        "Speed limit 70",
+        "Speed limit 60",
         "Speed limit 80",
-        "No passing",
-        "No passing for trucks",
+        "End of speed limit 80",
+        "Right of way at the next crossing",
         "Priority road",
         "Yield",
-        "Road work",
+        "Stop",
+        "End of all limits",
         "Keep right",
+        "Keep left",
     ),
-    class_ids=(1, 2, 4, 5, 9, 10, 12, 13, 25, 38),
+    class_ids=(3, 5, 6, 11, 12, 13, 14, 32, 38, 39),
 )
