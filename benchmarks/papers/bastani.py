@@ -246,7 +246,6 @@ class Bastani:
             name: {
                 "accuracy": [self.accuracy(net, data)],
                 "lp": self.distances(net, "lp", n, data=data),
-                "polished": self.distances(net, "polished", n, data=data),
             }
             for name, net in self.nins.items()
         }
