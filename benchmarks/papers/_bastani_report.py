@@ -248,8 +248,8 @@ def readings_table(read, rows):
         "and ties the margins 0.15 (L-BFGS-B) and 3.0 (LP) to fine-tuning; it does not say if "
         "table 1 has them. Its program states no bounds of pixels, and one target, the runner-up; "
         "the slides' definition has all targets. Where a program is given up, its optimum so far "
-        "is counted without a look at what the network says there: so the frequency falls from the "
-        "one without regions, in the next table, to that of the whole program.",
+        "is counted without a look at what the network says there: so the frequency falls from "
+        "the one without regions, in the next table, to that of the whole program.",
     ]
     table = Table("Other readings of both methods", columns, notes)
     for name, cells in rows.items():
@@ -302,8 +302,9 @@ def nin_table(read, rows):
     notes = [
         "Differences: batch norm, fewer filters and steps by default, and, unless the whole data "
         "set is at hand, a part of its training images; so another network in accuracy, too. The "
-        "paper does not say how many test images it took; it speaks of rounding for MNIST alone, so "
-        "that nothing is rounded here, and LP's margin is the 3.0 that it has there. Its time is 10 to 15 s a point, on 8 cores.",
+        "paper does not say how many test images it took; it speaks of rounding for MNIST alone: "
+        "nothing is rounded here, and LP's margin is the 3.0 that it has there. Its time is 10 to "
+        "15 s a point, on 8 cores.",
     ]
     table = Table("Network in network on CIFAR-10", columns, notes)
     for name, cells in rows.items():
