@@ -116,17 +116,18 @@ def test_without_regions_nothing_is_farther(bastani, few, seed):
 
 def test_programs_that_are_given_up_are_counted_at_what_they_came_to(bastani, few):
     """More half-spaces, and so larger optima, up to that of the whole program."""
-    model = network(nn.Linear(5, 40), nn.ReLU(), nn.Linear(40, 3))
+    model = network(nn.Linear(5, 200), nn.ReLU(), nn.Linear(200, 3), seed=1)
     model.module[0].weight.data *= 8
+    model.module[2].weight.data *= 4
     whole = bastani.cells.measured(model, "any", (0, 8), "lp")
     radii = [
         bastani.cells.stopped_early(model, "any", (0, 8), max_rows)["radius"]
-        for max_rows in (1, 10, 1000)
+        for max_rows in (1, 3, 1000)
     ]
     for fewer, more in zip(radii, [*radii[1:], whole["radius"]], strict=True):
         assert (fewer <= more + 1e-6).all()
     np.testing.assert_array_equal(radii[-1], whole["radius"])
-    assert (radii[0] < whole["radius"]).any()
+    assert (radii[0] < whole["radius"] - 1e-3).sum() >= 2
 
 
 def test_signs_are_counted_against_the_network_s_own_label(bastani, few, monkeypatch):

@@ -57,8 +57,8 @@ class Budget:
         Arguments of LBFGS.
     n_signs : int or None
         Images for the fast gradient sign method.
-    n_further : int
-        Test images for the explanations.
+    n_further, n_variants : int
+        Test images for the explanations, and networks beside the original.
     nin_steps, nin_points, nin_tuning : int or None
         The same for the network in network.
     size : int
@@ -80,6 +80,7 @@ class Budget:
     )
     n_signs: int | None = 5000
     n_further: int = 100
+    n_variants: int = 5
     nin_steps: int = 400
     nin_points: int | None = 20
     nin_tuning: int | None = 40
@@ -110,13 +111,14 @@ BUDGETS = {
         color="color-digits",
         n_train=256,
         steps=8,
-        n_points=2,
+        n_points=1,
         n_polished=1,
         n_tuning=4,
         n_epochs=1,
         baseline={"n_weights": 3, "max_iter": 10, "penalty": "linf"},
         n_signs=20,
         n_further=1,
+        n_variants=1,
         nin_steps=4,
         nin_points=1,
         nin_tuning=2,
@@ -267,14 +269,16 @@ class Bastani:
 
     def variants(self):
         """Return the cells of networks trained or built otherwise, by column."""
-        nets = {
-            "original": self.lenets["original"],
-            "three ReLUs": self.variant("relus", relus=3),
-            "average pools": self.variant("average", pool="average"),
-            "no weight decay": self.variant("free", weight_decay=0.0),
-            "a fifth of the steps": self.variant("short", steps=0.2),
-            "twice the steps": self.variant("long", steps=2.0),
+        others = {
+            "three ReLUs": {"relus": 3},
+            "average pools": {"pool": "average"},
+            "no weight decay": {"weight_decay": 0.0},
+            "a fifth of the steps": {"steps": 0.2},
+            "twice the steps": {"steps": 2.0},
         }
+        nets = {"original": self.lenets["original"]}
+        for name, options in list(others.items())[: self.budget.n_variants]:
+            nets[name] = self.variant(name.replace(" ", "-"), **options)
         n = self.budget.n_further
         return {
             name: {
