@@ -23,6 +23,7 @@ from skrobust.verification import Exact, Reason, Verdict
 __all__ = ["SOLVERS", "Reading", "measure", "read"]
 
 _MAX_ROUNDS = 20  # of polishing
+_POLISHING_ROWS = 100  # of one program: beyond, the relaxed points are nearly as good
 _GAIN = 1e-4  # relative; less is not worth another round
 _NUMBERS = 2**22  # of all units of the network, in the samples whose regions are held at a time
 SOLVERS = {"lazy": LazyPrograms, "cvxpy": StatedPrograms}
@@ -111,8 +112,11 @@ def measure(
     if method in ("polished", "bracket", "exact"):
         _attack(chunk, records, index, attack, seed)
         _in_batches(_start, chunk, records, index, graph, **options)
-        _attack(chunk, records, index[~np.isfinite(records.radius[index])], LBFGS(), seed)
         _in_batches(_polish, chunk, records, index, graph, **options)
+        before = records.radius.copy()
+        _attack(chunk, records, index, LBFGS(), seed)
+        closer = index[records.radius[index] < before[index]]
+        _in_batches(_polish, chunk, records, closer, graph, **options)
     if method in ("certified", "bracket", "exact"):
         is_radius = method == "certified"
         _in_batches(_certify, chunk, records, index, graph, is_radius=is_radius)
@@ -271,6 +275,10 @@ def _solve(chunk, records, index, region, targets, status, *, solver, margin, ma
     """
     start = time.perf_counter()
     limit = np.minimum(chunk.epsilon_max, records.radius[index])
+
+    def try_points(k, points):
+        keep_confirmed(chunk, records, index[k], points, status)
+
     programs = SOLVERS[solver](
         region,
         chunk.exact[index].numpy(),
@@ -280,6 +288,8 @@ def _solve(chunk, records, index, region, targets, status, *, solver, margin, ma
         margin,
         chunk.labels[index].cpu().numpy(),
         max_rows,
+        # An optimum is one of the region itself; elsewhere, any example is welcome.
+        None if status is PointwiseStatus.OPTIMAL else try_points,
     )
     solutions = programs.solve(limit)
     optimal = np.flatnonzero(solutions.status == "optimal")
@@ -337,8 +347,9 @@ def _start(chunk, records, index, graph, **options):
     _in_own_regions(chunk, records, index, graph, PointwiseStatus.FOUND, **options)
 
 
-def _polish(chunk, records, index, graph, *, margin, targets, **options):
+def _polish(chunk, records, index, graph, *, margin, targets, max_rows, **options):
     """Solve in the regions of ever closer adversarial examples, while that helps."""
+    options["max_rows"] = min(max_rows, _POLISHING_ROWS)
     improved = index[np.isfinite(records.radius[index])]
     for _ in range(_MAX_ROUNDS):
         if len(improved) == 0:

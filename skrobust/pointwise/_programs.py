@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 from scipy.optimize import linprog
 
+from skrobust.pointwise._ascent import climb
 from skrobust.pointwise._simplex import FAILURE, INFEASIBLE, LIMIT, OPEN, OPTIMAL, BoxPrograms
 from skrobust.pointwise._simplex_rows import ranks
 from skrobust.pointwise._solutions import Solutions, units
@@ -17,7 +18,9 @@ __all__ = ["LazyPrograms", "closest_by_half_spaces"]
 
 _ROWS_AT_A_TIME = 24
 _SUMS = 2  # rows up to which many are added as one
-_FEW_ROWS = 200  # from here on, HiGHS is faster than dense steps in NumPy
+_FEW_ROWS = 100  # from here on, to climb with all rows is faster than to add rows
+_CLIMB = 500  # steps, each a forward and a backward pass
+_SEEDS = 300  # rows of the largest weights that HiGHS begins with
 _SETTLED = 1 + FAILURE
 _FEASIBLE = 1e-9  # slack, relative to the largest output, or the largest input of the same node
 _ROUNDING = 1e-6  # of the tolerance of earlier nodes, where one cancels all that comes in
@@ -82,12 +85,26 @@ class LazyPrograms:
         Classes that win at the centers: their rows are the first ones.
     max_rows : float, default=inf
         The search gives up where more half-spaces than that are needed.
+    try_points : callable, default=None
+        Is called as ``try_points(k, points)`` with points of shape (len(k), n_features) that
+        the programs k, an array of int, reach with only some of their rows.
     """
 
-    def __init__(self, region, centers, targets, low, high, margin, labels, max_rows=np.inf):
+    def __init__(
+        self,
+        region,
+        centers,
+        targets,
+        low,
+        high,
+        margin,
+        labels,
+        max_rows=np.inf,
+        try_points=None,
+    ):
         begin = time.perf_counter()
         self.region, self.centers, self.targets = region, centers, targets
-        self.max_rows = max_rows
+        self.max_rows, self.try_points = max_rows, try_points
         at_centers = region.at_x is not None and np.array_equal(region.x.cpu(), centers)
         values = region.at_x if at_centers else region.values(self._tensor(centers))
         logits = values[-1].flatten(1).cpu().numpy()
@@ -135,6 +152,8 @@ class LazyPrograms:
         solutions.seconds[:], self.seconds[at] = self.seconds[at], 0.0
         work, running = self.programs[at], np.arange(len(at))  # places in `solutions`
         work.restart(running)
+        is_large = work.n_rows > _FEW_ROWS  # climbed before
+        work.status[is_large] = FAILURE
         while len(running):
             begin = time.perf_counter()
             is_open = work.status == OPEN
@@ -156,6 +175,9 @@ class LazyPrograms:
                 self.programs.put(at[running[done]], work, done)
                 solutions.seconds[running] += (time.perf_counter() - begin) / len(running)
                 work, running = work[~done], running[~done]
+        left = np.flatnonzero((solutions.status == "failure") & ~is_large)
+        if len(left):
+            self._climb(at[left], limit[left], left, solutions)
         for k in np.flatnonzero(solutions.status == "failure"):
             begin = time.perf_counter()
             solutions.keep(k, *self._by_highs(at[[k]], limit[k]))
@@ -188,6 +210,8 @@ class LazyPrograms:
 
     def _violated(self, k, moves, n_rows):
         """Return what moves of programs k, of shape (len(k), n_features), violate."""
+        if self.try_points is not None:
+            self.try_points(k, self.centers[k] + moves)
         region = self.region if np.array_equal(k, np.arange(len(self.region))) else self.region[k]
         values = region.values(self._tensor(self.centers[k] + moves))
         logits = values[-1].flatten(1).cpu().numpy()
@@ -231,6 +255,36 @@ class LazyPrograms:
         )
         normals = normals.cpu().numpy() * self.unit[k[own], None]
         self.place[k[i], output] = programs.add(owner[own], normals, right)[of_outputs]
+
+    def _climb(self, k, limit, place, solutions):
+        """Settle the programs k whose limit weights of all rows pass; give the others rows."""
+        begin = time.perf_counter()
+        right = np.concatenate([-self.start[k], self.gaps[k] + self.margin[k, None]], axis=1)
+        n_rows = self.start.shape[1]
+        right[np.arange(len(k)), n_rows + self.targets[k]] = -np.inf
+        outputs = np.repeat(self.tolerance[k, None], self.gaps.shape[1], axis=1)
+        tolerance = np.concatenate([self.row_tolerance[k], outputs], axis=1)
+        unit = self.unit[k, None]
+        low, high = -self.programs.below[k] * unit, self.programs.above[k] * unit
+        size = np.where(np.isfinite(limit) & (limit > 0), limit, 2 * self.unit[k])
+        targets = torch.as_tensor(self.targets[k], device=self.region.x.device)
+        arrays = (self._tensor(array) for array in (low, high, size))
+        found = climb(
+            self.region[k], self._tensor(right), self._tensor(tolerance), targets, *arrays, _CLIMB
+        )
+        bound, weights = found.bound.cpu().numpy(), found.weights.cpu().numpy()
+        is_past = bound > limit
+        solutions.keep(place[is_past], "limit", bound[is_past])
+        k, weights = k[~is_past], weights[~is_past]
+        n_seeds = int(min(_SEEDS, weights.shape[1], self.max_rows - _FEW_ROWS))
+        if len(k) and n_seeds > 0:
+            least = np.sort(weights, axis=1)[:, -n_seeds]
+            is_seed = (weights > 0) & (weights >= least[:, None])
+            chosen = is_seed[:, :n_rows] & ~self.used[k]
+            outputs = is_seed[:, n_rows:] & (self.place[k] < 0)
+            rows = _Violated(chosen, chosen * 1.0, np.zeros(len(k), dtype=bool), outputs)
+            self._add(self.programs, k, k, rows)
+        solutions.seconds[place] += (time.perf_counter() - begin) / len(place)
 
     def _by_highs(self, k, limit):
         """Solve the program k, an array of one, where rounding or its size stopped the method."""

@@ -64,9 +64,10 @@ def pointwise_robustness(
         - "attack": the closest point that `attack` finds, pulled to the boundary.
         - "lbfgs": the baseline of [1]_, after Szegedy et al.
         - "polished": from the best point of "attack" and "lp", the linear program in that
-          point's region, repeated while it improves. Never larger than "attack" or than "lp"
-          with the same parameters. Where these two find nothing, "lbfgs" is tried, at its
-          price; so no other method has an example where "polished" has none.
+          point's region, repeated while it improves, and once more where "lbfgs" is closer.
+          Every point that a program reaches with only some of its half-spaces is tried on the
+          network as well. Never larger than "attack", "lp" or "lbfgs" with the same parameters
+          and the same `random_state`.
         - "certified": a lower bound, by CROWN. Proven for the network in exact arithmetic.
         - "bracket": "certified" as `lower`, "polished" as `upper` and `radius`.
         - "exact": the distance of the closest adversarial example of all, within `precision`:

@@ -16,10 +16,22 @@ class StatedPrograms:
 
     The value of each node is a variable; affine nodes are equations between them, decisions
     are equations and inequalities. Each is solved by HiGHS in cvxpy, one after the other. The
-    parameters are those of `LazyPrograms`.
+    parameters are those of `LazyPrograms`; all rows are there from the start, so that there is
+    no limit of them, and no point before the optimum.
     """
 
-    def __init__(self, region, centers, targets, low, high, margin, labels, max_rows=np.inf):
+    def __init__(
+        self,
+        region,
+        centers,
+        targets,
+        low,
+        high,
+        margin,
+        labels,
+        max_rows=np.inf,
+        try_points=None,
+    ):
         self.region, self.centers, self.targets = region, centers, targets
         self.low, self.high = (np.broadcast_to(end, centers.shape) for end in (low, high))
         self.margin = np.full(len(centers), float(margin))
