@@ -183,6 +183,10 @@ def test_figures_by_hand(bastani):
     assert report.severity(found) == "10.0"
     assert report.severity({"radius": np.array([np.inf])}) == "none"
     assert report.share(found) == 0.5
+    none = report.Read(None).arrays([])
+    shown = [report.frequency(none), report.severity(none), report.seconds(none)]
+    assert shown == [report.NOT_ASKED] * 3
+    assert [report.frequency(None), report.severity(None), report.seconds(None)] == [None] * 3
     assert report.held([(2, 1), (1, 2), (3, 3), (None, 1)]) == "1 of 3, equal in 1"
     assert report.held([(None, 1)]) is None
 

@@ -19,6 +19,7 @@ TABLE_1 = {
     "LP tuned, T = 2": (99.23, 1.12, 5.03, 12.2, 11.7),
 }
 NIN = {"original": (91.31, 61.5, 2.82), "LP tuned, T = 1": (90.35, 59.6, 3.88)}
+NOT_ASKED = "–"  # no point of it in this budget
 SIGNS = {"test": "1 of 10000", "train": "4 of 60000"}
 DRAWN = {
     "original": "black",
@@ -44,7 +45,12 @@ class Read:
         return self.rerun.value(cells[0])
 
     def arrays(self, cells):
-        """Return the values of cells of parts of the points as one; None where one is missing."""
+        """Return the values of cells of parts of the points as one.
+
+        None where one is missing, and without a point where no cell is planned.
+        """
+        if not cells:
+            return {"radius": np.zeros(0), "seconds": np.zeros(0), "n_open": 0}
         parts = [self.rerun.value(cell) for cell in cells]
         if any(part is None for part in parts):
             return None
@@ -72,6 +78,8 @@ def frequency(found):
     if found is None:
         return None
     counted = within(found["radius"])
+    if len(counted) == 0:
+        return NOT_ASKED
     ends = clopper_pearson(int(counted.sum()), len(counted), 0.95)
     text = f"{percent(counted.mean(), 2)} [{percent(ends.low)}, {percent(ends.high)}]"
     return text + (f", {found['n_open']} open" if found.get("n_open") else "")
@@ -82,11 +90,15 @@ def severity(found):
     if found is None:
         return None
     counted = within(found["radius"])
+    if len(counted) == 0:
+        return NOT_ASKED
     return f"{255 * found['radius'][counted].mean():.1f}" if counted.any() else "none"
 
 
 def seconds(found):
-    return None if found is None else f"{found['seconds'].mean():.2f}"
+    if found is None:
+        return None
+    return f"{found['seconds'].mean():.2f}" if len(found["seconds"]) else NOT_ASKED
 
 
 def write(plan, rerun, folder):
