@@ -114,6 +114,22 @@ def test_without_regions_nothing_is_farther(bastani, few, seed):
     assert (found["radius"] < whole.radius - 1e-3).any()
 
 
+def test_programs_that_are_given_up_are_counted_at_what_they_came_to(bastani, few):
+    """More half-spaces, and so larger optima, up to that of the whole program."""
+    model = network(nn.Linear(5, 200), nn.ReLU(), nn.Linear(200, 3), seed=1)
+    model.module[0].weight.data *= 8
+    model.module[2].weight.data *= 4
+    whole = bastani.cells.measured(model, "any", (0, 8), "lp")
+    radii = [
+        bastani.cells.stopped_early(model, "any", (0, 8), max_rows)["radius"]
+        for max_rows in (1, 3, 1000)
+    ]
+    for fewer, more in zip(radii, [*radii[1:], whole["radius"]], strict=True):
+        assert (fewer <= more + 1e-6).all()
+    np.testing.assert_array_equal(radii[-1], whole["radius"])
+    assert (radii[0] < whole["radius"] - 1e-3).sum() >= 2
+
+
 def test_signs_are_counted_against_the_network_s_own_label(bastani, few, monkeypatch):
     """A step of 20/255 along the signs moves the difference of the outputs by 40/255."""
     weight = torch.tensor([[1.0, 0, 0, 0, 0], [0, 1.0, 0, 0, 0]])
@@ -167,6 +183,10 @@ def test_figures_by_hand(bastani):
     assert report.severity(found) == "10.0"
     assert report.severity({"radius": np.array([np.inf])}) == "none"
     assert report.share(found) == 0.5
+    none = report.Read(None).arrays([])
+    shown = [report.frequency(none), report.severity(none), report.seconds(none)]
+    assert shown == [report.NOT_ASKED] * 3
+    assert [report.frequency(None), report.severity(None), report.seconds(None)] == [None] * 3
     assert report.held([(2, 1), (1, 2), (3, 3), (None, 1)]) == "1 of 3, equal in 1"
     assert report.held([(None, 1)]) is None
 

@@ -14,7 +14,15 @@ first ended.
 
 from dataclasses import dataclass, field
 
-from _bastani_cells import accuracy, broken_by_signs, linearized, measured, trained, tuned
+from _bastani_cells import (
+    accuracy,
+    broken_by_signs,
+    linearized,
+    measured,
+    stopped_early,
+    trained,
+    tuned,
+)
 from _bastani_nets import images
 from _bastani_report import write
 from _rerun import Cell, Rerun, command_line
@@ -49,8 +57,8 @@ class Budget:
         Arguments of LBFGS.
     n_signs : int or None
         Images for the fast gradient sign method.
-    n_further : int or None
-        Test images for the explanations.
+    n_further, n_variants : int
+        Test images for the explanations, and networks beside the original.
     nin_steps, nin_points, nin_tuning : int or None
         The same for the network in network.
     size : int
@@ -64,17 +72,18 @@ class Budget:
     n_train: int | None = None
     steps: int = 1500
     n_points: int | None = 150
-    n_polished: int | None = 60
-    n_tuning: int | None = 120
+    n_polished: int | None = 40
+    n_tuning: int | None = 80
     n_epochs: int = 3
     baseline: dict = field(
         default_factory=lambda: {"n_weights": 4, "max_iter": 50, "penalty": "linf"}
     )
     n_signs: int | None = 5000
-    n_further: int | None = 100
-    nin_steps: int = 400
+    n_further: int = 100
+    n_variants: int = 5
+    nin_steps: int = 300
     nin_points: int | None = 20
-    nin_tuning: int | None = 40
+    nin_tuning: int | None = 20
     size: int = 50
     lenet: dict = field(default_factory=dict)
     nin: dict = field(default_factory=lambda: {"width": 48})
@@ -102,13 +111,14 @@ BUDGETS = {
         color="color-digits",
         n_train=256,
         steps=8,
-        n_points=2,
-        n_polished=1,
+        n_points=1,
+        n_polished=0,  # a second a point
         n_tuning=4,
         n_epochs=1,
         baseline={"n_weights": 3, "max_iter": 10, "penalty": "linf"},
         n_signs=20,
         n_further=1,
+        n_variants=1,
         nin_steps=4,
         nin_points=1,
         nin_tuning=2,
@@ -194,6 +204,18 @@ class Bastani:
             for points in self.slices(n, self.budget.data)
         ]
 
+    def stopped(self, net, n, max_rows):
+        """Return the cells of programs that are given up after some half-spaces."""
+        settings = {"model": net, "data": self.budget.data, "max_rows": max_rows}
+        return [
+            Cell(
+                f"{net.name}-stopped-{max_rows}-{points[0]}",
+                stopped_early,
+                settings | {"points": points},
+            )
+            for points in self.slices(n, self.budget.data)
+        ]
+
     def accuracy(self, net, data=None):
         settings = {"model": net, "data": self.budget.data if data is None else data}
         return Cell(f"{net.name}-accuracy", accuracy, settings)
@@ -226,7 +248,6 @@ class Bastani:
             name: {
                 "accuracy": [self.accuracy(net, data)],
                 "lp": self.distances(net, "lp", n, data=data),
-                "polished": self.distances(net, "polished", n, data=data),
             }
             for name, net in self.nins.items()
         }
@@ -239,22 +260,26 @@ class Bastani:
         for name, further in BASELINES.items():
             rows[name] = self.distances(net, "lbfgs", n, budget=b.baseline | further)
         rows["LP"] = self.distances(net, "lp", n)
-        rows["LP, no bounds of pixels"] = self.distances(net, "lp", n, bounds=None)
+        half, fifth = max(1, n // 2), max(1, n // 5)  # what takes longer a point
+        rows["LP, no bounds of pixels"] = self.distances(net, "lp", half, bounds=None)
         rows["LP, margin 3.0"] = self.distances(net, "lp", n, margin=3.0)
-        some = None if n is None else max(1, n // 5)
-        rows["LP, all targets"] = self.distances(net, "lp", some, targets="all")
+        for max_rows in (10, 30, 100):
+            rows[f"LP, given up at {max_rows} half-spaces"] = self.stopped(net, n, max_rows)
+        rows["LP, all targets"] = self.distances(net, "lp", fifth, targets="all")
         return rows
 
     def variants(self):
         """Return the cells of networks trained or built otherwise, by column."""
-        nets = {
-            "original": self.lenets["original"],
-            "three ReLUs": self.variant("relus", relus=3),
-            "average pools": self.variant("average", pool="average"),
-            "no weight decay": self.variant("free", weight_decay=0.0),
-            "a fifth of the steps": self.variant("short", steps=0.2),
-            "twice the steps": self.variant("long", steps=2.0),
+        others = {
+            "three ReLUs": {"relus": 3},
+            "average pools": {"pool": "average"},
+            "no weight decay": {"weight_decay": 0.0},
+            "a fifth of the steps": {"steps": 0.2},
+            "twice the steps": {"steps": 2.0},
         }
+        nets = {"original": self.lenets["original"]}
+        for name, options in list(others.items())[: self.budget.n_variants]:
+            nets[name] = self.variant(name.replace(" ", "-"), **options)
         n = self.budget.n_further
         return {
             name: {
