@@ -3,6 +3,7 @@
 __all__ = [
     "AttackWarning",
     "DivergedTrainingError",
+    "ReferenceWarning",
     "SolverDisagreementWarning",
     "ToleranceWarning",
     "UncachedWarning",
@@ -25,6 +26,10 @@ class DivergedTrainingError(FloatingPointError):
 
 class AttackWarning(RuntimeWarning):
     """An attack could not take a step, so robustness may be overestimated."""
+
+
+class ReferenceWarning(UserWarning):
+    """A property compares with the true label where the score of the paper does not."""
 
 
 class SolverDisagreementWarning(RuntimeWarning):

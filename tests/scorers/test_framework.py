@@ -426,7 +426,10 @@ def test_jobs_batches_and_memory(blobs, name, tmp_path):
             {"weight": "constant", "neighborhood": "class-data"},
             "Got weight='constant', but expected another one, since uniform inputs have no true",
         ),
-        ({"attack": Ensemble()}, r"Got attack=Ensemble\(.*, but expected None, or neighborhood='u"),
+        (
+            {"attack": Ensemble()},
+            r"Got attack=Ensemble\(.*, but expected None, or neighborhood='u",
+        ),
     ],
 )
 def test_bad_parameters(split, params, message):
