@@ -118,10 +118,10 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
     local : Attack, Verifier, "fgsm" or None, default=None
         How local robustness is decided. Attacks give an upper estimate; None is ``PGD()``, and
         "fgsm" is ``FGSM("cross-entropy")``, a step along the gradient of the loss, with which
-        the paper approximates. Of verifiers, ``Bounds()`` verifies or leaves unknown, and gives a lower estimate;
-        ``Cascade()``, ``Exact()``, and ``TreeVerifier()`` for trees, also falsify, and give the
-        share itself. Where they leave samples unknown, at a time limit, the result gives both
-        sides.
+        the paper approximates. Of verifiers, ``Bounds()`` verifies or leaves unknown, and gives
+        a lower estimate; ``Cascade()``, ``Exact()``, and ``TreeVerifier()`` for trees, also
+        falsify, and give the share itself. Where they leave samples unknown, at a time limit,
+        the result gives both sides.
     quantitative : None or "linf-probabilities", default=None
         If given, what is measured is the largest change of a class probability in the ball (of
         `property`, which serves for nothing else), and the score is one minus its mean, the D

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
+from sklearn.base import clone
 
 from skrobust import TorchClassifier
 from skrobust.attacks import PGD

@@ -46,5 +46,5 @@ def test_kinds_of_autoencoders(codes):
 
 @pytest.mark.parametrize("thing", [None, 3, Double, torch.nn.Linear(2, 2)], ids=str)
 def test_what_cannot_encode_is_named(thing):
-    with pytest.raises(TypeError, match="Got autoencoder=.*but expected a fitted object with"):
+    with pytest.raises(TypeError, match=r"Got autoencoder=.*but expected a fitted object with"):
         LatentNoise(thing, None).check()
