@@ -215,7 +215,7 @@ def test_codes_that_are_integers_get_whole_noise():
 def test_names_of_the_classes_do_not_matter(blobs):
     X, y = blobs
     codes = PCA(2, whiten=True).fit(X)
-    scorer = ManifoldRobustness(codes, 1.0, n_samples=20, random_state=0)
+    scorer = ManifoldRobustness(codes, 1.0, quantity="share", n_samples=20, random_state=0)
     scores = [
         scorer(RandomForestClassifier(5, random_state=0).fit(X, labels), X)
         for labels in (y, np.array(["ant", "zebra"])[y])
