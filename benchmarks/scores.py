@@ -16,10 +16,10 @@ from skrobust.networks import as_network
 from skrobust.scorers import RobustnessScore
 
 CASES = {
-    "R3, linf, one radius": ("R3", [0.1], "linf"),
-    "R3, l2, one radius": ("R3", [2.0], "l2"),
-    "R2, linf, five radii": ("R2", [0.05, 0.1, 0.15, 0.2, 0.25], "linf"),
-    "R2, l2, five radii": ("R2", [0.5, 1.0, 1.5, 2.0, 2.5], "l2"),
+    "share, linf, one radius": ("uniform-share", [0.1], "linf"),
+    "share, l2, one radius": ("uniform-share", [2.0], "l2"),
+    "margin, linf, five radii": ("R2", [0.05, 0.1, 0.15, 0.2, 0.25], "linf"),
+    "margin, l2, five radii": ("R2", [0.5, 1.0, 1.5, 2.0, 2.5], "l2"),
 }
 
 
@@ -31,7 +31,7 @@ def main(n_images, n_samples, repeats):
     batch = network.rows(X)[:2000]
     scorers = {
         claim: RobustnessScore.preset(
-            name, epsilons, norm=norm, n_samples=n_samples, random_state=0
+            name, epsilons, norm=norm, attack=None, n_samples=n_samples, random_state=0
         )
         for claim, (name, epsilons, norm) in CASES.items()
     }

@@ -3,8 +3,9 @@ Robustness along the data manifold
 ==================================
 
 Most points of a ball around an image are no images that anyone would meet. An autoencoder gives
-better neighbors: what it decodes near the code of the image. `ManifoldRobustness` is the share
-of these that keep the label (R4 of Tibo et al.).
+better neighbors: what it decodes near the code of the image. `ManifoldRobustness` is R4 of Tibo
+et al.: how many of these keep the label, where the closer ones count more. The plain share stands
+beside it.
 """
 
 # %%
@@ -67,8 +68,8 @@ with torch.no_grad():
 axes[0, 0].set_title("image")
 
 # %%
-# The scores of three classifiers, at the paper's scale of 0.06 and beyond. The reconstruction
-# alone costs some labels, which the result tells apart.
+# The shares that keep the label, for three classifiers, at the paper's scale of 0.06 and beyond.
+# The reconstruction alone costs some labels, which the result tells apart.
 
 models = {
     "random forest": RandomForestClassifier(25, random_state=0),
@@ -85,17 +86,25 @@ for name, model in models.items():
         for scale in scales
     ]
     kept = results[0].reconstructed.mean()
-    print(f"{name:20} reconstructed {kept:.3f}", [f"{r.score:.3f}" for r in results])
-    ends = np.array([[r.score - r.interval.low, r.interval.high - r.score] for r in results]).T
+    print(f"{name:20} reconstructed {kept:.3f}", [f"{r.share:.3f}" for r in results])
+    shares, intervals = zip(*[(r.share, r.share_interval) for r in results], strict=True)
+    ends = np.abs(np.array([(i.low, i.high) for i in intervals]).T - shares)
     places = np.multiply(scales, 1 + 0.05 * len(ax.containers))  # side by side
-    ax.errorbar(places, [r.score for r in results], yerr=ends, capsize=3, label=name)
+    ax.errorbar(places, shares, yerr=ends, capsize=3, label=name)
 ax.set(xlabel="scale of the noise", ylabel="share that keeps the label", xscale="log")
 ax.legend()
 
 # %%
-# Several scales in one number, with weight 1 / scale, and PCA in the place of the autoencoder.
+# R4 itself, whose size depends on how closely the autoencoder reconstructs: compare classifiers
+# by the same one. PCA in its place.
 
 for title, manifold in {"network": autoencoder, "PCA": PCA(10, whiten=True).fit(X_train)}.items():
-    scorer = ManifoldRobustness(manifold, scales, n_samples=50, random_state=0)
-    print(f"{title:8}", {name: round(scorer(model, X_test), 3) for name, model in models.items()})
+    scorer = ManifoldRobustness(manifold, n_samples=50, random_state=0)
+    for name, model in models.items():
+        result = scorer.evaluate(model, X_test)
+        distance = result.distances.mean()
+        print(
+            f"{title:8} {name:20} R4 {result.r4:.4f}, normalized {result.normalized:.3f}, "
+            f"mean distance {distance:.2f}"
+        )
 plt.show()

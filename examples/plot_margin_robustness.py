@@ -4,7 +4,8 @@ How far away is the next mistake?
 
 `MarginRobustness` asks three attacks for the adversarial example closest to each sample, pulls
 what they find to the boundary by bisection, and keeps the closest: its mean distance is the score
-R2 of Tibo et al. Here, three trainings of one network, in two norms.
+R2 of Tibo et al. Here, three trainings of one network, in two norms. The paper's is L2: its
+numbers are far larger than those in L-infinity, and the two cannot be compared.
 """
 
 # %%

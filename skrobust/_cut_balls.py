@@ -103,11 +103,14 @@ class CutBalls:
         if normals is None:
             normals = torch.randn((n, n_samples, n_features), generator=generator, **like)
         every_row = torch.arange(n, device=self.low.device).repeat_interleave(n_samples)
-        w, rest = self._proposed(every_row, generator)
-        shape = (n, n_samples)
-        points, inside = self._placed(
-            slice(None), normals, w.unflatten(0, shape), rest.unflatten(0, shape), generator
-        )
+        # All at once, without an index; what this rejects is drawn again one by one.
+        w, rest, accepted = self._drawn(slice(None), n_samples, generator)
+        again = (~accepted.flatten()).nonzero()[:, 0]
+        if len(again):
+            w.flatten(0, 1)[again], rest.flatten()[again] = self._proposed(
+                every_row[again], generator
+            )
+        points, inside = self._placed(slice(None), normals, w, rest, generator)
         points = points.flatten(0, 1)
         missing = (~inside.flatten()).nonzero()[:, 0]
         while len(missing):
@@ -117,7 +120,7 @@ class CutBalls:
             again, inside = self._placed(row, normals, w[:, None], rest[:, None], generator)
             points[missing] = again[:, 0]
             missing = missing[~inside[:, 0]]
-        return points.unflatten(0, shape)
+        return points.unflatten(0, (n, n_samples))
 
     def _placed(self, rows, g, w, rest, generator):
         """Return points with the coordinates `w` of step 3, and whether they are in the box.
@@ -126,13 +129,15 @@ class CutBalls:
         """
         m = self.n_round[rows].unsqueeze(1)
         is_round = self.is_round[rows].to(g.dtype)
-        length = torch.bmm(g * g, is_round.unsqueeze(2))[:, :, 0].clamp(min=1e-30).sqrt()
+        other = torch.mul(g, g)  # reused below: large arrays cost more to get than to fill
+        length = torch.bmm(other, is_round.unsqueeze(2))[:, :, 0].clamp(min=1e-30).sqrt()
         u = torch.rand(rest.shape, generator=generator, device=g.device, dtype=g.dtype)
         radius = rest.clamp(min=0).sqrt() * u ** (1 / m.clamp(min=1))
         g.mul_((radius / length).unsqueeze(2))
         if self.is_folded:
-            folded = g.abs().mul_(self.fold[rows].unsqueeze(1))
-            g = folded.addcmul_(g, self.plain[rows].unsqueeze(1))
+            torch.abs(g, out=other).mul_(self.fold[rows].unsqueeze(1))
+            other.addcmul_(g, self.plain[rows].unsqueeze(1))
+            g, other = other, g
         else:
             g.mul_(self.plain[rows].unsqueeze(1))
         if w.shape[2]:
@@ -141,15 +146,13 @@ class CutBalls:
         if not self.may_miss:
             return g, torch.ones(g.shape[:2], dtype=torch.bool, device=g.device)
         low, high = self.low[rows].unsqueeze(1), self.high[rows].unsqueeze(1)
-        return g, torch.clamp(g, low, high).eq_(g).to(torch.bool).all(dim=2)
+        return g, (torch.clamp(g, low, high, out=other) == g).all(dim=2)
 
     def _proposed(self, row, generator):
         """Return the coordinates of step 3 for each entry of `row`, and 1 - |w|^2."""
         like = {"dtype": self.low.dtype, "device": self.low.device}
         w = torch.zeros((len(row), self.places.shape[1]), **like)
         rest = torch.ones(len(row), **like)
-        if not w.shape[1]:
-            return w, rest
         waiting = torch.arange(len(row), device=row.device)
         while len(waiting):
             # Several tries for each of the last ones: the time is in the calls, not the numbers.
@@ -168,23 +171,28 @@ class CutBalls:
 
     def _tries(self, at, copies, generator):
         """Try `copies` draws for each entry of `at`; return whether, and the first accepted."""
-        shape = (len(at), copies, self.places.shape[1])
-        like = {"dtype": self.low.dtype, "device": self.low.device, "generator": generator}
-        take = [values[at].unsqueeze(1) for values in (self.erf_low, self.erf_width)]
-        u = torch.rand(shape, **like)
-        t, m = self.t[at], self.n_round[at].unsqueeze(1)
-        # By the inverse of the distribution function, around 0 where floats are dense.
-        w = torch.erfinv(torch.addcmul(take[0], u, take[1], out=u), out=u)
-        w.mul_((2 / t).sqrt().unsqueeze(2))
-        w = torch.clamp(w, self.w_low[at].unsqueeze(1), self.w_high[at].unsqueeze(1), out=w)
-        s = (w * w).sum(dim=2)
-        rest = 1 - s
-        log_quotient = torch.xlogy(m / 2, rest.clamp(min=0)) + t / 2 * s - self.log_largest[at]
-        accepted = torch.rand(s.shape, **like).log() <= log_quotient
-        accepted &= rest >= 0
-        first = accepted.to(torch.uint8).argmax(dim=1)
-        pick = torch.arange(len(at), device=at.device), first
+        w, rest, accepted = self._drawn(at, copies, generator)
+        pick = torch.arange(len(at), device=at.device), accepted.to(torch.uint8).argmax(dim=1)
         return accepted.any(dim=1), w[pick], rest[pick]
+
+    def _drawn(self, rows, copies, generator):
+        """Draw the coordinates of step 3: w (k, copies, .), 1 - |w|^2, and which are taken."""
+        t, m = self.t[rows], self.n_round[rows].unsqueeze(1)
+        like = {"dtype": t.dtype, "device": t.device, "generator": generator}
+        if not self.places.shape[1]:
+            every = torch.ones((len(t), copies), dtype=t.dtype, device=t.device)
+            return every.new_zeros((len(t), copies, 0)), every, every.to(torch.bool)
+        w = torch.rand((len(t), copies, self.places.shape[1]), **like)
+        # By the inverse of the distribution function, around 0 where floats are dense.
+        low, width = self.erf_low[rows].unsqueeze(1), self.erf_width[rows].unsqueeze(1)
+        torch.erfinv(torch.addcmul(low, w, width, out=w), out=w)
+        w.mul_((2 / t).sqrt().unsqueeze(2))
+        w.clamp_(self.w_low[rows].unsqueeze(1), self.w_high[rows].unsqueeze(1))
+        s = torch.linalg.vector_norm(w, dim=2).square_()
+        rest = 1 - s
+        log_quotient = torch.xlogy(m / 2, rest.clamp(min=0)) + t / 2 * s - self.log_largest[rows]
+        taken = torch.rand(s.shape, **like).log() <= log_quotient
+        return w, rest, taken & (rest >= 0)
 
 
 def _newton_step(t, moments, m):

@@ -3,6 +3,7 @@
 __all__ = [
     "AttackWarning",
     "DivergedTrainingError",
+    "ReferenceWarning",
     "SolverDisagreementWarning",
     "ToleranceWarning",
     "UncachedWarning",
@@ -30,6 +31,10 @@ class AttackWarning(RuntimeWarning):
 
 class UnresolvedWarning(RuntimeWarning):
     """A method has no answer for some samples; they count against the classifier."""
+
+
+class ReferenceWarning(UserWarning):
+    """A property compares with the true label where the score of the paper does not."""
 
 
 class SolverDisagreementWarning(RuntimeWarning):

@@ -9,6 +9,7 @@ from skrobust import exceptions
 KINDS = {
     "AttackWarning": RuntimeWarning,
     "DivergedTrainingError": FloatingPointError,
+    "ReferenceWarning": UserWarning,
     "SolverDisagreementWarning": RuntimeWarning,
     "ToleranceWarning": UserWarning,
     "UncachedWarning": UserWarning,

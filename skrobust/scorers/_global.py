@@ -9,8 +9,8 @@ import numpy as np
 
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_choice, check_real, check_seed, expected
-from skrobust.attacks import PGD, Attack
-from skrobust.exceptions import ToleranceWarning
+from skrobust.attacks import FGSM, PGD, Attack
+from skrobust.exceptions import ReferenceWarning, ToleranceWarning
 from skrobust.properties import StandardRobustness
 from skrobust.scorers._base import PropertyScorer, ScoreResult
 from skrobust.scorers._draw import hull, side_of, stopping_rule
@@ -20,6 +20,7 @@ from skrobust.scorers._quantitative import (
     bounded_change,
     change,
     change_scores,
+    mean_change,
     same_label,
 )
 from skrobust.statistics import Interval
@@ -98,7 +99,8 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
     property : RobustnessProperty
         What local robustness is, in the raw input space of the estimator that is scored. With
         ``ClassificationRobustness(reference="prediction")`` it is that of the paper: no other
-        label in the ball, and a largest output that is the only one.
+        label in the ball, and a largest output that is the only one. With
+        ``reference="label"`` accuracy is mixed in, and a warning says so.
     tolerance : float, default=0.05
         Half-width of the interval, in (0, 1); 0.005 at least for "sequential".
     confidence : float, default=0.95
@@ -113,15 +115,18 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         stops when the interval of a confidence sequence is narrow enough, which is also valid
         for those who look at results as they come and stop when they like, and may need more
         samples than "hoeffding".
-    local : Attack, Verifier or None, default=None
+    local : Attack, Verifier, "fgsm" or None, default=None
         How local robustness is decided. Attacks give an upper estimate; None is
-        ``PGD(10, n_restarts=8)``, as in `ConstraintSecurity` (the paper has FGSM). Of verifiers,
-        ``Bounds()`` verifies or leaves unknown, and gives a lower estimate; ``Cascade()``,
-        ``Exact()``, and ``TreeVerifier()`` for trees, also falsify, and give the share itself.
-        Where they leave samples unknown, at a time limit, the result gives both sides.
+        ``PGD(10, n_restarts=8)``, as in `ConstraintSecurity`, and "fgsm" is
+        ``FGSM("cross-entropy")``, a step along the gradient of the loss, with which the paper
+        approximates. Of verifiers, ``Bounds()`` verifies or leaves unknown, and gives a lower
+        estimate; ``Cascade()``, ``Exact()``, and ``TreeVerifier()`` for trees, also falsify, and
+        give the share itself. Where they leave samples unknown, at a time limit, the result
+        gives both sides.
     quantitative : None or "linf-probabilities", default=None
         If given, what is measured is the largest change of a class probability in the ball (of
-        `property`, which serves for nothing else), and the score is one minus its mean. `local`
+        `property`, which serves for nothing else), and the score is one minus its mean, the D
+        of the paper, which `mean_change` of the result holds. `local`
         is then an attack, which finds changes, or ``Bounds()``, which also proves that none is
         larger.
     threshold : float or None, default=None
@@ -143,6 +148,8 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
 
     Warns
     -----
+    ReferenceWarning
+        If the property compares with the true label.
     ToleranceWarning
         If `X` has fewer samples than needed, and the interval is therefore wider than promised.
 
@@ -152,6 +159,9 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
 
     References
     ----------
+    "Global Adversarial Robustness Guarantees for Neural Networks": Definitions 1 to 4, equation
+    3, Theorems 1 and 2, and section 4 for FGSM.
+
     Hoeffding, Journal of the American Statistical Association 58, 1963; Frey, The American
     Statistician 64, 2010; Maurer and Pontil, COLT 2009.
 
@@ -208,14 +218,21 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
     def _default_parts(self):
         return {"local": PGD(10, n_restarts=8)}
 
+    def _local(self):
+        """Return the attack or verifier that decides local robustness."""
+        return FGSM("cross-entropy") if self._is_fgsm() else self._part("local")
+
+    def _is_fgsm(self):
+        return isinstance(self.local, str) and self.local == "fgsm"
+
     def check(self):
         """Validate the parameters; return self."""
         check_real("tolerance", self.tolerance, low=0, high=1, closed="neither")
         check_choice("bound", self.bound, _BOUNDS)
         self._check_common()
-        local = self._part("local")
+        local = self._local()
         if not (isinstance(local, Attack | Verifier)):
-            expectation = "an Attack, such as PGD(), or a verifier, such as Cascade()"
+            expectation = "an Attack, such as PGD(), a verifier, such as Cascade(), or 'fgsm'"
             raise TypeError(expected("local", local, expectation))
         local.check()
         if self.timeout is not None:
@@ -236,7 +253,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
                 raise ValueError(expected("threshold", self.threshold, expectation))
             return
         check_choice("quantitative", self.quantitative, ("linf-probabilities",))
-        local = self._part("local")
+        local = self._local()
         if not isinstance(local, Attack | Bounds):
             expectation = "an Attack, or Bounds(), with quantitative='linf-probabilities'"
             raise TypeError(expected("local", local, expectation))
@@ -259,9 +276,17 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
             True labels, where the property needs them; checked in any case.
         """
         self.check()
-        local = self._part("local")
+        local = self._local()
         needs_gradient = isinstance(local, Attack) and local.needs_gradient
         property = self._measured_property()
+        if property.needs_labels:
+            warnings.warn(
+                "Got a property with reference='label', but global robustness compares with the "
+                "classifier's own prediction, and knows no true labels: what is measured is "
+                "robust accuracy. Set reference='prediction' for the score of the paper.",
+                ReferenceWarning,
+                stacklevel=2,
+            )
         if isinstance(local, Verifier):
             check_tree_property(estimator, property)
         sample = self._prepare(estimator, X, y, needs_gradient, property)
@@ -348,7 +373,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
 
     def _values(self, arrays):
         """Return, for each side, the sequence of values whose mean is the score."""
-        proves = not isinstance(self._part("local"), Attack)
+        proves = not isinstance(self._local(), Attack)
         if self.quantitative is None:
             return _shares(arrays, proves)
         return change_scores(arrays, self.threshold, proves)
@@ -375,7 +400,9 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         if side == "both":
             interval = hull(intervals["lower"], intervals["upper"])
         result = QuantitativeRobustnessResult if self.quantitative else GlobalRobustnessResult
-        if not self.quantitative:
+        if self.quantitative:
+            arrays |= mean_change(scores[counted], interval)
+        else:
             arrays["holds"] = self._values(arrays)[counted]
         return result(
             score=scores[counted],

@@ -1,6 +1,6 @@
 """By how much outputs change: the quantitative form of global robustness."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ __all__ = [
     "bounded_change",
     "change",
     "change_scores",
+    "mean_change",
     "same_label",
 ]
 
@@ -49,6 +50,12 @@ class QuantitativeRobustnessResult(ScoreResult):
         Samples looked at.
     index : ndarray of int, shape (n_used,)
         Their rows in `X`, in the order of the draw.
+    mean_change : float
+        D of the paper, one minus the score: the mean of the largest changes; with a threshold, the
+        share of samples whose largest change is above it. Small is robust. Where `side` is
+        "upper" it is estimated from below, else from above.
+    mean_change_interval : Interval
+        Of D.
     changes : ndarray of shape (n_used,)
         Largest change of a probability in the ball that was found.
     change_bounds : ndarray of shape (n_used,)
@@ -63,6 +70,8 @@ class QuantitativeRobustnessResult(ScoreResult):
     tolerance: float
     n_used: int
     index: np.ndarray
+    mean_change: float
+    mean_change_interval: Interval
     changes: np.ndarray
     change_bounds: np.ndarray
 
@@ -136,3 +145,9 @@ def change_scores(arrays, threshold, proves):
     if threshold is None:
         return {side: 1 - changes for side, changes in sides.items()}
     return {side: changes <= threshold for side, changes in sides.items()}
+
+
+def mean_change(score, interval):
+    """Return D, one minus the score, and its interval, as fields of the result."""
+    turned = replace(interval, low=1 - interval.high, high=1 - interval.low)
+    return {"mean_change": 1 - score, "mean_change_interval": turned}

@@ -28,6 +28,7 @@ from skrobust.datasets._mnist_c import CORRUPTIONS
 from tests.fuzz._entries import (
     CR,
     ENTRIES,
+    OWN,
     SCORERS,
     X,
     Y,
@@ -57,7 +58,7 @@ def _is_trained(result, call):
 for _scorer in (
     scorers.ConstraintSatisfaction(CR, random_state=0),
     scorers.AdversarialSeverity(0.1, random_state=0),
-    scorers.GlobalRobustness(CR, tolerance=0.4, random_state=0),
+    scorers.GlobalRobustness(OWN, tolerance=0.4, random_state=0),
 ):
     add(
         f"{type(_scorer).__name__}.metrics",
@@ -87,7 +88,12 @@ add(
     lambda **parameters: scorers.RobustnessScore.preset(
         **parameters, n_samples=3, random_state=0
     ).evaluate(model(), X, Y),
-    lambda: {"name": "R3", "epsilons": [0.1], "transform": "identity", "weight": "radii"},
+    lambda: {
+        "name": "uniform-share",
+        "epsilons": [0.1],
+        "transform": "identity",
+        "weight": "radii",
+    },
     dict.fromkeys(("name", "epsilons", "transform", "weight", "neighborhood"), "value"),
     lambda result, call: np.isfinite(result.score),
 )

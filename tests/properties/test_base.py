@@ -178,6 +178,7 @@ def test_needed_outputs_follow_from_the_conclusion():
     ],
     ids=lambda scorer: type(scorer).__name__,
 )
+@pytest.mark.filterwarnings("ignore::skrobust.exceptions.ReferenceWarning")
 def test_a_property_that_defines_its_conclusion_alone_works_in_every_scorer(scorer, blobs):
     X, y = blobs
     model = LogisticRegression(C=100.0).fit(X, y)

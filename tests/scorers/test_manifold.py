@@ -77,31 +77,95 @@ def share_kept(codes, sigma):
 # ---- closed forms --------------------
 
 
+def by_definition(result, i, radii):
+    """Equations 8 and 9 for one sample, one radius at a time."""
+    terms = []
+    for epsilon in radii:
+        near = result.distances[i] <= epsilon
+        share = result.keeps[i][near].mean() if near.any() else 1.0
+        terms.append(share / epsilon)
+    return np.mean(terms)
+
+
 @pytest.mark.parametrize("autoencoder", [Line(), Net()], ids=lambda a: type(a).__name__)
 @pytest.mark.parametrize("sigma", [0.06, 0.5])
 def test_shares_on_a_line(autoencoder, sigma):
     scorer = ManifoldRobustness(autoencoder, sigma, n_samples=20_000, random_state=0)
     result = scorer.evaluate(First(), X)
     truth = share_kept(CODES, sigma)
-    np.testing.assert_allclose(result.shares[:, 0], truth, atol=0.015)
-    assert result.score == pytest.approx(result.shares.mean())
-    assert result.score == pytest.approx(truth.mean(), abs=0.008)
-    assert result.interval == hoeffding(result.values)
-    assert (result.n_points == 20_000).all()
+    np.testing.assert_allclose(result.shares, truth, atol=0.015)
+    assert result.share == pytest.approx(result.shares.mean())
+    assert result.share == pytest.approx(truth.mean(), abs=0.008)
+    assert result.share_interval == hoeffding(result.shares)
+    assert result.distances.shape == result.keeps.shape == (5, 20_000)
     # The last sample is decoded to (0.4, 0.4), on the other side.
     assert result.reconstructed.tolist() == [True, True, True, True, False]
+    by_share = clone(scorer).set_params(quantity="share")
+    assert by_share(First(), X) == result.share
+    assert by_share.evaluate(First(), X).interval == result.share_interval
 
 
-def test_several_scales_are_integrated():
-    sigma = [0.05, 0.1, 0.4]
-    scorer = ManifoldRobustness(Line(), sigma, n_samples=20_000, random_state=0)
+@pytest.mark.parametrize("epsilons", ["distances", "uniform", [0.05, 0.1, 0.4]], ids=str)
+def test_r4_is_that_of_the_equations(epsilons):
+    scorer = ManifoldRobustness(Line(), 0.1, epsilons=epsilons, n_samples=30, random_state=0)
     result = scorer.evaluate(First(), X)
-    curve = np.array([share_kept(CODES, s).mean() for s in sigma])
-    np.testing.assert_allclose(result.curve, curve, atol=0.01)
-    # The trapezoidal rule for the density 1 / sigma.
-    weights = np.array([0.025, 0.025 + 0.15, 0.15]) / sigma
-    assert result.score == pytest.approx(result.curve @ weights / weights.sum())
-    assert result.epsilons == tuple(sigma)
+    for i in range(len(X)):
+        radii = epsilons
+        if epsilons == "distances":
+            radii = result.distances[i]
+        elif epsilons == "uniform":
+            radii = scorer._shared_radii((0.0, 1.0), 2)
+            assert len(radii) == 30 and 0 < radii.min() < radii.max() <= np.sqrt(2)
+        assert result.values[i] == pytest.approx(by_definition(result, i, radii))
+        empty = sum(not (result.distances[i] <= epsilon).any() for epsilon in radii)
+        assert result.n_empty[i] == empty
+    assert (result.n_empty == 0).all() or epsilons != "distances"
+    assert result.r4 == result.score == pytest.approx(result.values.mean())
+    assert result.r4_interval == result.interval
+    assert 0 < result.normalized <= 1
+
+
+def test_a_constant_classifier_has_the_mean_of_inverse_radii(blobs):
+    X, y = blobs
+    model = DummyClassifier(strategy="constant", constant=1).fit(X, y)
+    codes = PCA(2).fit(X)
+    # Where no ball is empty, and where the sample alone is in some.
+    for sigma in (0.2, 3.0):
+        scorer = ManifoldRobustness(codes, sigma, epsilons=[1, 2, 4], bounds=None, n_samples=10)
+        result = scorer.evaluate(model, X)
+        assert result.r4 == pytest.approx((1 + 1 / 2 + 1 / 4) / 3) == pytest.approx(0.58333, 1e-4)
+        assert result.normalized == pytest.approx(1) and result.share == 1.0
+    own = ManifoldRobustness(codes, 0.2, n_samples=10, random_state=0).evaluate(model, X)
+    assert own.r4 == pytest.approx((1 / own.distances).mean())
+    assert own.normalized == pytest.approx(1) and own.reconstructed.all()
+
+
+def test_equal_distances_count_together():
+    class Two(Line):
+        """Decodes to one of two points, at the distances 0.1 and 0.2 from (0.45, 0.45)."""
+
+        def decode(self, Z):
+            return np.where(Z[:, None] > 0.45, [[0.55, 0.45]], [[0.25, 0.45]])
+
+    result = ManifoldRobustness(Two(), 1.0, n_samples=100, random_state=0).evaluate(
+        First(), X[[1]]
+    )
+    near = (result.distances[0] < 0.15).sum()
+    assert 30 < near < 70 and result.shares == pytest.approx(1 - near / 100)
+    # At 0.1 all points are of the other class; at 0.2 the others have joined them.
+    by_hand = (near * 0.0 / 0.1 + (100 - near) * (1 - near / 100) / 0.2) / 100
+    assert result.r4 == pytest.approx(by_hand)
+
+
+def test_points_that_are_the_sample_itself_give_no_radius():
+    class Blind(Identity):
+        def inverse_transform(self, Z):
+            return np.broadcast_to(X[[0]], (len(Z), 2))
+
+    scorer = ManifoldRobustness(Blind(), n_samples=5)
+    with pytest.raises(ValueError, match="all points around row 0 of X to the row itself"):
+        scorer(First(), X[[0]])
+    assert scorer.set_params(epsilons=[0.5])(First(), X[[0]]) == pytest.approx(2.0)
 
 
 def test_decoded_points_are_clipped_to_the_bounds():
@@ -129,10 +193,10 @@ def test_noise_in_all_features_is_that_of_a_generator():
     make = {"n_samples": 50, "random_state": 0, "batch_size": 4096}
     ours = ManifoldRobustness(Identity(), 0.2, bounds=None, **make).evaluate(First(), X)
     frame = RobustnessScore(
-        noise, "identity", "inverse", 0.2, norm=None, bounds=None, **make
+        noise, "identity", "radii", 0.2, norm=None, bounds=None, **make
     ).evaluate(First(), X)
-    np.testing.assert_array_equal(ours.shares, frame.shares)
-    assert ours.score == frame.score
+    np.testing.assert_array_equal(ours.shares, frame.shares[:, 0])
+    assert ours.share == frame.score
 
 
 def test_codes_that_are_integers_get_whole_noise():
@@ -148,19 +212,10 @@ def test_codes_that_are_integers_get_whole_noise():
 # ---- invariances --------------------
 
 
-@pytest.mark.parametrize("sigma", [0.06, [0.1, 1.0]])
-def test_a_constant_classifier_scores_one(blobs, sigma):
-    X, y = blobs
-    model = DummyClassifier(strategy="constant", constant=1).fit(X, y)
-    result = ManifoldRobustness(PCA(2).fit(X), sigma, n_samples=10).evaluate(model, X)
-    assert result.score == 1.0
-    assert result.reconstructed.all()
-
-
 def test_names_of_the_classes_do_not_matter(blobs):
     X, y = blobs
     codes = PCA(2, whiten=True).fit(X)
-    scorer = ManifoldRobustness(codes, 1.0, n_samples=20, random_state=0)
+    scorer = ManifoldRobustness(codes, 1.0, quantity="share", n_samples=20, random_state=0)
     scores = [
         scorer(RandomForestClassifier(5, random_state=0).fit(X, labels), X)
         for labels in (y, np.array(["ant", "zebra"])[y])
@@ -172,7 +227,9 @@ def test_more_noise_keeps_fewer_labels(digits, digits_model):
     X, X_test, *_ = digits
     codes = PCA(15, whiten=True).fit(X)
     scores = [
-        ManifoldRobustness(codes, sigma, n_samples=20, random_state=0)(digits_model, X_test)
+        ManifoldRobustness(codes, sigma, quantity="share", n_samples=20, random_state=0)(
+            digits_model, X_test
+        )
         for sigma in (0.06, 0.3, 1.0)
     ]
     assert 1 > scores[0] > scores[1] > scores[2] > 0.1
@@ -181,7 +238,7 @@ def test_more_noise_keeps_fewer_labels(digits, digits_model):
 def test_reference_to_the_label(blobs):
     X, y = blobs
     model = LogisticRegression(C=0.05).fit(X, y)
-    scorer = ManifoldRobustness(Identity(), 1e-7, reference="label", n_samples=3)
+    scorer = ManifoldRobustness(Identity(), 1e-7, quantity="share", reference="label", n_samples=3)
     result = scorer.evaluate(model, X, y)
     assert result.score == model.score(X, y) < 1
     np.testing.assert_array_equal(result.reconstructed, model.predict(X) == y)
@@ -203,30 +260,31 @@ def test_images_and_codes_of_any_shape():
     model = TorchClassifier(torch.nn.Sequential(torch.nn.Flatten(), layer), 2)
     X = np.random.default_rng(0).random((6, 1, 2, 2)).astype(np.float32)
     result = ManifoldRobustness(Images(), 0.1, n_samples=7, random_state=0).evaluate(model, X)
-    assert result.shares.shape == (6, 1)
+    assert result.shares.shape == (6,) and result.distances.shape == (6, 7)
 
 
 def test_results_repeat(blobs, tmp_path):
     X, y = blobs
     model = LogisticRegression().fit(X, y)
     codes = PCA(2, whiten=True).fit(X)
-    scorer = ManifoldRobustness(codes, [0.5, 1.0], n_samples=9, chunk_size=30, random_state=0)
+    scorer = ManifoldRobustness(codes, 0.5, n_samples=9, chunk_size=30, random_state=0)
     first = scorer.evaluate(model, X)
     for changed in ({"n_jobs": 2}, {"memory": str(tmp_path)}, {"memory": str(tmp_path)}):
         with parallel_config("threading"):
             again = clone(scorer).set_params(**changed).evaluate(model, X)
-        np.testing.assert_array_equal(again.shares, first.shares)
+        np.testing.assert_array_equal(again.distances, first.distances)
+        np.testing.assert_array_equal(again.values, first.values)
     # The memory tells autoencoders apart.
     other = clone(scorer).set_params(memory=str(tmp_path), autoencoder=PCA(2).fit(X))
     assert other(model, X) != first.score
-    assert first.to_frame().columns.tolist() == ["values", "reconstructed"]
+    assert first.to_frame().columns.tolist() == ["values", "shares", "n_empty", "reconstructed"]
     assert repr(first).startswith("ManifoldRobustnessResult(score=")
 
 
 def test_parameters_are_those_of_a_scorer():
     scorer = ManifoldRobustness(PCA(2), 0.1)
     assert clone(scorer).get_params()["autoencoder__n_components"] == 2
-    assert scorer.set_params(sigma=[0.1, 0.2]).sigma == [0.1, 0.2]
+    assert scorer.set_params(sigma=0.2).sigma == 0.2
 
 
 # ---- refusals --------------------
@@ -271,9 +329,17 @@ class Broken(Line):
         ({"autoencoder": Wordy()}, TypeError, "whose encode returns type <U1, but expected real"),
         ({"autoencoder": Lonely()}, ValueError, r"decodes to shape \(\), but expected \(1000, 2"),
         ({"sigma": 1e308}, ValueError, r"Got sigma=1e\+308, but expected codes in the range of"),
-        ({"sigma": 0.0}, ValueError, r"Got sigma=0\.0, but expected a positive number"),
-        ({"sigma": [0.2, 0.1]}, ValueError, "Got sigma=.*but expected a positive number, or an"),
+        ({"sigma": 0.0}, ValueError, r"Got sigma=0\.0, but expected a"),
+        ({"sigma": [0.2, 0.1]}, ValueError, r"Got sigma=\[0\.2, 0\.1\]"),
         ({"sigma": "wide"}, ValueError, "Got sigma='wide'"),
+        ({"epsilons": [0.2, 0.1]}, ValueError, "Got epsilons=.*but expected a positive number, o"),
+        ({"epsilons": "even"}, ValueError, "Got epsilons='even', but expected one of 'distances'"),
+        (
+            {"epsilons": "uniform", "bounds": None},
+            ValueError,
+            "Got epsilons='uniform', but expected a number, since bounds do not say",
+        ),
+        ({"quantity": "R5"}, ValueError, "Got quantity='R5', but expected one of 'R4', 'share'"),
         ({"n_samples": 0}, ValueError, "Got n_samples=0"),
         ({"bounds": (0.3, 1.0)}, ValueError, "2 of 5 rows of X lie outside"),
         ({"reference": "truth"}, ValueError, "Got reference='truth'"),

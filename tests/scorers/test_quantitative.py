@@ -12,7 +12,14 @@ from skrobust.attacks import FGSM, PGD
 from skrobust.graphs import read_graph
 from skrobust.networks import Network
 from skrobust.properties import ClassificationRobustness, StandardRobustness
-from skrobust.scorers._quantitative import bounded_change, change, change_scores, same_label
+from skrobust.scorers._quantitative import (
+    bounded_change,
+    change,
+    change_scores,
+    mean_change,
+    same_label,
+)
+from skrobust.statistics import Interval
 from skrobust.verification import Bounds
 from tests._modules import build
 
@@ -112,3 +119,9 @@ def test_scores_by_hand():
     cut = change_scores(arrays, 0.25, proves=True)
     assert cut["upper"].tolist() == [True, False] and cut["lower"].tolist() == [True, False]
     assert list(change_scores(arrays, 0.1, proves=False)) == ["upper"]
+
+
+def test_the_mean_change_turns_the_score_around():
+    fields = mean_change(0.75, Interval(0.5, 1.0, 0.9, "hoeffding"))
+    assert fields["mean_change"] == 0.25
+    assert fields["mean_change_interval"] == Interval(0.0, 0.5, 0.9, "hoeffding")
