@@ -40,6 +40,9 @@ class FastMinimumNorm(Attack):
         Length of the first step, relative to the radius.
     rate : float, default=0.05
         Share by which the radius changes at first (the paper's gamma), in (0, 1).
+    random_starts : int, default=0
+        How often all rows are followed once more, from random points of the ball that reaches to
+        the closest point known. The first walks start at the reference.
 
     Notes
     -----
@@ -75,11 +78,12 @@ class FastMinimumNorm(Attack):
     array([1, 1, 0, 0])
     """
 
-    def __init__(self, n_steps=30, *, targets=9, step_size=1.0, rate=0.05):
+    def __init__(self, n_steps=30, *, targets=9, step_size=1.0, rate=0.05, random_starts=0):
         self.n_steps = n_steps
         self.targets = targets
         self.step_size = step_size
         self.rate = rate
+        self.random_starts = random_starts
 
     def check(self):
         check_integer("n_steps", self.n_steps, low=1)
@@ -89,21 +93,27 @@ class FastMinimumNorm(Attack):
             check_integer("targets", self.targets, low=1)
         check_real("step_size", self.step_size, low=0, closed="neither")
         check_real("rate", self.rate, low=0, high=1, closed="neither")
+        check_integer("random_starts", self.random_starts)
         return self
 
     def attempt(self, target, *, generator=None, stop_when_broken=True):
         n_rows = None if isinstance(self.targets, str) else int(self.targets)
+        order, reach = _nearest_rows(target)[:, :n_rows].unbind(dim=1), _reach(target.ball)
+        first = reach if target.conclusion.uses_distance else torch.zeros_like(reach)
         best = None
-        for rows in _nearest_rows(target)[:, :n_rows].unbind(dim=1):
-            best = self._descend(target, rows, best)
+        for rows in order:
+            best = self._descend(target, rows, best, target.x, first)
+        for _ in range(self.random_starts):
+            for rows in order:
+                known = torch.where(best.broken, target.ball.distance(best.points), reach)
+                start = target.ball.within(known).sample(1, generator)[:, 0]
+                best = self._descend(target, rows, best, start, known)
         return best
 
-    def _descend(self, target, rows, best):
+    def _descend(self, target, rows, best, x, radius):
         """Follow one row of each sample; return the better of what it finds and `best`."""
-        ball, x = target.ball, target.x
-        reach = _reach(ball)
-        radius = reach if target.conclusion.uses_distance else torch.zeros_like(reach)
-        was_broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        ball, reach = target.ball, _reach(target.ball)
+        was_broken = torch.zeros_like(radius, dtype=torch.bool)
         # A violation within rounding may be none in the estimator itself.
         least = -rounding(target)
         for step in range(self.n_steps):

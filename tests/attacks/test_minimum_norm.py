@@ -151,6 +151,20 @@ def test_steps_bend_around_what_the_linearization_does_not_show():
     assert target.ball.distance(found.points) <= target.ball.distance(first.points) + 1e-6
 
 
+def test_random_starts_are_never_farther():
+    network, x = small_net(5, seed=3), rows(20, 3)
+    property = ClassificationRobustness(0.9, reference="prediction")
+    target = Target(network, property, x)
+    once = FastMinimumNorm(4).search(target)
+    more = FastMinimumNorm(4, random_starts=2).search(target, generator=generator())
+    again = FastMinimumNorm(4, random_starts=2).search(target, generator=generator())
+    assert torch.equal(more.points, again.points)
+    assert (more.broken | ~once.broken).all()
+    near, far = target.ball.distance(more.points), target.ball.distance(once.points)
+    assert (near <= far)[once.broken].all()
+    assert (near < far)[once.broken].any()
+
+
 def test_no_randomness():
     network, x = small_net(), rows(5)
     target = Target(network, ClassificationRobustness(0.5, reference="prediction"), x)
@@ -160,8 +174,15 @@ def test_no_randomness():
 
 def test_parameters():
     attack = clone(FastMinimumNorm(5, targets="all", step_size=0.5, rate=0.1)).check()
-    assert attack.get_params() == {"n_steps": 5, "targets": "all", "step_size": 0.5, "rate": 0.1}
+    assert attack.get_params() == {
+        "n_steps": 5,
+        "targets": "all",
+        "step_size": 0.5,
+        "rate": 0.1,
+        "random_starts": 0,
+    }
     for bad, message in (
+        (FastMinimumNorm(random_starts=-1), "Got random_starts=-1, but expected an integer"),
         (FastMinimumNorm(0), "Got n_steps=0, but expected an integer of at least 1"),
         (FastMinimumNorm(targets=0), "Got targets=0, but expected an integer of at least 1"),
         (FastMinimumNorm(targets=1.5), "Got targets=1.5, but expected an integer"),
