@@ -283,7 +283,8 @@ class LazyPrograms:
             chosen = is_seed[:, :n_rows] & ~self.used[k]
             outputs = is_seed[:, n_rows:] & (self.place[k] < 0)
             rows = _Violated(chosen, chosen * 1.0, np.zeros(len(k), dtype=bool), outputs)
-            self._add(self.programs, k, k, rows)
+            if rows.counts.any():
+                self._add(self.programs, k, k, rows)
         solutions.seconds[place] += (time.perf_counter() - begin) / len(place)
 
     def _by_highs(self, k, limit):
