@@ -153,4 +153,4 @@ def test_every_rerun_has_a_smoke_budget(name, tmp_path):
     assert ended.returncode == 0, ended.stderr
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "not run" not in report
-    assert (tmp_path / "out").glob("*.png")
+    assert list((tmp_path / "out").glob("*.png"))
