@@ -176,7 +176,10 @@ class RobustnessCurveDisplay:
             scores[name], intervals[name] = counts / unit, ends * (len(r) / unit)
         score_name = "number within epsilon" if cumulative else "share above epsilon"
         display = cls(epsilons, scores, intervals=intervals, score_name=score_name)
-        return display.plot(ax=ax, **{"marker": ""} | kwargs)
+        display.plot(ax=ax, **{"marker": ""} | kwargs)
+        if cumulative:
+            display.ax_.autoscale(axis="y")  # counts of 0 and 1 are no shares
+        return display
 
     def plot(self, *, ax=None, **kwargs):
         """Draw one line an estimator, with its confidence band; return self."""

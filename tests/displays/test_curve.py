@@ -78,6 +78,13 @@ def test_cumulative_curve_counts_what_lies_within():
     assert display.ax_.get_ylim()[1] > 8
 
 
+def test_small_counts_do_not_cut_off_larger_ones():
+    _, ax = plt.subplots()
+    for radii in ([0.05] * 8, [np.inf] * 8):
+        RobustnessCurveDisplay.from_radius(radii, epsilons=[0, 0.1], cumulative=True, ax=ax)
+    assert ax.get_ylim()[1] > 8
+
+
 def test_counts_and_shares_are_each_other_s_complement():
     radii = np.random.default_rng(0).exponential(size=50)
     epsilons = np.append(np.linspace(0, 2, 21), radii[:5])
