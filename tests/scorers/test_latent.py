@@ -33,7 +33,9 @@ def test_points_stay_inside_the_bounds():
     assert points.min() == 0.1 and points.max() == 0.8
 
 
-@pytest.mark.parametrize("codes", [PCA(2), torch.nn.Module(), Double()], ids=str)
+@pytest.mark.parametrize(
+    "codes", [PCA(2), torch.nn.Module(), Double()], ids=lambda codes: type(codes).__name__
+)
 def test_kinds_of_autoencoders(codes):
     if isinstance(codes, PCA):
         codes.fit(X)
