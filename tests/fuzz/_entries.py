@@ -137,6 +137,8 @@ SCORERS = {
     "GlobalRobustness": scorers.GlobalRobustness(OWN, tolerance=0.4, random_state=0),
     "MarginRobustness": scorers.MarginRobustness(random_state=0),
     "RobustnessScore": scorers.RobustnessScore(epsilons=0.1, n_samples=5, random_state=0),
+    "RobustnessScore R2": scorers.RobustnessScore.preset("R2", attack=attacks.FGSM()),
+    "RobustnessScore example-3": scorers.RobustnessScore.preset("example-3"),
     "CorruptionRobustness": scorers.CorruptionRobustness(
         ["noise", "contrast"], image_shape=(1, 3), random_state=0
     ),
