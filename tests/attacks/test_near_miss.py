@@ -1,4 +1,4 @@
-"""Long runs go to the near misses: by hand, by the number of walks, against the complete method."""
+"""Long runs go to the near misses: by hand, by counts, against the complete method."""
 
 import numpy as np
 import pytest
@@ -110,9 +110,9 @@ def test_long_runs_find_what_short_ones_miss():
     assert found[6] > found[0]
 
 
-@pytest.mark.parametrize("property", [CR(0.1), SR(0.1, delta=0.12)], ids=["CR", "SR"])
+@pytest.mark.parametrize("property", [CR(0.1), SR(0.2, delta=0.1)], ids=["CR", "SR"])
 def test_finds_what_the_complete_method_falsifies(property):
-    net, x = _relu_net(1), rows(25, 3)
+    net, x = _relu_net(5), rows(25, 3)
     labels = net(x).argmax(dim=1)
     model = TorchClassifier(net, 3)
     verdicts = Exact().verify(model, x.numpy(), labels.numpy(), property=property).verdicts
