@@ -190,6 +190,7 @@ _METHODS = {
     "PGD": attacks.PGD(3),
     "AutoPGD": attacks.AutoPGD(3),
     "FastMinimumNorm": attacks.FastMinimumNorm(2, targets=2),
+    "NearMissPGD": attacks.NearMissPGD(2, n_runs=2, last_steps=2, last_starts=2),
     "LBFGS": attacks.LBFGS(2, max_iter=3),
     "LinearBoundary": attacks.LinearBoundary(2),
     "UniformSampling": attacks.UniformSampling(5),
