@@ -240,7 +240,8 @@ def _result(arrays, splitting, confidence):
     runs = list(zip(n_levels.tolist(), n_holding.tolist(), strict=True))
 
     def ends(confidence):
-        pairs = np.array([splitting.interval(*run, confidence) for run in runs])
+        of_run = {run: splitting.interval(*run, confidence) for run in set(runs)}
+        pairs = np.array([of_run[run] for run in runs])
         # A ball of one point leaves no doubt.
         return np.where(is_exact, 1.0 - n_holding, pairs.T)
 
@@ -252,9 +253,7 @@ def _result(arrays, splitting, confidence):
     probabilities = np.where(is_exact, 1.0 - n_holding, np.where(finished, estimates, high))
     mean = float(probabilities.mean())
     method = "splitting"
-    mean_interval = Interval(
-        float(total_low.mean()), float(total_high.mean()), confidence, method
-    )
+    mean_interval = Interval(float(total_low.mean()), float(total_high.mean()), confidence, method)
     score_interval = Interval(
         _rarity(mean_interval.high), _rarity(mean_interval.low), confidence, method
     )

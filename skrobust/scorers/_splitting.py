@@ -108,7 +108,7 @@ def waiting_time(rates, probability):
     """Return a quantile of the sum of independent exponential times of given rates.
 
     By the shifted gamma distribution of the same mean, variance and third moment: exact for equal
-    rates, and to a ten-thousandth where some hundred rates differ by a factor of two.
+    rates, and within a hundredth of a standard deviation for those of a level.
     """
     if len(rates) == 0:
         return 0.0
