@@ -118,23 +118,23 @@ class ViolationProbability(PropertyScorer):
 
     Intervals need no large number of particles. They are those of the ideal algorithm, whose
     copies have forgotten where they came from: Clopper and Pearson's for the plain draws; with
-    ``n_replaced=1`` the exact ones of a Poisson distribution, as in Tit et al.; in general those of
-    the process that Poisson's becomes if its rate falls from `n_particles` to
+    ``n_replaced=1`` those of a Poisson distribution, as in Tit et al.; in general those of the
+    process that Poisson's becomes if its rate falls from `n_particles` to
     ``n_particles - n_replaced`` within each level. Real walks do not forget all; a region of
     violations that none of the particles is on the way to is missed, with any splitting. More
     `n_steps` and `n_particles` help against both.
 
-    In float32 the points of an interval lie so far apart that a probability which hangs on a single
-    feature is that of the rounded points, below about 1e-6. For sums over many features this does
-    not matter.
+    In float32 the points of an interval lie so far apart that a probability which hangs on a
+    single feature is that of the rounded points, below about 1e-6. For sums over many features
+    this does not matter.
 
     References
     ----------
-    Webb, Rainforth, Teh and Kumar, "A statistical approach to assessing neural network robustness",
-    ICLR 2019, section 4 and Algorithm 1: the probability, the margin as level, the ball cut to the
-    domain. Tit, Furon and Rousset, "Efficient statistical assessment of neural network corruption
-    robustness", NeurIPS 2021, section 3: the last particle, and the interval. Guyader, Hengartner
-    and Matzner-Løber, "Simulation and estimation of extreme quantiles and extreme probabilities",
+    Webb, Rainforth, Teh and Kumar, "A statistical approach to assessing neural network
+    robustness", ICLR 2019, section 4 and Algorithm 1: the probability, the margin as level. Tit,
+    Furon and Rousset, "Efficient statistical assessment of neural network corruption robustness",
+    NeurIPS 2021, section 3: the last particle, and the interval. Guyader, Hengartner and
+    Matzner-Løber, "Simulation and estimation of extreme quantiles and extreme probabilities",
     Applied Mathematics and Optimization 64, 2011: the Poisson process.
 
     Examples

@@ -29,7 +29,7 @@ _LEAST_LOG = math.log(np.finfo(float).tiny)  # no probability below this is told
 class Splitting:
     """How particles are drawn and replaced, and what follows from how often they were.
 
-    Let S be the minus logarithm of the probability of a level. If the walks forget their start, the
+    Let S be the minus logarithm of the probability of a level. If walks forget their start, the
     values of S at which particles pass are a point process whose rate is the number of particles
     that are left: `n_samples`, one less after each, down to `n_particles`; from there on down to
     ``n_particles - n_replaced``, and then from `n_particles` again. With one replaced at a time
@@ -108,7 +108,8 @@ def waiting_time(rates, probability):
     """Return a quantile of the sum of independent exponential times of given rates.
 
     By the shifted gamma distribution of the same mean, variance and third moment: exact for equal
-    rates, and within a hundredth of a standard deviation for those of a level.
+    rates, and within a hundredth of a standard deviation for those of whole levels. Where the
+    last level is all but empty of violations, and the rates fall to 1, it is a few hundredths.
     """
     if len(rates) == 0:
         return 0.0
@@ -257,12 +258,14 @@ class _Particles:
             proposal.addcmul_(self.coordinates.noise(z.shape, generator), self.step)
             x, inside = self.coordinates.points(proposal)
             new_values = self.values_at(x)
-            new_ties = self._uniform(values.shape, generator)
-            is_below = (new_values < value) | ((new_values == value) & (new_ties < tie))
+            # The tie stays while the point moves, and is then drawn anew from what is left of its
+            # interval: on a plateau every move is taken, however far down the ties have come.
+            is_below = (new_values < value) | ((new_values == value) & (ties < tie))
             accepted = inside & is_below
             z = torch.where(accepted.unsqueeze(2), proposal, z)
             values = torch.where(accepted, new_values, values)
-            ties = torch.where(accepted, new_ties, ties)
+            room = torch.where(values == value, tie, torch.ones_like(tie))
+            ties = room * self._uniform(values.shape, generator)
             share = accepted.to(z.dtype).mean(dim=1)
             accepted_share += share / n_steps
             factor = torch.exp(share - _ACCEPTANCE).view(-1, 1, 1)

@@ -281,9 +281,11 @@ def test_plateaus_of_a_tree_have_the_exact_probability():
     tree = DecisionTreeClassifier(random_state=0).fit(X, (X < 1 / 16).all(axis=1))
     p = (1 / 16 - 0.02) * (1 / 16 - 0.03) / 0.6**2
     assert p == pytest.approx(0.0038, abs=1e-4)
-    scorer = ViolationProbability(CR(0.3), 512, n_particles=128, random_state=0)
+    scorer = ViolationProbability(CR(0.3), 512, n_particles=128, confidence=0.999, random_state=0)
     result = scorer.evaluate(tree, [[0.32, 0.33]] * 6, [False] * 6)
-    assert result.low.max() <= p <= result.high.min()
+    assert 0 < result.low.max() <= p <= result.high.min()
+    assert result.finished.all()
+    assert result.probability == pytest.approx(p, rel=0.4)
     assert (result.evaluations > 513).all()
     found = result.counterexamples
     np.testing.assert_array_equal(tree.predict(found), True)
@@ -294,7 +296,7 @@ def test_black_boxes_need_probabilities(digits):
     forest = RandomForestClassifier(5, random_state=0).fit(X, y)
     scorer = ViolationProbability(CR(0.1), 32, n_particles=8, max_evaluations=500, random_state=0)
     assert 0 <= scorer(forest, X[:3], y[:3]) < 308
-    with pytest.raises(UnsupportedModelError, match="SVC.* without predict_proba.*margin"):
+    with pytest.raises(UnsupportedModelError, match=r"SVC.* without predict_proba.*margin"):
         scorer.evaluate(SVC().fit(X[:200], y[:200]), X[:3], y[:3])
 
 

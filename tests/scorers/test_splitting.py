@@ -77,7 +77,7 @@ def test_waiting_time_by_inversion_of_the_characteristic_function(n_levels, prob
     assert below == pytest.approx(probability, rel=0.02, abs=2e-4)
 
 
-@pytest.mark.parametrize("n_replaced", [1, 20, 50, 90])
+@pytest.mark.parametrize("n_replaced", [5, 50, 90])
 @pytest.mark.parametrize("log_p", [-0.5, -4.0, -9.0])
 def test_ideal_runs_are_unbiased_and_covered(n_replaced, log_p):
     rng = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def test_where_nothing_breaks_there_is_an_upper_bound():
     # Below the probability of the last level, by all hundred particles.
     assert high < plan().interval(5, 99, 0.95)[1] < plan().interval(4, 100, 0.95)[1]
     plain = clopper_pearson(0, 100).high
-    assert 1 < high / (0.25 * 0.5**4 * plain) < 2
+    assert high / (0.25 * 0.5**4 * plain) == pytest.approx(1, rel=0.1)
 
 
 @given(
