@@ -142,6 +142,9 @@ SCORERS = {
     "CorruptionRobustness": scorers.CorruptionRobustness(
         ["noise", "contrast"], image_shape=(1, 3), random_state=0
     ),
+    "ViolationProbability": scorers.ViolationProbability(
+        CR, 32, n_particles=8, n_steps=2, max_evaluations=200, random_state=0
+    ),
     "ManifoldRobustness": scorers.ManifoldRobustness(PCA(2).fit(X), n_samples=5, random_state=0),
 }
 
