@@ -157,8 +157,10 @@ def test_a_promise_that_is_kept_with_fewer_samples_needs_no_warning(line, bound)
     assert result.tolerance == (result.interval.high - result.interval.low) / 2 < 0.05
     assert attainable_tolerance(300, bound=bound) > 0.05
     hard = clone(scorer).set_params(property__epsilon=0.25)  # the worst case: half are robust
-    with pytest.warns(ToleranceWarning, match="Got 300 samples"):
-        hard.evaluate(model, X[:300])
+    for use in (hard, hard.evaluate, hard.metrics):
+        with pytest.warns(ToleranceWarning, match="Got 300 samples") as caught:
+            use(model, X[:300])
+        assert caught[0].filename == __file__
     with pytest.warns(ToleranceWarning):
         clone(scorer).set_params(bound="hoeffding").evaluate(model, easy)
 
