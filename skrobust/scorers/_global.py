@@ -12,7 +12,7 @@ from skrobust._validation import check_choice, check_real, check_seed, expected
 from skrobust.attacks import FGSM, PGD, Attack, NearMissPGD
 from skrobust.exceptions import ReferenceWarning, ToleranceWarning
 from skrobust.properties import StandardRobustness
-from skrobust.scorers._base import PropertyScorer, ScoreResult
+from skrobust.scorers._base import PropertyScorer, ScoreResult, level_outside
 from skrobust.scorers._draw import hull, side_of, stopping_rule
 from skrobust.scorers._local import attack_in_chunks, decide_by_verifier
 from skrobust.scorers._quantitative import (
@@ -285,7 +285,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
                 "classifier's own prediction, and knows no true labels: what is measured is "
                 "robust accuracy. Set reference='prediction' for the score of the paper.",
                 ReferenceWarning,
-                stacklevel=2,
+                stacklevel=level_outside(),
             )
         if isinstance(local, Verifier):
             check_tree_property(estimator, property)
@@ -388,7 +388,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
             f"tolerance of {math.ceil(reached * 1e4) / 1e4:.4f}. Give more samples, or ask for "
             "that.",
             ToleranceWarning,
-            stacklevel=4,
+            stacklevel=level_outside(),
         )
 
     def _result(self, rule, arrays, index, sequences):
