@@ -52,8 +52,14 @@ class Outcome:
         return replace(self, points=points, margins=margins, broken=broken)
 
     def merge(self, index, other):
-        """Return this outcome with the samples `index` replaced where `other` is worse."""
-        worse = (other.broken & ~self.broken[index]) | (other.margins < self.margins[index])
+        """Return this outcome with the samples `index` replaced where `other` is worse.
+
+        A point that breaks the property is worse than one that does not, whatever the margins:
+        an attack may ask for more than a margin below zero (`LBFGS`). Else the lower margin is.
+        """
+        ours = self[index]
+        lower = (other.broken == ours.broken) & (other.margins < ours.margins)
+        worse = (other.broken & ~ours.broken) | lower
         return self.put(index[worse], other[worse])
 
 
