@@ -46,7 +46,7 @@ def search_balls(target):
     Rows that depend on the distance have smaller balls as well, since they may be broken near
     the reference alone: to first order, what the ball and the domain cut off of a move counts
     the less the smaller it is. The smallest ball lets the feature of the smallest radius move as
-    far as all others do.
+    far as all others do. Each sample's balls follow from its own one alone.
 
     Parameters
     ----------
@@ -57,11 +57,11 @@ def search_balls(target):
     list of Ball
     """
     ball = target.ball
-    largest = ball.epsilon.max().item()
-    if not target.conclusion.uses_distance or largest == 0:
+    if not target.conclusion.uses_distance or not ball.epsilon.any():
         return [ball]
-    share = (ball.epsilon[ball.epsilon > 0].min().item() / largest) or _NEAREST
-    share = min(max(share, _NEAREST), _NEAR)
+    largest = ball.epsilon.amax(dim=-1)
+    smallest = torch.where(ball.epsilon > 0, ball.epsilon, torch.inf).amin(dim=-1)
+    share = (smallest / largest).clamp(_NEAREST, _NEAR)
     powers = (k / (_N_BALLS - 1) for k in range(1, _N_BALLS))
     return [ball, *(ball.within(largest * share**power) for power in powers)]
 
