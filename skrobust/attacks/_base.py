@@ -135,7 +135,11 @@ class Attack(BaseEstimator, ABC):
             is_open = movable & ~outcome.broken
         else:
             # The reference point takes no part in the comparison of restarts.
-            outcome = replace(outcome, margins=torch.full_like(outcome.margins, torch.inf))
+            outcome = replace(
+                outcome,
+                margins=torch.full_like(outcome.margins, torch.inf),
+                broken=torch.zeros_like(outcome.broken),
+            )
         index = is_open.nonzero().squeeze(1)
         part = target[index]
         for run in range(self.n_restarts):
@@ -148,8 +152,12 @@ class Attack(BaseEstimator, ABC):
             if stop_when_broken:
                 is_open = ~outcome.broken[index]
                 index, part = index[is_open], part[is_open]
-        # What cannot move stays at its reference point, with the margin there.
-        return replace(outcome, margins=torch.where(movable, outcome.margins, clean.margins))
+        # What cannot move stays at its reference point, with what is known there.
+        return replace(
+            outcome,
+            margins=torch.where(movable, outcome.margins, clean.margins),
+            broken=torch.where(movable, outcome.broken, clean.broken),
+        )
 
     def points(self, target, *, generator=None):
         """Return the points that a search with all steps ends at; see `search`.

@@ -2,7 +2,7 @@
 
 import torch
 
-from skrobust.attacks._boundary import closer, pull_to_boundary
+from skrobust.attacks._boundary import beyond_rounding, closer, pull_to_boundary, rounding
 
 __all__ = ["bisect_radius"]
 
@@ -31,6 +31,7 @@ def bisect_radius(attack, target, outcome, generator=None):
     Outcome
     """
     low, high = torch.zeros_like(outcome.margins), target.ball.distance(outcome.points)
+    least = rounding(target)
     for _ in range(_N_RADII):
         is_open = outcome.broken & (high - low > _PRECISION * high)
         index = is_open.nonzero().squeeze(1)
@@ -38,7 +39,9 @@ def bisect_radius(attack, target, outcome, generator=None):
             break
         radius = (low[index] + high[index]) / 2
         part = target[index].within(radius)
-        seen = pull_to_boundary(part, attack.search(part, generator=generator))
+        found = attack.search(part, generator=generator)
+        # Rows that hold with equality at the reference would be followed down into noise.
+        seen = pull_to_boundary(part, beyond_rounding(found, least[index]))
         better, _ = closer(part.ball, outcome[index], seen)
         outcome = outcome.put(index, better)
         high[index] = part.ball.distance(better.points)

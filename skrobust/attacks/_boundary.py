@@ -6,7 +6,7 @@ import torch
 
 from skrobust._validation import check_integer
 
-__all__ = ["closer", "pull_to_boundary", "rounding"]
+__all__ = ["beyond_rounding", "closer", "pull_to_boundary", "rounding"]
 
 _ULPS = 16  # by which outputs may differ when a point is computed within another batch
 
@@ -87,3 +87,12 @@ def rounding(target):
     """Return by how much the rows of each sample of a `Target` may be wrong, (n,)."""
     logits = target.reference_logits
     return _ULPS * torch.finfo(logits.dtype).eps * logits.abs().amax(dim=1)
+
+
+def beyond_rounding(outcome, least):
+    """Return an outcome that is broken only where its margins are at most -`least`.
+
+    A violation within the `rounding` of a target may be none when its point is computed again,
+    within another batch or in the estimator itself.
+    """
+    return replace(outcome, broken=outcome.broken & (outcome.margins <= -least))

@@ -191,12 +191,13 @@ def _within_ellipsoid(ball, slope, room, need, size, reached):
     between the plain one (share 0) and the ellipsoid's own (share 1): bisect the share.
     """
     outside = _scaled_norm(ball, size) > _INSIDE
-    radius = ball.epsilon.double().expand(slope.shape[1])
-    positive = radius[radius > 0]
-    if not outside.any() or (positive == positive.max()).all():
+    radius = ball.epsilon.double().expand_as(slope)
+    smallest = torch.where(radius > 0, radius, torch.inf).amin(dim=1, keepdim=True)
+    is_uneven = (smallest < radius.amax(dim=1, keepdim=True)).squeeze(1)
+    if not (outside & is_uneven).any():
         return size, reached & ~outside
     low, high = torch.zeros_like(need), torch.ones_like(need)
-    inverse = torch.where(radius > 0, positive.min() / radius, 1.0) ** 2
+    inverse = torch.where(radius > 0, smallest / radius, 1.0) ** 2
 
     def solve(share):
         weight = 1 + share.unsqueeze(1) * (inverse - 1)

@@ -1,13 +1,12 @@
 """The fast minimum-norm attack: a walk in a ball whose radius follows the boundary."""
 
 import math
-from dataclasses import replace
 
 import torch
 
 from skrobust._validation import check_choice, check_integer, check_real
 from skrobust.attacks._base import Attack
-from skrobust.attacks._boundary import closer, rounding
+from skrobust.attacks._boundary import beyond_rounding, closer, rounding
 from skrobust.attacks._target import finite_or_zero, input_gradient
 
 __all__ = ["FastMinimumNorm"]
@@ -114,17 +113,16 @@ class FastMinimumNorm(Attack):
         """Follow one row of each sample; return the better of what it finds and `best`."""
         ball, reach = target.ball, _reach(target.ball)
         was_broken = torch.zeros_like(radius, dtype=torch.bool)
-        # A violation within rounding may be none in the estimator itself.
-        least = -rounding(target)
+        least = rounding(target)
         for step in range(self.n_steps):
             value, gradient, seen = _follow(target, x, rows)
-            seen = _beyond(seen, least)
+            seen = beyond_rounding(seen, least)
             best = seen if best is None else closer(ball, best, seen)[0]
             was_broken |= seen.broken
             closest = torch.where(best.broken, ball.distance(best.points), torch.inf)
             cosine = (1 + math.cos(math.pi * step / self.n_steps)) / 2
             rate = self.rate * (_LAST_RATE + (1 - _LAST_RATE) * cosine)
-            need = (value - 2 * least).clamp(min=0.0)
+            need = (value + 2 * least).clamp(min=0.0)
             grown = ball.distance(x) + need / _slope(ball, gradient)
             grown = torch.where(was_broken, radius * (1 + rate), torch.maximum(radius, grown))
             shrunk = torch.minimum(radius * (1 - rate), closest)
@@ -132,7 +130,7 @@ class FastMinimumNorm(Attack):
             size = self.step_size * (_LAST_STEP + (1 - _LAST_STEP) * cosine)
             move = size * radius.unsqueeze(1) * _steepest(ball, x, gradient)
             x = _projected(ball, x - move, radius)
-        return closer(ball, best, _beyond(target.outcome_at(x), least))[0]
+        return closer(ball, best, beyond_rounding(target.outcome_at(x), least))[0]
 
 
 def _nearest_rows(target):
@@ -161,11 +159,6 @@ def _follow(target, x, rows):
         value = values.gather(1, rows.unsqueeze(1)).squeeze(1)
         gradient = finite_or_zero(input_gradient(value.sum(), leaf))
     return value.detach(), gradient, target.assess(x, logits.detach())
-
-
-def _beyond(outcome, least):
-    """Return an outcome that is broken only where the margins are at most `least`."""
-    return replace(outcome, broken=outcome.broken & (outcome.margins <= least))
 
 
 def _reach(ball):

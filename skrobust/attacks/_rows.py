@@ -41,12 +41,12 @@ def row_gradients(target, x, columns=None):
 
 
 def search_distances(target):
-    """Return how far from the reference the rows are looked for, (k,), the farthest first.
+    """Return how far from each reference the rows are looked for, (k, n), the farthest first.
 
     Rows that depend on the distance are looked for in smaller balls as well, since they may be
     broken near the reference alone: to first order, what the ball and the domain cut off of a
     move counts the less the smaller it is. The smallest ball lets the feature of the smallest
-    radius move as far as all others do. Infinity stands for the whole ball.
+    radius move as far as all others do. Each sample's balls follow from its own one alone.
 
     Parameters
     ----------
@@ -54,16 +54,16 @@ def search_distances(target):
 
     Returns
     -------
-    Tensor of shape (k,)
+    Tensor of shape (k, n)
     """
-    epsilon = target.ball.epsilon
-    largest = epsilon.max().item()
-    distances = [torch.inf]
-    if target.conclusion.uses_distance and largest > 0:
-        share = (epsilon[epsilon > 0].min().item() / largest) or _NEAREST
-        share = min(max(share, _NEAREST), _NEAR)
-        distances += [largest * share ** (k / (_N_BALLS - 1)) for k in range(1, _N_BALLS)]
-    return epsilon.new_tensor(distances)
+    # One for all, one for each feature, or one for each feature of each ball.
+    epsilon = torch.atleast_2d(target.ball.epsilon).expand(len(target), -1)
+    largest = epsilon.amax(dim=1)
+    if not target.conclusion.uses_distance or not largest.any():
+        return largest.unsqueeze(0)
+    smallest = torch.where(epsilon > 0, epsilon, torch.inf).amin(dim=1)
+    share = torch.where(largest > 0, smallest / largest, 1.0).clamp(_NEAREST, _NEAR)
+    return torch.stack([largest * share ** (k / (_N_BALLS - 1)) for k in range(_N_BALLS)])
 
 
 def search_balls(target):

@@ -52,8 +52,14 @@ class Outcome:
         return replace(self, points=points, margins=margins, broken=broken)
 
     def merge(self, index, other):
-        """Return this outcome with the samples `index` replaced where `other` is worse."""
-        worse = (other.broken & ~self.broken[index]) | (other.margins < self.margins[index])
+        """Return this outcome with the samples `index` replaced where `other` is worse.
+
+        A point that breaks the property is worse than one that does not, whatever the margins:
+        an attack may ask for more than a margin below zero (`LBFGS`). Else the lower margin is.
+        """
+        ours = self[index]
+        lower = (other.broken == ours.broken) & (other.margins < ours.margins)
+        worse = (other.broken & ~ours.broken) | lower
         return self.put(index[worse], other[worse])
 
 
@@ -193,8 +199,9 @@ class Target:
         distances = search_distances(self)
         run = torch.as_tensor(run, device=self.x.device)
         which, place = run % len(distances), run // len(distances) % self.row_order.shape[1]
-        part = self.within(distances[which]) if which.any() else self[:]
-        place = place.expand(len(self))
+        which, place = which.expand(len(self)), place.expand(len(self))
+        nearer = distances.gather(0, which.unsqueeze(0)).squeeze(0)
+        part = self.within(nearer) if which.any() else self[:]
         part.__dict__["row"] = self.row_order.gather(1, place.unsqueeze(1)).squeeze(1)
         return part
 

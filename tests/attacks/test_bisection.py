@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from skrobust.attacks import FGSM, PGD, AutoPGD, Target
 from skrobust.attacks._bisection import bisect_radius
 from skrobust.attacks._boundary import pull_to_boundary
-from skrobust.properties import ClassificationRobustness
+from skrobust.properties import ClassificationRobustness, LipschitzRobustness
 from tests.attacks._nets import generator, linear_net, rows, small_net
 
 
@@ -61,3 +61,18 @@ def test_what_is_not_broken_is_left_alone():
     outcome = PGD(3).search(target, generator=generator())
     assert not outcome.broken.any()
     assert bisect_radius(PGD(3), target, outcome) is outcome
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("attack", [FGSM(), PGD(5, n_restarts=3)], ids=lambda a: type(a).__name__)
+def test_violations_of_lipschitz_robustness_outlast_another_batch(attack, dtype):
+    # All rows hold with equality at the reference: radii could be halved down to rounding.
+    network, x = small_net().to(dtype), 4 * rows(40).to(dtype)
+    network[0].weight.mul_(3)
+    network[2].weight.mul_(3)
+    target = Target(network, LipschitzRobustness(0.2, lipschitz=2.0, bounds=None), x)
+    found = attack.closest(target, generator=generator())
+    assert found.broken.sum() > 5
+    index = found.broken.nonzero().squeeze(1)
+    alone = [target[[i]].outcome_at(found.points[[i]]).broken.item() for i in index.tolist()]
+    assert all(alone)

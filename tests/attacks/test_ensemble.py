@@ -274,3 +274,25 @@ def test_an_ensemble_of_samplings_needs_no_gradient():
         model, X, y, property=ClassificationRobustness(0.3), random_state=0
     )
     assert (model.predict(points) != y).any()
+
+
+@pytest.mark.parametrize("stop_when_broken", [True, False])
+def test_a_member_with_a_margin_takes_no_violation_away(stop_when_broken):
+    network, x = _network(), torch.rand((12, 6), generator=torch.Generator().manual_seed(0))
+    labels = network(x).argmax(dim=1)
+    target = Target(network, ClassificationRobustness(0.5), x, labels)
+    linear, demanding = LinearBoundary(), LBFGS(3, margin=2.0)
+    alone = linear.search(target, stop_when_broken=stop_when_broken)
+    both = Ensemble([("linear", linear), ("demanding", demanding)])
+    found = both.search(target, stop_when_broken=stop_when_broken)
+    assert alone.broken.any()
+    assert (found.broken | ~alone.broken).all()
+
+
+def test_an_error_at_the_reference_is_no_finding_of_a_full_search():
+    x, wrong = torch.tensor([[0.6, 0.0]]), torch.tensor([0])
+    target = Target(_either, ClassificationRobustness(0.2), x, wrong)
+    seen = _Jump(amount=-0.2).search(target, stop_when_broken=False)
+    torch.testing.assert_close(seen.points, torch.tensor([[0.4, 0.0]]))
+    torch.testing.assert_close(seen.margins, torch.tensor([0.1]))
+    assert not seen.broken

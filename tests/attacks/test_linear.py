@@ -289,3 +289,19 @@ def test_parameters():
     ):
         with pytest.raises(ValueError, match=message):
             bad.check()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("epsilon", [0.8, [0.1, 0.8, 0.0, 0.4, 0.2], [0.3, 0.3, 0.0, 0.3, 0.3]])
+def test_balls_of_their_own_radii_are_solved_as_if_alone(norm, epsilon):
+    network, _, _, x = _random_linear(3)
+    property = ClassificationRobustness(epsilon, norm=norm, reference="prediction")
+    target = Target(network, property, x)
+    distance = torch.linspace(0.05, 0.9, len(x), dtype=torch.float64)
+    found = LinearBoundary().search(target.within(distance))
+    ones = [target[[i]].within(distance[i].item()) for i in range(len(x))]
+    alone = torch.cat([LinearBoundary().search(one).broken for one in ones])
+    assert torch.equal(found.broken, alone)
+    points = torch.cat([LinearBoundary().search(one).points for one in ones])
+    torch.testing.assert_close(found.points, points)
+    assert found.broken.any() and not found.broken.all()

@@ -173,6 +173,19 @@ def test_balls_shrink_to_the_smallest_radius(epsilon, smallest):
     assert search_balls(Target(small_net(), LR(0.0), rows(3)))[0].epsilon == 0
 
 
+@pytest.mark.parametrize("epsilon", [0.2, [0.2, 0.0, 0.01, 0.2]])
+def test_balls_do_not_depend_on_the_batch(epsilon):
+    target = Target(small_net(), LR(epsilon), rows(3)).within(torch.tensor([0.001, 0.2, 0.0]))
+    together = search_balls(target)
+    for i in range(2):
+        alone = search_balls(target[[i]])
+        assert len(alone) == len(together) == 3
+        for one, ball in zip(alone, together, strict=True):
+            torch.testing.assert_close(one.upper[0], ball.upper[i], rtol=0, atol=0)
+            torch.testing.assert_close(one.lower[0], ball.lower[i], rtol=0, atol=0)
+    assert all((ball.upper[2] == target.x[2]).all() for ball in together)
+
+
 class Dented(torch.nn.Module):
     """Two outputs that change by 3 a unit near 0.5, and hardly at all beyond 0.51."""
 

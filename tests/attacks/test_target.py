@@ -58,6 +58,18 @@ def test_outcomes_merge_to_the_worse():
     assert ours.broken.tolist() == [False, False, True]
 
 
+def test_outcomes_keep_a_violation_whatever_the_margins():
+    ours = Outcome(
+        torch.zeros(3, 1), torch.tensor([-0.5, -5.0, -1.0]), torch.tensor([1, 0, 1]) > 0
+    )
+    theirs = Outcome(
+        torch.ones(3, 1), torch.tensor([-3.0, -1.0, -2.0]), torch.tensor([0, 1, 1]) > 0
+    )
+    merged = ours.merge(torch.arange(3), theirs)
+    assert merged.broken.all()
+    assert merged.margins.tolist() == [-0.5, -1.0, -2.0]
+
+
 # ---- targets: what is checked, what is computed once --------------------------------------
 
 
