@@ -25,6 +25,7 @@ __all__ = ["SOLVERS", "Reading", "measure", "read"]
 _MAX_ROUNDS = 20  # of polishing
 _POLISHING_ROWS = 100  # of one program: beyond, the relaxed points are nearly as good
 _GAIN = 1e-4  # relative; less is not worth another round
+_NEARLY = 1 - 1e-5  # of a distance: what is below it by less is no closer
 _NUMBERS = 2**22  # of all units of the network, in the samples whose regions are held at a time
 SOLVERS = {"lazy": LazyPrograms, "cvxpy": StatedPrograms}
 _ENDS = {
@@ -153,8 +154,9 @@ def _in_batches(search, chunk, records, index, graph, **options):
 
 
 def _fail(records, index):
-    """Record a failure where nothing is known."""
-    is_unknown = ~np.isfinite(records.radius[index])
+    """Record a failure where nothing is known, or only the optimum of some of the targets."""
+    is_optimum = records.status[index] == PointwiseStatus.OPTIMAL
+    is_unknown = is_optimum | ~np.isfinite(records.radius[index])
     records.status[index[is_unknown]] = PointwiseStatus.FAILURE
 
 
@@ -228,15 +230,28 @@ _REASONS = (
 
 def _by_programs(chunk, records, index, graph, **options):
     """The linear programs in the regions of the samples themselves."""
-    ends = _in_own_regions(chunk, records, index, graph, PointwiseStatus.OPTIMAL, **options)
+    optimal = PointwiseStatus.OPTIMAL
+    ends, bounds = _in_own_regions(chunk, records, index, graph, optimal, **options)
     records.status[index[(ends == "").all(axis=1)]] = PointwiseStatus.OWN
     for reason in reversed(_REASONS):
-        which = (ends == reason).any(axis=1) & ~np.isfinite(records.radius[index])
-        records.status[index[which]] = reason
+        is_missing = ends == reason
+        if reason.is_unresolved:  # and closer, perhaps, than what other targets gave
+            is_missing &= bounds < _NEARLY * records.radius[index][:, None]
+        else:
+            is_missing &= np.isinf(records.radius[index])[:, None]
+        records.status[index[is_missing.any(axis=1)]] = reason
 
 
 def _in_own_regions(chunk, records, index, graph, status, *, targets, **options):
-    """Solve the programs in the regions of the samples; return how those of each ended."""
+    """Solve the programs in the regions of the samples.
+
+    Returns
+    -------
+    ends : ndarray of str, shape (n, n_targets)
+        `PointwiseStatus`: how those of each sample ended; empty where there was none to solve.
+    bounds : ndarray of shape (n, n_targets)
+        Lower bounds of the optima.
+    """
     region = linear_region(graph, chunk.exact[index].to(chunk.x.device))
     labels = chunk.labels[index].cpu().numpy()
     wanted = _target_classes(targets, region.at_x[-1].flatten(1).cpu().numpy(), labels)
@@ -251,7 +266,7 @@ def _in_own_regions(chunk, records, index, graph, status, *, targets, **options)
             chunk, records, index[at], part, wanted[at, t], status, **options
         )
     records.bound[index] = np.where((ends != "").any(axis=1), bounds.min(axis=1), 0.0)
-    return ends
+    return ends, bounds
 
 
 def _target_classes(targets, logits, labels):
@@ -307,7 +322,7 @@ def _solve(chunk, records, index, region, targets, status, *, solver, margin, ma
     ends = np.array([_ENDS.get(end, status) for end in solutions.status], records.status.dtype)
     ends[open_index] = PointwiseStatus.UNCONFIRMED
     if status is PointwiseStatus.OPTIMAL:
-        is_at_limit = solutions.radius >= limit * (1 - 1e-5)
+        is_at_limit = solutions.radius >= limit * _NEARLY
         ends[open_index[is_at_limit[open_index]]] = PointwiseStatus.ABOVE
     shared = time.perf_counter() - start - seconds.sum()
     records.seconds[index] += seconds + max(0.0, shared) / len(index)

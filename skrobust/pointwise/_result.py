@@ -85,6 +85,15 @@ class PointwiseStatus(StrEnum):
         "or scaled inputs.",
     )
 
+    @property
+    def is_unresolved(self):
+        """Whether there may be an example that is closer than what was found."""
+        return self in (
+            PointwiseStatus.FAILURE,
+            PointwiseStatus.UNCONFIRMED,
+            PointwiseStatus.ROWS,
+        )
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PointwiseResult:
@@ -101,7 +110,9 @@ class PointwiseResult:
     adversarial_examples : ndarray of shape (n_samples, n_features)
         Confirmed by the estimator in its own precision; NaN where none.
     status : ndarray of str, shape (n_samples,)
-        Values of `PointwiseStatus`, whose `advice` explains them.
+        Values of `PointwiseStatus`, whose `advice` explains them. With ``targets="all"``, where
+        the program of one label found an example and that of another one ended without an
+        answer below its distance, the reason of the latter: the radius is then no optimum.
     lower, upper : ndarray of shape (n_samples,)
         What is proven and what was found: 0 and inf where a method says nothing.
     optimum : ndarray of shape (n_samples,)

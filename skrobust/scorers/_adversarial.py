@@ -21,8 +21,7 @@ _HANDED_ON = (
     *("method", "targets", "bounds", "solver", "margin", "max_rows", "attack"),
     *("chunk_size", "random_state", "n_jobs", "memory", "verbose"),
 )
-# A search that ended so says nothing of the sample.
-_UNRESOLVED = (PointwiseStatus.FAILURE, PointwiseStatus.UNCONFIRMED, PointwiseStatus.ROWS)
+_UNRESOLVED = [status for status in PointwiseStatus if status.is_unresolved]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,15 +40,16 @@ class AdversarialResult(ScoreResult):
         bound of the share that the method would find without its limits.
     severity : float
         Mean distance of the examples within epsilon; epsilon where there is none. An unresolved
-        sample counts at its proven lower bound where that lowers the mean: a lower bound of the
-        mean that the method would find without its limits.
+        sample counts at its proven lower bound where that lowers the mean, and wherever it has
+        an example: a lower bound of the mean that "lp" would find without its limits.
     radius : ndarray of shape (n_samples,)
         Distance of the adversarial example found; inf where there is none.
     status : ndarray of str, shape (n_samples,)
         How the search ended, as in `skrobust.pointwise.PointwiseStatus`.
     n_failed : int
         Unresolved samples: the method failed on them (numerically, or without a confirmed
-        example), or came to its limit of rows. They count against the classifier.
+        example), or came to its limit of rows, and so may have missed their closest example.
+        They count against the classifier.
     adversarial_examples : ndarray of shape (n_samples, n_features)
         NaN where none was found.
     """
@@ -114,7 +114,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
             **{name: getattr(self, name) for name in _HANDED_ON},
         )
         within = pointwise.radius <= epsilon
-        unresolved = np.isin(pointwise.status, _UNRESOLVED) & ~within
+        unresolved = np.isin(pointwise.status, _UNRESOLVED)
         if unresolved.any():
             warnings.warn(
                 f"{type(self).__name__}: {unresolved.sum()} of {len(within)} samples are "
@@ -124,8 +124,9 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
                 stacklevel=level_outside(),
             )
         against = within | unresolved
-        radius = pointwise.radius[within]
-        distances = np.append(radius, _lowering(radius, pointwise.bound[unresolved], epsilon))
+        radius, proven = pointwise.radius, pointwise.bound
+        radius = np.where(unresolved, np.minimum(radius, proven), radius)[within]
+        distances = np.append(radius, _lowering(radius, proven[unresolved & ~within], epsilon))
         frequency = float(against.mean())
         severity = float(distances.mean()) if len(distances) else float(epsilon)
         return AdversarialResult(

@@ -290,6 +290,51 @@ def test_of_several_targets_the_closest_counts_and_the_weightiest_reason():
     assert found.status[0] == "infeasible region"
 
 
+@pytest.mark.parametrize("end", ["rows", "failure", "error"])
+def test_a_target_without_an_answer_is_told_where_another_one_gave_an_example(monkeypatch, end):
+    # From 1/4, label 1 wins from 1/2 on, and label 2 up to 1/8.
+    module = nn.Linear(1, 3)
+    module.weight.data = torch.tensor([[0.0], [1.0], [-2.0]])
+    module.bias.data = torch.tensor([0.5, 0.0, 0.75])
+    solve, bound = LazyPrograms.solve, {"rows": 0.0625, "failure": 0.0, "error": 0.0}[end]
+
+    def stopping(self, *args):
+        found = solve(self, *args)
+        if (self.targets == 2).any():
+            if end == "error":
+                raise FloatingPointError("injected")
+            found.keep(np.flatnonzero(self.targets == 2), end, bound)
+        return found
+
+    model, X = TorchClassifier(module, 3), [[0.25]]
+    expected = pointwise_robustness(model, X, targets="all")
+    assert expected.status[0] == "optimal" and expected.optimum[0] == pytest.approx(0.125)
+    monkeypatch.setattr(LazyPrograms, "solve", stopping)
+    found = pointwise_robustness(model, X, targets="all")
+    assert found.status[0] == ("row limit" if end == "rows" else "numerical failure")
+    assert found.radius[0] == pytest.approx(0.25, abs=1e-4) and found.bound[0] == bound
+
+
+def test_a_target_that_stopped_beyond_the_example_of_another_one_changes_nothing():
+    with torch.random.fork_rng():
+        torch.manual_seed(243)
+        module = perceptron(4, 24, 5)
+        for parameter in module.parameters():
+            parameter.data *= 2.5
+    model, X = TorchClassifier(module, 5), np.random.default_rng(243).uniform(size=(64, 4))
+    X = X.astype(np.float32)
+    few = pointwise_robustness(model, X, targets="all", max_rows=5)
+    free = pointwise_robustness(model, X, targets="all")
+    is_larger = few.radius > free.radius * (1 + 1e-4)
+    stopped = few.status == "row limit"
+    assert (is_larger & np.isfinite(few.radius)).any()
+    assert stopped[is_larger].all()
+    assert not (few.bound > free.optimum * (1 + 1e-6))[stopped].any()
+    closed = few.status == "optimal"
+    assert closed.sum() > 10
+    np.testing.assert_allclose(few.radius[closed], free.radius[closed], rtol=1e-4)
+
+
 def test_exact_keeps_what_bounds_have_proven():
     module = nn.Linear(3, 2)
     module.weight.data = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

@@ -174,7 +174,7 @@ def test_samples_on_which_the_method_fails_are_counted(linear, monkeypatch):
 
     def failing(self, *args):
         if (self.centers == X[3]).all(axis=1).any():
-            raise RuntimeError("injected")
+            raise FloatingPointError("injected")
         return solve(self, *args)
 
     whole = AdversarialFrequency(EPSILON).evaluate(model, X)
@@ -193,6 +193,28 @@ def test_samples_on_which_the_method_fails_are_counted(linear, monkeypatch):
         severity = AdversarialSeverity(EPSILON).evaluate(model, X)
     assert severity.score == whole.radius[others][within].sum() / (within.sum() + 1)
     assert severity.score < AdversarialSeverity(EPSILON)(model, X[others])
+
+
+def test_a_program_that_stopped_below_the_example_of_another_target_counts(monkeypatch):
+    # From 1/4, label 1 wins from 1/2 on, and label 2 up to 1/8.
+    module = torch.nn.Linear(1, 3)
+    module.weight.data = torch.tensor([[0.0], [1.0], [-2.0]])
+    module.bias.data = torch.tensor([0.5, 0.0, 0.75])
+    model, X = TorchClassifier(module, 3), [[0.25]]
+    severity = AdversarialSeverity(0.3, targets="all")
+    assert severity(model, X) == pytest.approx(0.125, abs=1e-4)
+    solve = LazyPrograms.solve
+
+    def stopping(self, *args):
+        found = solve(self, *args)
+        found.keep(np.flatnonzero(self.targets == 2), "rows", 0.0625)
+        return found
+
+    monkeypatch.setattr(LazyPrograms, "solve", stopping)
+    with pytest.warns(UnresolvedWarning, match="1 of 1 samples"):
+        result = severity.evaluate(model, X)
+    assert result.radius[0] == pytest.approx(0.25, abs=1e-4)
+    assert result.score == 0.0625 and result.n_failed == 1 and result.frequency == 1
 
 
 def test_an_unresolved_sample_takes_part_in_the_mean_only_where_that_lowers_it():
@@ -286,8 +308,8 @@ def test_parameters_and_errors(scorer, linear):
 
 
 def test_parameters_of_the_default_attack_are_reached():
-    scorer = AdversarialFrequency(0.1, method="attack").set_params(attack__pgd__n_steps=3)
-    assert dict(scorer.attack.members)["pgd"].n_steps == 3
+    scorer = AdversarialFrequency(0.1, method="attack").set_params(attack__fmn__n_steps=3)
+    assert dict(scorer.attack.members)["fmn"].n_steps == 3
 
 
 def test_columns_in_another_order_are_refused():
