@@ -131,9 +131,9 @@ class ViolationProbability(PropertyScorer):
     References
     ----------
     Webb, Rainforth, Teh and Kumar, "A statistical approach to assessing neural network
-    robustness", ICLR 2019, section 4 and Algorithm 1: the probability, the margin as level. Tit,
+    robustness", ICLR 2019: the probability, the margin as level. Tit,
     Furon and Rousset, "Efficient statistical assessment of neural network corruption robustness",
-    NeurIPS 2021, section 3: the last particle, and the interval. Guyader, Hengartner and
+    NeurIPS 2021: the last particle, and the interval. Guyader, Hengartner and
     Matzner-Løber, "Simulation and estimation of extreme quantiles and extreme probabilities",
     Applied Mathematics and Optimization 64, 2011: the Poisson process.
 
