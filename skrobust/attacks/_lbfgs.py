@@ -147,6 +147,7 @@ class LBFGS(Attack):
         """Return the target classes, each of shape (1,); None where there is none."""
         if self.objective == "margin":
             return [None]
+        target.check_classes(target.reference_logits)
         order = target.reference_logits[0].argsort(descending=True)
         others = order[order != target.classes[0]]
         wanted = others[:1] if self.targets == "runner-up" else others

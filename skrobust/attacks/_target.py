@@ -140,14 +140,25 @@ class Target:
         labels = self.property.reference_labels(self.reference_logits, self.labels)
         if self.labels is not None and self.property.needs_labels:
             _check_range(self.labels, self.reference_logits.shape[1])
-        return self.property.conclusion(self.reference_logits, labels)
+        conclusion = self.property.conclusion(self.reference_logits, labels)
+        if conclusion.values(self.reference_logits, self.x.new_zeros(len(self))).shape[1] == 0:
+            raise ValueError(_too_few_classes(self.reference_logits, self.property))
+        return conclusion
 
     @cached_property
     def classes(self):
-        """Class index of each sample for the cross-entropy: its label, else the prediction."""
+        """Class index of each sample for the cross-entropy: its label, else the prediction.
+
+        `check_classes` refuses outputs of which the cross-entropy says nothing.
+        """
         if self.labels is not None and self.property.reference == "label":
             return self.labels
         return self.reference_logits.argmax(dim=1)
+
+    def check_classes(self, logits):
+        """Refuse outputs of fewer than two classes, whose cross-entropy is constant."""
+        if logits.shape[1] < 2:
+            raise ValueError(_too_few_classes(logits, "the cross-entropy"))
 
     @cached_property
     def replayed(self):
@@ -249,7 +260,9 @@ class Target:
             if self.conclusion.uses_distance:
                 # The network's rounding depends on the batch: at the reference itself, where
                 # rows may hold with equality, take the very outputs that they refer to.
-                known = self.reference_logits.view(len(x), *[1] * (x.ndim - 2), -1)
+                known = self.reference_logits.reshape(
+                    len(x), *[1] * (x.ndim - 2), self.reference_logits.shape[-1]
+                )
                 logits = torch.where(self.distance(x).unsqueeze(-1) == 0, known, logits)
             values = self.conclusion.values(logits, self.distance(x))
             margins, strict = values.min(dim=-1).values, self.conclusion.strict
@@ -304,6 +317,7 @@ class Target:
             elif objective != "cross-entropy":
                 value = self.conclusion.margin(logits, distance)
             else:
+                self.check_classes(logits)
                 value = -torch.nn.functional.cross_entropy(logits, self.classes, reduction="none")
             gradient = input_gradient(value.sum(), x)
         return finite_or_zero(gradient), logits.detach(), value.detach()
@@ -326,6 +340,14 @@ def _check_labels(labels, n):
         raise TypeError(expected("labels", shown, expectation))
     if labels.shape != (n,):
         raise ValueError(expected("labels", shown, expectation))
+
+
+def _too_few_classes(logits, asking):
+    asking = asking if isinstance(asking, str) else type(asking).__name__
+    return (
+        f"Got a network with {logits.shape[1]} output, but expected at least two: {asking} "
+        "compares the outputs of one class with those of others."
+    )
 
 
 def _check_range(labels, n_classes):

@@ -140,6 +140,30 @@ def test_a_network_without_a_gradient_is_refused(forward, objective):
     assert len(UniformSampling(3).search(target)) == 3
 
 
+@pytest.mark.parametrize("method", ["search", "closest", "points"])
+@pytest.mark.parametrize("attack", [FGSM(), PGD(2), LinearBoundary(), LBFGS(1)], ids=str)
+def test_one_class_is_refused_where_classes_are_compared(attack, method):
+    target = Target(small_net(1), ClassificationRobustness(), rows(2), torch.tensor([0, 0]))
+    with pytest.raises(ValueError, match=r"with 1 output, but expected .* two: Classification"):
+        getattr(attack, method)(target)
+
+
+@pytest.mark.parametrize("attack", [FGSM("cross-entropy"), LBFGS(1)], ids=str)
+def test_one_class_is_refused_by_the_cross_entropy(attack):
+    target = Target(small_net(1), StandardRobustness(0.1, delta=0.1), rows(2))
+    with pytest.raises(ValueError, match=r"with 1 output, but expected .* two: the cross-entropy"):
+        attack.search(target)
+    assert len(FGSM().search(target)) == 2  # its rows are about the one output
+
+
+@pytest.mark.parametrize("property", [LipschitzRobustness(0.1), ClassificationRobustness()])
+def test_no_samples(property):
+    target = Target(small_net(), property, rows(2)[:0], torch.zeros(0, dtype=torch.int64))
+    for attack in (FGSM(), PGD(2, n_restarts=2), LinearBoundary(), UniformSampling(3)):
+        assert len(attack.search(target)) == len(attack.closest(target)) == 0
+        assert attack.points(target).shape == (0, 4)
+
+
 def test_parts_hand_on_what_is_known():
     net, x = Counting(small_net()), rows(6)
     labels = net.module(x).argmax(dim=1)
