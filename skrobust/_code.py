@@ -70,10 +70,12 @@ def has_source(value):
 
 def _has_own_source(value):
     try:
-        inspect.getsource(value)
+        source = inspect.getsource(value)
     except (OSError, TypeError):
         return False
-    return True
+    # From Python 3.13 on, a class is looked for at a line of its module's file, of whatever else
+    # that line may be: classes of `exec` stand in no file.
+    return not isinstance(value, type) or f"class {value.__name__}" in source
 
 
 def name_of(value):

@@ -1,5 +1,6 @@
 """The runner of the benchmarks goes on where it was killed; every script runs to its end."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -34,7 +35,11 @@ class Workplace:
 
     def start(self, *flags):
         command = [sys.executable, RUNNER, "--folder", self.scripts, "--results", self.results]
-        return subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True)
+        # Whatever the shell did that runs these tests: jobs in the background ignore interrupts.
+        attend = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(
+            [*command, *flags], stdout=subprocess.PIPE, text=True, preexec_fn=attend
+        )
 
     def run(self, *flags):
         process = self.start(*flags)

@@ -13,6 +13,7 @@ KINDS = {
     "SolverDisagreementWarning": RuntimeWarning,
     "ToleranceWarning": UserWarning,
     "UncachedWarning": UserWarning,
+    "UnresolvedWarning": RuntimeWarning,
     "UnsupportedModelError": TypeError,
     "UnsupportedPropertyError": ValueError,
 }
