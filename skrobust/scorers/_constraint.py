@@ -62,8 +62,9 @@ class ConstraintSecurity(DefaultParts, PropertyScorer):
     property : RobustnessProperty
         In the raw input space of the estimator that is scored.
     attack : Attack or None, default=None
-        Any attack of `skrobust.attacks`; None is ``PGD(10, n_restarts=8)``, which goes against
-        eight rows of the property in turn.
+        Any attack of `skrobust.attacks`; None is ``PGD(10, n_restarts=8)``: eight runs, each
+        against the next row of the property, or, for Lipschitz robustness, in the next of three
+        balls a row.
     confidence : float, default=0.95
         Of the interval.
     chunk_size : int, default=1024
