@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from skrobust._cut_balls import CutBalls
+from skrobust._validation import expected
 
 __all__ = ["Ball"]
 
@@ -51,6 +52,24 @@ def _upper(x, epsilon, high):
         upper = torch.minimum(upper, high)
     # A center may lie a little outside of the domain; see `Ball`.
     return torch.maximum(upper, x)
+
+
+def _checked_distances(distance, n):
+    """Return distances as a tensor of shape () or (n,), or raise a ValueError."""
+    expectation = f"a number of at least 0, or a tensor of such numbers of shape ({n},)"
+    try:
+        # As float64 from the start: torch would make a Python float a float32.
+        is_tensor = isinstance(distance, torch.Tensor)
+        tensor = distance if is_tensor else torch.as_tensor(distance, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(expected("distance", distance, expectation)) from None
+    if tensor.shape not in ((), (n,)):
+        raise ValueError(expected("distance", distance, expectation))
+    is_valid = tensor >= 0  # NaN is not
+    if not is_valid.all():
+        wrong = distance if tensor.ndim == 0 else tensor[~is_valid][0].item()
+        raise ValueError(expected("distance", wrong, expectation))
+    return tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,13 +163,18 @@ class Ball:
         Parameters
         ----------
         distance : float or Tensor of shape (n,)
-            One for all, or one for each ball.
+            One for all, or one for each ball; at least 0. Infinity cuts nothing.
 
         Returns
         -------
         Ball
+
+        Raises
+        ------
+        ValueError
+            If a distance is negative or NaN, or there is another number of them.
         """
-        distance = torch.as_tensor(distance, dtype=self.epsilon.dtype, device=self.center.device)
+        distance = _checked_distances(distance, len(self.center)).to(self.epsilon)
         distance = distance.unsqueeze(1) if distance.ndim else distance
         epsilon = torch.minimum(self.epsilon, distance)
         lower = torch.maximum(self.lower, self.center - epsilon)

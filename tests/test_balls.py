@@ -271,3 +271,25 @@ def test_samples_of_smaller_balls_lie_in_them(norm):
     assert (distance.amax(dim=1)[:2] > 0.7 * radii[:2]).all()
     for k in range(3):
         torch.testing.assert_close(ball[[k]].project(points[k, :1]), points[k, :1])
+
+
+@pytest.mark.parametrize(
+    ("distance", "shown"),
+    [
+        (-1.0, "-1.0"),
+        (float("nan"), "nan"),
+        ("far", "'far'"),
+        (torch.tensor([0.1, -0.5, 0.1]), "-0.5"),
+        (torch.tensor([0.1, torch.nan, 0.1]), "nan"),
+        (torch.full((2,), 0.1), r"Tensor of shape \(2,\)"),
+        (torch.full((3, 1), 0.1), r"Tensor of shape \(3, 1\)"),
+    ],
+)
+def test_distances_that_are_none_are_refused(distance, shown):
+    ball = ClassificationRobustness(0.1).ball(centers(3))
+    message = f"Got distance={shown}, but expected a number of at least 0, or"
+    with pytest.raises(ValueError, match=message):
+        ball.within(distance)
+    assert torch.equal(ball.within(torch.inf).upper, ball.upper)
+    exact = ClassificationRobustness(0.3).ball(centers(3).double())
+    assert exact.within(0.1).epsilon.item() == 0.1

@@ -54,7 +54,8 @@ class FastMinimumNorm(Attack):
 
     Where rows depend on the distance (Lipschitz robustness), all of them hold with equality at the
     reference point, so that their linearisation says nothing of how far to go: the first radius is
-    that of the ball.
+    that of the ball. Violations near the reference alone may be missed: `PGD` with restarts looks
+    for them in smaller balls, too.
 
     References
     ----------

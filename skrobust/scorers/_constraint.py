@@ -62,8 +62,9 @@ class ConstraintSecurity(DefaultParts, PropertyScorer):
     property : RobustnessProperty
         In the raw input space of the estimator that is scored.
     attack : Attack or None, default=None
-        Any attack of `skrobust.attacks`; None is ``NearMissPGD()``: short runs against
-        the rows of the property in turn, and long ones where a row was nearly broken.
+        Any attack of `skrobust.attacks`; None is ``NearMissPGD()``: short runs, each against the
+        next row of the property (for Lipschitz robustness, in the next of three balls a row), and
+        long ones where a row was nearly broken.
     confidence : float, default=0.95
         Of the interval.
     chunk_size : int, default=1024
