@@ -25,6 +25,9 @@ class RobustnessCurveDisplay:
         Lower and upper ends of confidence intervals, for the same names.
     score_name : str, default="score"
         Label of the vertical axis.
+    shares : bool or None, default=None
+        Whether scores are shares, whose whole range from 0 to 1 is shown; None where all of
+        them lie in it. Limits that are set on an `ax` before it is handed to `plot` stay.
 
     Attributes
     ----------
@@ -58,7 +61,7 @@ class RobustnessCurveDisplay:
     [True, True]
     """
 
-    def __init__(self, epsilons, scores, *, intervals=None, score_name="score"):
+    def __init__(self, epsilons, scores, *, intervals=None, score_name="score", shares=None):
         self.epsilons = check_array("epsilons", epsilons, ("n_epsilons",))
         n = len(self.epsilons)
         check_dict("scores", scores, "an array of scores")
@@ -68,6 +71,9 @@ class RobustnessCurveDisplay:
         }
         self.intervals = None if intervals is None else self._checked(intervals)
         self.score_name = check_instance("score_name", score_name, str, "'score'")
+        if shares is None:
+            shares = all(((each >= 0) & (each <= 1)).all() for each in self.scores.values())
+        self.shares = check_flag("shares", shares)
 
     def _checked(self, intervals):
         check_dict("intervals", intervals, "an array of intervals")
@@ -175,11 +181,9 @@ class RobustnessCurveDisplay:
             ends = np.array([[interval.low, interval.high] for interval in ranges])
             scores[name], intervals[name] = counts / unit, ends * (len(r) / unit)
         score_name = "number within epsilon" if cumulative else "share above epsilon"
-        display = cls(epsilons, scores, intervals=intervals, score_name=score_name)
-        display.plot(ax=ax, **{"marker": ""} | kwargs)
-        if cumulative:
-            display.ax_.autoscale(axis="y")  # counts of 0 and 1 are no shares
-        return display
+        # Counts of 0 and 1 are no shares.
+        options = {"intervals": intervals, "score_name": score_name, "shares": not cumulative}
+        return cls(epsilons, scores, **options).plot(ax=ax, **{"marker": ""} | kwargs)
 
     def plot(self, *, ax=None, **kwargs):
         """Draw one line an estimator, with its confidence band; return self."""
@@ -194,8 +198,9 @@ class RobustnessCurveDisplay:
                 low, high = np.transpose(self.intervals[name])
                 self.ax_.fill_between(self.epsilons, low, high, color=line.get_color(), alpha=0.15)
         self.ax_.set(xlabel="epsilon", ylabel=self.score_name)
-        if all(((each >= 0) & (each <= 1)).all() for each in self.scores.values()):
-            self.ax_.set_ylim(-0.02, 1.02)  # shares, whose whole range says how much is lost
+        if self.shares and self.ax_.get_autoscaley_on():
+            # The whole range says how much is lost; other curves may still extend it.
+            self.ax_.set_ylim(-0.02, 1.02, auto=None)
         self.ax_.legend()
         return self
 

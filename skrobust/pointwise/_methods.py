@@ -321,9 +321,8 @@ def _solve(chunk, records, index, region, targets, status, *, solver, margin, ma
     open_index = open_index[~keep_near(chunk, records, index[open_index], points, status)]
     ends = np.array([_ENDS.get(end, status) for end in solutions.status], records.status.dtype)
     ends[open_index] = PointwiseStatus.UNCONFIRMED
-    if status is PointwiseStatus.OPTIMAL:
-        is_at_limit = solutions.radius >= limit * _NEARLY
-        ends[open_index[is_at_limit[open_index]]] = PointwiseStatus.ABOVE
+    is_at_limit = solutions.radius >= limit * _NEARLY
+    ends[open_index[is_at_limit[open_index]]] = PointwiseStatus.ABOVE
     shared = time.perf_counter() - start - seconds.sum()
     records.seconds[index] += seconds + max(0.0, shared) / len(index)
     return ends, solutions.radius
@@ -359,7 +358,11 @@ def _nudged(chunk, records, index, programs, open_index, limit, margin, status):
 
 def _start(chunk, records, index, graph, **options):
     """The linear programs in the regions of the samples, where the attack may have been closer."""
-    _in_own_regions(chunk, records, index, graph, PointwiseStatus.FOUND, **options)
+    ends, _ = _in_own_regions(chunk, records, index, graph, PointwiseStatus.FOUND, **options)
+    for reason in reversed(_REASONS):
+        if reason.is_unresolved:  # what else is found later takes its place
+            which = (ends == reason).any(axis=1) & np.isinf(records.radius[index])
+            records.status[index[which]] = reason
 
 
 def _polish(chunk, records, index, graph, *, margin, targets, max_rows, **options):

@@ -90,8 +90,10 @@ def pointwise_robustness(
         By how much the target's score must at least exceed the others, in "lp".
     max_rows : int or None, default=None
         Half-spaces of one linear program from where on it is given up, with the status "row
-        limit"; "polished" then keeps the best point so far. None sets no limit: each program is
-        solved to its end.
+        limit" where nothing else is found; "polished" keeps the best point so far. None sets no
+        limit: each program in the sample's own region is solved to its end. The further rounds
+        of "polished", which search for closer points and prove nothing, give a program up at
+        100 half-spaces at the latest, whatever `max_rows` is.
     precision : float, default=1e-3
         Of "exact": the largest difference of `lower` and `radius`, in units of the input.
     timeout : float or None, default=60.0

@@ -124,7 +124,9 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
                 stacklevel=level_outside(),
             )
         against = within | unresolved
-        radius, proven = pointwise.radius, pointwise.bound
+        # Bounds are those of the sample's own region, and only "lp" stays there.
+        radius, proven = pointwise.radius, pointwise.lower
+        proven = pointwise.bound if self.method == "lp" else proven
         radius = np.where(unresolved, np.minimum(radius, proven), radius)[within]
         distances = np.append(radius, _lowering(radius, proven[unresolved & ~within], epsilon))
         frequency = float(against.mean())
@@ -233,7 +235,8 @@ class AdversarialFrequency(_AdversarialScorer):
     margin : float, default=0.0
         By how much the target's score must at least exceed the others, in "lp".
     max_rows : int or None, default=None
-        Half-spaces of one linear program from where on it is given up; None sets no limit.
+        Half-spaces of one linear program from where on it is given up. None sets no limit in
+        "lp"; the repeated programs of "polished" stop at 100 at the latest.
     attack : Attack or None, default=None
         For "attack" and "polished"; None is ``Ensemble()``.
     confidence : float, default=0.95
@@ -282,10 +285,10 @@ class AdversarialSeverity(_AdversarialScorer):
     """Mean distance of the adversarial examples within epsilon; epsilon where there is none.
 
     Larger is better. A sample on which the method fails, or stops at `max_rows`, counts at its
-    proven lower bound where that lowers the mean, and an `UnresolvedWarning` tells how many such
-    there are. A search that wants the frequency as well takes `metrics` as its
-    ``scoring``, which computes once for both; and with a `memory`, `AdversarialFrequency` of
-    equal parameters finds what this scorer has kept.
+    proven lower bound (0 where `method` is not "lp") where that lowers the mean, and an
+    `UnresolvedWarning` tells how many such there are. A search that wants the frequency as well
+    takes `metrics` as its ``scoring``, which computes once for both; and with a `memory`,
+    `AdversarialFrequency` of equal parameters finds what this scorer has kept.
 
     Parameters
     ----------
@@ -307,7 +310,8 @@ class AdversarialSeverity(_AdversarialScorer):
     margin : float, default=0.0
         By how much the target's score must at least exceed the others, in "lp".
     max_rows : int or None, default=None
-        Half-spaces of one linear program from where on it is given up; None sets no limit.
+        Half-spaces of one linear program from where on it is given up. None sets no limit in
+        "lp"; the repeated programs of "polished" stop at 100 at the latest.
     attack : Attack or None, default=None
         For "attack" and "polished"; None is ``Ensemble()``.
     confidence : float, default=0.95

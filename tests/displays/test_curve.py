@@ -96,6 +96,25 @@ def test_counts_and_shares_are_each_other_s_complement():
     np.testing.assert_allclose(counts.intervals["radius"], mirrored, atol=1e-9)
 
 
+@pytest.mark.parametrize("cumulative", [False, True])
+def test_limits_of_a_given_axes_stay(cumulative):
+    _, ax = plt.subplots()
+    ax.set_ylim(0.25, 0.75)
+    RobustnessCurveDisplay.from_radius([0.1, 0.2], cumulative=cumulative, ax=ax)
+    assert ax.get_ylim() == (0.25, 0.75)
+
+
+def test_counts_of_one_do_not_cut_other_counts():
+    many = RobustnessCurveDisplay.from_radius([0.1] * 9, cumulative=True)
+    one = RobustnessCurveDisplay.from_radius([0.1], epsilons=[0.0, 0.1], cumulative=True)
+    one.plot(ax=many.ax_)
+    assert many.ax_.get_ylim()[1] > 9
+    share = RobustnessCurveDisplay.from_radius([0.1, 0.2], epsilons=[0.1])
+    assert share.ax_.get_ylim() == (-0.02, 1.02)
+    many.plot(ax=share.ax_)
+    assert share.ax_.get_ylim()[1] > 9
+
+
 def test_refuses_a_cumulative_that_is_no_bool():
     with pytest.raises(ValueError, match="Got cumulative='yes', but expected"):
         RobustnessCurveDisplay.from_radius([0.1], cumulative="yes")

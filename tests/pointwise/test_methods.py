@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -313,6 +314,33 @@ def test_a_target_without_an_answer_is_told_where_another_one_gave_an_example(mo
     found = pointwise_robustness(model, X, targets="all")
     assert found.status[0] == ("row limit" if end == "rows" else "numerical failure")
     assert found.radius[0] == pytest.approx(0.25, abs=1e-4) and found.bound[0] == bound
+
+
+class Blind(PGD):
+    """Finds nothing."""
+
+    def closest(self, target, **options):
+        found = super().closest(target, **options)
+        return replace(found, broken=torch.zeros_like(found.broken))
+
+
+@pytest.mark.parametrize("end", ["rows", "failure"])
+def test_polished_tells_where_a_program_has_no_answer_and_nothing_is_found(monkeypatch, end):
+    solve = LazyPrograms.solve
+
+    def stopping(self, *args):
+        self.try_points = None  # else they are examples
+        found = solve(self, *args)
+        found.keep(np.arange(len(found.status)), end, 0.0)
+        return found
+
+    monkeypatch.setattr(LazyPrograms, "solve", stopping)
+    monkeypatch.setattr(_methods, "LBFGS", Blind)
+    options = {"method": "polished", "random_state": 0}
+    found = pointwise_robustness(diagonal(), [[0.25, 0.25]], attack=Blind(), **options)
+    assert found.status[0] == ("row limit" if end == "rows" else "numerical failure")
+    found = pointwise_robustness(diagonal(), [[0.25, 0.25]], attack=PGD(), **options)
+    assert found.status[0] == "found"
 
 
 def test_a_target_that_stopped_beyond_the_example_of_another_one_changes_nothing():

@@ -217,6 +217,21 @@ def test_a_program_that_stopped_below_the_example_of_another_target_counts(monke
     assert result.score == 0.0625 and result.n_failed == 1 and result.frequency == 1
 
 
+@pytest.mark.filterwarnings("ignore::skrobust.exceptions.UnresolvedWarning")
+@pytest.mark.parametrize(("method", "severity"), [("lp", 0.125), ("polished", 0.0)])
+def test_bounds_of_the_own_region_count_in_lp_alone(linear, monkeypatch, method, severity):
+    """Elsewhere, an example may be closer than all of the sample's own region."""
+    model, X, _ = linear
+
+    def unresolved(*args, **kwargs):
+        found = pointwise_robustness(*args, **kwargs)
+        found.radius[:], found.status[:], found.bound[:] = np.inf, "row limit", 0.125
+        return found
+
+    monkeypatch.setattr(_adversarial, "pointwise_robustness", unresolved)
+    assert AdversarialSeverity(0.3, method=method)(model, X[:2]) == severity
+
+
 def test_an_unresolved_sample_takes_part_in_the_mean_only_where_that_lowers_it():
     found = np.array([0.2, 0.4])
     lowering = _adversarial._lowering
