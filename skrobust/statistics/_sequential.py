@@ -317,12 +317,20 @@ def _shortened(tolerance, confidence, n_available):
 
 
 def _check_count_arrays(n_successes, n):
-    k, m = np.asarray(n_successes), np.asarray(n)
+    k, m = _plain(n_successes), _plain(n)
     whole = k.dtype.kind in "ui" and m.dtype.kind in "ui"
     if not whole or not _broadcast(k, m) or not ((m >= 1) & (k >= 0) & (k <= m)).all():
         expectation = "whole numbers, or arrays of them that go together, of 0 <= n_successes <= n"
         raise ValueError(expected("(n_successes, n)", (n_successes, n), f"{expectation}, n >= 1"))
     return k, m
+
+
+def _plain(values):
+    """Return an array; of objects, which is no array of numbers, where rows differ in length."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return np.array(None, dtype=object)
 
 
 def _broadcast(first, second):
@@ -334,7 +342,7 @@ def _broadcast(first, second):
 
 
 def _check_outcomes(outcomes):
-    array = np.asarray(outcomes)
+    array = _plain(outcomes)
     is_binary = array.size == 0 or (array.dtype.kind in "bui" and np.isin(array, (0, 1)).all())
     if array.ndim != 1 or not is_binary:
         raise ValueError(expected("outcomes", outcomes, "an array of True and False, shape (n,)"))

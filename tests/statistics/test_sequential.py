@@ -162,6 +162,7 @@ def test_bad_number_of_samples_refused(make):
         ("stops", (None, 1), "but expected whole numbers"),
         ("stops", (0, 0), "but expected whole numbers"),
         ("first_stop", (None,), "Got outcomes=None, but expected an array of True and False"),
+        ("first_stop", ([[1], [1, 0]],), "Got outcomes=.*but expected an array of True and False"),
         ("first_stop", ([0.5, 1],), "Got outcomes=.*but expected an array of True and False"),
         ("earliest_stop", (2, 1), "Got n_successes=2, but expected at most n=1"),
         ("earliest_stop", (0, 10_000), "Got n=10000, but expected fewer than n_max="),
