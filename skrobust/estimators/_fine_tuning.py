@@ -6,11 +6,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skrobust._validation import (
     check_bounds,
@@ -24,12 +20,9 @@ from skrobust._validation import (
     expected,
 )
 from skrobust.attacks import LBFGS, Attack
-from skrobust.estimators._base import plain_array
 from skrobust.estimators._examples import closest_examples, widest
-from skrobust.estimators._robust import RobustClassifier
-from skrobust.estimators._weights import checked_sample_weight
+from skrobust.estimators._rounds import RoundsClassifier, last_step, scale_lr, train_on
 from skrobust.exceptions import AttackWarning
-from skrobust.networks import as_network
 
 __all__ = ["AdversarialFineTuning"]
 
@@ -47,7 +40,7 @@ class _Round:
     seconds: float
 
 
-class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+class AdversarialFineTuning(RoundsClassifier):
     """Train a classifier, and go on with its own adversarial examples added, in rounds.
 
     Each round looks for an adversarial example of every sample of the original data that the
@@ -209,33 +202,10 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             If a round finds no adversarial example: then fine-tuning ends, and the network stays
             as it is.
         """
-        goes_on = self.warm_start and hasattr(self, "estimator_")
-        X, y = plain_array(X), plain_array(y)
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=not goes_on)
-        check_classification_targets(y)
-        self._check(X, y)
-        sample_weight = checked_sample_weight(sample_weight, X)
-        if sample_weight is not None:
-            kept = sample_weight > 0
-            X, y, sample_weight = X[kept], y[kept], sample_weight[kept]
-        if goes_on:
-            if self.rounds < self.n_rounds_:
-                expectation = f"at least {self.n_rounds_}, the rounds that are finished"
-                raise ValueError(expected("rounds", self.rounds, expectation))
-            as_network(self.estimator_).encode(y)  # refuses labels that are no class
-        elif not self._start(X, y, sample_weight):
-            return self
-        try:
-            while self.n_rounds_ < self.rounds and self._finish_round(X, y, sample_weight):
-                pass
-        except KeyboardInterrupt:
-            pass  # a round that is not finished has changed nothing
-        return self
+        return self._fit_in_rounds(X, y, sample_weight)
 
     def _check(self, X, y):
-        model = self.estimator
-        model = model.estimator if isinstance(model, FrozenEstimator) else model
-        check_instance("estimator", _last_step(model), RobustClassifier, "RobustClassifier()")
+        self._check_estimator()
         if isinstance(self.attack, str):
             check_choice("attack", self.attack, _METHODS)
         else:
@@ -245,7 +215,6 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_real("lr_factor", self.lr_factor, low=0, closed="neither")
         check_integer("n_epochs", self.n_epochs, low=1)
         check_flag("keep_examples", self.keep_examples)
-        check_flag("warm_start", self.warm_start)
         bounds = check_bounds(self.bounds, X.shape[1])
         check_within_bounds(X, bounds)
         if self.epsilon_max is not None:
@@ -259,25 +228,11 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_seed(self.random_state)
 
     def _start(self, X, y, sample_weight):
-        """Fit the estimator, or take the fitted one; return whether no interrupt ended that."""
         seed = 0 if self.random_state is None and self.memory is not None else self.random_state
         self._seed = check_seed(seed).randint(2**31 - 1)
-        self._finished = []
-        if isinstance(self.estimator, FrozenEstimator):
-            check_is_fitted(self.estimator)
-            model = copy.deepcopy(self.estimator.estimator)
-            as_network(model).encode(y)
-        else:
-            model = clone(self.estimator)
-            name = f"{model.steps[-1][0]}__" if isinstance(model, Pipeline) else ""
-            weight = {} if sample_weight is None else {f"{name}sample_weight": sample_weight}
-            model.fit(X, y, **weight)
-        self.estimator_ = model
-        self.classes_ = model.classes_
-        return not _last_step(model).net_.stopped_midway
+        return super()._start(X, y, sample_weight)
 
     def _finish_round(self, X, y, sample_weight):
-        """Do one round; return whether it was finished. Nothing changes where it was not."""
         latest = self._search(X, y)
         if len(latest.points) == 0:
             warnings.warn(
@@ -285,7 +240,7 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                 "ends with the network as it is. Try another attack, a smaller margin, a larger "
                 "epsilon_max or a finer rounding.",
                 AttackWarning,
-                stacklevel=3,
+                stacklevel=4,  # that of who calls fit
             )
             return False
         rounds = [*self._finished, latest]
@@ -294,11 +249,9 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         points = np.concatenate([X, *(each.points for each in added)])
         weight = None if sample_weight is None else sample_weight[sample]
         model = copy.deepcopy(self.estimator_)
-        classifier = _last_step(model)
         if self.n_rounds_ == 0:
-            _slow_down(classifier, float(self.lr_factor))
-        before = model[:-1].transform(points) if isinstance(model, Pipeline) else points
-        if not classifier._continue(before, y[sample], weight, int(self.n_epochs)):
+            scale_lr(last_step(model), float(self.lr_factor))
+        if not train_on(model, points, y[sample], weight, int(self.n_epochs)):
             return False
         # Together and last, so that an interrupt leaves the rounds before as they are.
         self.estimator_, self._finished = model, rounds
@@ -374,47 +327,6 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         """Wall-clock time of each search for examples, of shape (n_rounds_,)."""
         check_is_fitted(self, "estimator_")
         return np.array([each.seconds for each in self._finished])
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "estimator_")
-
-    def predict(self, X):
-        """Return the class of the largest logit, of shape (n_samples,)."""
-        rows = self._rows(X)
-        return self.estimator_.predict(rows)
-
-    def predict_proba(self, X):
-        """Return the softmax of the logits, of shape (n_samples, n_classes)."""
-        rows = self._rows(X)
-        return self.estimator_.predict_proba(rows)
-
-    def decision_function(self, X):
-        """Return the logits; for two classes, that of the second minus that of the first."""
-        rows = self._rows(X)
-        return self.estimator_.decision_function(rows)
-
-    def _rows(self, X):
-        check_is_fitted(self, "estimator_")
-        dtype = [np.float64, np.float32]
-        return validate_data(self, plain_array(X), dtype=dtype, reset=False)
-
-
-@as_network.register(AdversarialFineTuning)
-def _read_tuned(model, *, input_shape=None):
-    check_is_fitted(model, "estimator_")
-    return as_network(model.estimator_, input_shape=input_shape)
-
-
-def _last_step(model):
-    return model.steps[-1][1] if isinstance(model, Pipeline) else model
-
-
-def _slow_down(classifier, factor):
-    """Multiply the learning rates of a fitted classifier's optimizer."""
-    for group in classifier.net_.optimizer_.param_groups:
-        group["lr"] *= factor
-        if "initial_lr" in group:  # what schedules start from
-            group["initial_lr"] *= factor
 
 
 def _check_lattice(rounding, bounds, given):

@@ -207,11 +207,15 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         DivergedTrainingError
             If the loss becomes NaN or infinite.
         """
+        return self._train(*self._initialized(X, y, sample_weight), int(self.max_epochs))
+
+    def _initialized(self, X, y, sample_weight):
+        """Make a net that is not trained yet; return the data as it is trained on."""
         X, y, sample_weight = self._validated(X, y, sample_weight, reset=True)
         classes = np.unique(y)
         self._check_regime(X, classes)
         self._start(X, classes)
-        return self._train(X, y, sample_weight, int(self.max_epochs))
+        return X, y, sample_weight
 
     @with_callbacks
     def partial_fit(self, X, y, classes=None, sample_weight=None):

@@ -13,6 +13,7 @@ from skorch.utils import to_tensor
 
 from skrobust._validation import call_of_user, expected, shown
 from skrobust.estimators._batches import InOrder, Samples, Shuffled
+from skrobust.estimators._masks import bound, clear_gradients, clear_weights
 from skrobust.estimators._random import Generators, OwnDraws, Watch, is_known
 from skrobust.exceptions import DivergedTrainingError
 from skrobust.training import TrainingFit, TrainingStep
@@ -29,6 +30,7 @@ class Call:
     draws: OwnDraws
     watch: Watch
     state: object = None
+    masked: list = ()  # pairs of a parameter and the mask of its pruned weights
 
     @classmethod
     def seeded(cls, fit, seed, known):
@@ -51,6 +53,7 @@ class RegimeNet(NeuralNetClassifier):
     call = None  # while it trains
     stopped_midway = False  # whether the last training ended within an epoch, by an interrupt
     kept = (None, None)  # the regime of the last call, and the state that it ended with
+    masks = None  # of pruned parameters, by name, on the CPU: False where weights stay zero
 
     def __init__(self, *args, regime, property, **kwargs):
         super().__init__(*args, **kwargs)
@@ -61,6 +64,7 @@ class RegimeNet(NeuralNetClassifier):
         """Train for `fit.n_epochs` epochs on the data of a `TrainingFit`."""
         known = is_known(self.module_, self.criterion_, self.regime)
         self.call = Call.seeded(replace(fit, previous=self._kept_state()), seed, known)
+        self.call.masked = bound(self.module_, self.masks)
         self.stopped_midway = True
         try:
             self.partial_fit(self.call.fit.X, self.call.fit.y, epochs=fit.n_epochs)
@@ -68,6 +72,8 @@ class RegimeNet(NeuralNetClassifier):
                 self.regime.finish(self.call.state)
             self.kept = (self.regime, self.call.state)
         finally:
+            # Regimes and callbacks may have put other weights into the module.
+            clear_weights(self.call.masked)
             self.call = None
 
     def _kept_state(self):
@@ -132,6 +138,12 @@ class RegimeNet(NeuralNetClassifier):
         super().run_single_epoch(*args, **kwargs)
         self.stopped_midway = False
 
+    def train_step(self, batch, **fit_params):
+        result = super().train_step(batch, **fit_params)
+        # What optimizers remember, as momentum, moves weights whose gradient is zero.
+        clear_weights(self.call.masked)
+        return result
+
     def train_step_single(self, batch, **fit_params):
         self._set_training(True)
         step = self._step(batch)
@@ -140,6 +152,7 @@ class RegimeNet(NeuralNetClassifier):
             loss, logits = self._checked(self.regime.loss(self.call.state, step), step)
             n_draws = watch.draws.count
             loss.backward()
+        clear_gradients(self.call.masked)
         if watch.draws.count > n_draws:
             raise ValueError(
                 "Got a module that draws random numbers while gradients are computed, as "
