@@ -16,7 +16,7 @@ from skrobust.estimators._batches import InOrder, Samples, Shuffled
 from skrobust.estimators._masks import bound, clear_gradients, clear_weights
 from skrobust.estimators._random import Generators, OwnDraws, Watch, is_known
 from skrobust.exceptions import DivergedTrainingError
-from skrobust.training import TrainingFit, TrainingStep
+from skrobust.training import SequentialTraining, TrainingFit, TrainingStep
 
 __all__ = []
 
@@ -62,7 +62,7 @@ class RegimeNet(NeuralNetClassifier):
 
     def train(self, fit, seed):
         """Train for `fit.n_epochs` epochs on the data of a `TrainingFit`."""
-        known = is_known(self.module_, self.criterion_, self.regime)
+        known = is_known(self.module_, self.criterion_, *_innermost(self.regime))
         self.call = Call.seeded(replace(fit, previous=self._kept_state()), seed, known)
         self.call.masked = bound(self.module_, self.masks)
         self.stopped_midway = True
@@ -132,10 +132,13 @@ class RegimeNet(NeuralNetClassifier):
 
     # ---- steps ----------------------------------------------------------------
 
-    def run_single_epoch(self, *args, **kwargs):
+    def run_single_epoch(self, iterator, training, *args, **kwargs):
         # Callbacks that end training raise the same KeyboardInterrupt, but between epochs.
         self.stopped_midway = True
-        super().run_single_epoch(*args, **kwargs)
+        if training:
+            with self.call.draws:
+                self.regime.begin_epoch(self.call.state, len(self.history) - 1)
+        super().run_single_epoch(iterator, training, *args, **kwargs)
         self.stopped_midway = False
 
     def train_step(self, batch, **fit_params):
@@ -215,6 +218,13 @@ class RegimeNet(NeuralNetClassifier):
             logits = self.infer(x)
             losses = each(self.criterion_)(logits, labels)
         return {"loss": (weight.to(self.device) * losses).mean(), "y_pred": logits}
+
+
+def _innermost(regime):
+    """Return a regime in a list, or those of a sequence: a user's own may be among them."""
+    if not isinstance(regime, SequentialTraining):
+        return [regime]
+    return [inner for part in regime.named_parts.values() for inner in _innermost(part)]
 
 
 def each(criterion):

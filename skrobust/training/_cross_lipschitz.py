@@ -18,9 +18,10 @@ class CrossLipschitzTraining(TrainingRegime):
 
     Parameters
     ----------
-    weight : float, default=0.1
-        Of the second part. Its unit follows from that of the inputs; it is chosen on validation
-        data, as in `~sklearn.model_selection.GridSearchCV` by ``training__weight``.
+    weight : float, default=0.03
+        Of the second part. What is best depends on the data, and is chosen on held-out ones, as
+        in a `~sklearn.model_selection.GridSearchCV` over ``training__weight``. Of 0.01, 0.03, 0.1
+        and more, the default made digits most secure at a cost in accuracy below one point.
 
     Notes
     -----
@@ -42,13 +43,13 @@ class CrossLipschitzTraining(TrainingRegime):
     >>> from skrobust.training import CrossLipschitzTraining
     >>> X, y = load_digits(return_X_y=True)
     >>> model = RobustClassifier(
-    ...     training=CrossLipschitzTraining(0.1), max_epochs=5, random_state=0
+    ...     training=CrossLipschitzTraining(), max_epochs=5, random_state=0
     ... ).fit(X[:1000], y[:1000])
     >>> model.score(X[1000:], y[1000:]) > 0.7
     True
     """
 
-    def __init__(self, weight=0.1):
+    def __init__(self, weight=0.03):
         self.weight = weight
 
     def check(self, property, X, n_classes=2):
