@@ -162,3 +162,17 @@ def test_points_repeat_with_the_generator_and_global_numbers_stay():
     first, again, other = (CutBalls(low, high).sample(9, generator(s)) for s in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("n_features", [1, 3, 30, 300])
+def test_the_share_of_draws_taken_falls_with_the_root_of_the_dimension(n_features):
+    # At worst, where no feature is left for step 2, about 1 / sqrt(pi k).
+    random = np.random.default_rng(n_features)
+    for trial in range(20):
+        value = random.random((4, n_features)) ** (1, 3, 10)[trial % 3]
+        radius = 10 ** random.uniform(-3, 2)
+        low, high = np.clip(-value / radius, -1, 0), np.clip((1 - value) / radius, 0, 1)
+        balls = CutBalls(torch.as_tensor(low), torch.as_tensor(high))
+        *_, taken = balls._drawn(slice(None), 4000, generator(trial))
+        k = max(balls.places.shape[1], 1)
+        assert taken.double().mean(dim=1).min() > 0.6 / math.sqrt(math.pi * k)

@@ -61,8 +61,26 @@ def test_cells_are_computed_once(rerun, cells, tmp_path):
         run.run(cells)
         assert ran(cells) == expected
         assert [run.value(cell) for cell in cells] == [1, 2, 3]
-    rerun.Rerun(tmp_path / "kept", anew=True).run(cells[:1])
+    run = rerun.Rerun(tmp_path / "kept", anew=True)
+    run.run(cells[:1])
     assert ran(cells) == ["1"]
+    run.run(cells[:1])  # what the run itself has computed is not forgotten
+    assert ran(cells) == []
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([(50.0, 50.0), (0.0, 0.2)], None),
+        ([(50.0, 50.0), (3.0, 1.0)], False),
+        ([(52.0, 50.0), (3.0, 1.0)], True),
+        ([(52.0, 50.0), (1.0, 3.0)], False),
+    ],
+)
+def test_an_order_is_of_more_than_half_a_point(pairs, expected, monkeypatch):
+    monkeypatch.syspath_prepend(str(PAPERS))
+    claims = importlib.import_module("_casadio_claims")
+    assert claims._all_above(pairs) is expected
 
 
 def test_a_run_that_broke_goes_on(rerun, cells, tmp_path):

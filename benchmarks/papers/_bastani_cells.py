@@ -59,13 +59,14 @@ def tuned(before, data, n_images, method, budget, n_epochs, rounding, seed, memo
     X, y = images(data, "train", n_images)
     if isinstance(before, AdversarialFineTuning):
         model = copy.deepcopy(before)
-        return model.set_params(rounds=model.n_rounds_ + 1, warm_start=True).fit(X, y)
+        return model.set_params(rounds=model.n_rounds_ + 1).fit(X, y)
     model = AdversarialFineTuning(
         FrozenEstimator(before),
         "lp" if method == "lp" else LBFGS(**budget),
         margin=3.0 if method == "lp" else 0.15,
         n_epochs=n_epochs,
         rounding=rounding,
+        warm_start=True,
         random_state=seed,
         memory=memory,
     )

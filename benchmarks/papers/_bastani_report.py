@@ -242,12 +242,13 @@ def rounding_table(read, nets):
         model = read.rerun.value(net)
         paper = 8.3 if name == "L-BFGS-B tuned, T = 1" else None
         if model is None or model.n_rounds_ == 0:
-            table.row(name, *([None] * 3 if model is None else ["0", "none found", "none found"]))
+            lost = "none found" if model is None or not len(model.rounding_loss_) else "100"
+            table.row(name, *([None] * 3 if model is None else ["0", lost, "none"]))
             continue
         table.row(
             name,
             int(model.n_examples_[-1]),
-            beside(percent(model.rounding_loss_[-1]), paper),
+            beside(percent(model.rounding_loss_[model.n_rounds_ - 1]), paper),
             f"{255 * model.distance_[-1]:.1f}",
         )
     return table

@@ -74,6 +74,7 @@ class Rerun:
 
     def __init__(self, folder, *, minutes=None, n_jobs=1, anew=False):
         self.folder, self.n_jobs, self.anew = Path(folder), n_jobs, anew
+        self._forgotten = set()
         self.start = time.time()
         self.deadline = float("inf") if minutes is None else self.start + 60 * minutes
         self.commit = _commit()
@@ -90,7 +91,10 @@ class Rerun:
         cells = {cell.key: cell for cell in cells}.values()
         if self.anew:
             for cell in cells:
-                self.path(cell).unlink(missing_ok=True)
+                # What this run has computed, in an earlier call, is not forgotten.
+                if cell.key not in self._forgotten:
+                    self.path(cell).unlink(missing_ok=True)
+            self._forgotten.update(cell.key for cell in cells)
         open_cells = [cell for cell in cells if not self.path(cell).is_file()]
         if len(open_cells) < len(cells):
             print(f"{len(cells) - len(open_cells)} of {len(cells)} cells kept from before.")

@@ -22,7 +22,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from _casadio_cells import ATTACKED, ATTACKS, QUERIES, plan
 from _casadio_claims import claims
-from _casadio_nets import BUDGETS, LARGE_REGIMES, REGIMES, SATISFACTION_REGIMES
+from _casadio_nets import BUDGETS, LARGE_REGIMES, PAPER_REGIMES, REGIMES, SATISFACTION_REGIMES
 from _casadio_notes import NOTES
 from _casadio_published import (
     ACCURACY,
@@ -212,7 +212,9 @@ def sampled_table(results, datasets):
         row = []
         for data in datasets:
             shares = results.sampled[data, 100, regime]
-            figures = {"SR": 100.0, "SCR, code": published(SAMPLED_SCR.get(data, {}), regime)}
+            figures = {"SCR, code": published(SAMPLED_SCR.get(data, {}), regime)}
+            if data in SAMPLED_SCR and regime in PAPER_REGIMES:
+                figures["SR"] = 100.0
             for name in ("SR", "SCR", "SCR, code"):
                 both = shares and [percent(shares[name, ball], 2) for ball in ("uncut", "cut")]
                 row.append(beside(both and " / ".join(both), figures.get(name)))

@@ -15,6 +15,7 @@ from skrobust.attacks._fgsm import FGSM
 from skrobust.attacks._lbfgs import LBFGS
 from skrobust.attacks._linear import LinearBoundary
 from skrobust.attacks._minimum_norm import FastMinimumNorm
+from skrobust.attacks._near_miss import NearMissPGD
 from skrobust.attacks._pgd import PGD
 from skrobust.attacks._target import Outcome, Target
 from skrobust.attacks._uniform import UniformSampling
@@ -31,6 +32,7 @@ __all__ = [
     "FastMinimumNorm",
     "GradientAttack",
     "LinearBoundary",
+    "NearMissPGD",
     "Outcome",
     "Target",
     "Tracker",

@@ -4,7 +4,7 @@ import torch
 
 from skrobust.attacks._gradients import finite_or_zero, input_gradient
 
-__all__ = ["row_gradients", "row_order", "search_balls"]
+__all__ = ["row_gradients", "row_order", "search_balls", "search_distances"]
 
 _N_BALLS = 3  # in which rows that depend on the distance are looked for
 _NEAR, _NEAREST = 1 / 16, 1 / 1024  # radius of the smallest, relative to the largest
@@ -40,13 +40,34 @@ def row_gradients(target, x, columns=None):
     return values.detach(), gradients
 
 
-def search_balls(target):
-    """Return the balls in which the rows are looked for, the largest first.
+def search_distances(target):
+    """Return how far from the reference the rows are looked for, (k,), the farthest first.
 
-    Rows that depend on the distance have smaller balls as well, since they may be broken near
-    the reference alone: to first order, what the ball and the domain cut off of a move counts
-    the less the smaller it is. The smallest ball lets the feature of the smallest radius move as
-    far as all others do.
+    Rows that depend on the distance are looked for in smaller balls as well, since they may be
+    broken near the reference alone: to first order, what the ball and the domain cut off of a
+    move counts the less the smaller it is. The smallest ball lets the feature of the smallest
+    radius move as far as all others do. Infinity stands for the whole ball.
+
+    Parameters
+    ----------
+    target : Target
+
+    Returns
+    -------
+    Tensor of shape (k,)
+    """
+    epsilon = target.ball.epsilon
+    largest = epsilon.max().item()
+    distances = [torch.inf]
+    if target.conclusion.uses_distance and largest > 0:
+        share = (epsilon[epsilon > 0].min().item() / largest) or _NEAREST
+        share = min(max(share, _NEAREST), _NEAR)
+        distances += [largest * share ** (k / (_N_BALLS - 1)) for k in range(1, _N_BALLS)]
+    return epsilon.new_tensor(distances)
+
+
+def search_balls(target):
+    """Return the balls of the `search_distances`, the largest first.
 
     Parameters
     ----------
@@ -57,13 +78,7 @@ def search_balls(target):
     list of Ball
     """
     ball = target.ball
-    largest = ball.epsilon.max().item()
-    if not target.conclusion.uses_distance or largest == 0:
-        return [ball]
-    share = (ball.epsilon[ball.epsilon > 0].min().item() / largest) or _NEAREST
-    share = min(max(share, _NEAREST), _NEAR)
-    powers = (k / (_N_BALLS - 1) for k in range(1, _N_BALLS))
-    return [ball, *(ball.within(largest * share**power) for power in powers)]
+    return [ball, *(ball.within(distance) for distance in search_distances(target)[1:])]
 
 
 def row_order(target):

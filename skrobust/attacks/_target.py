@@ -7,7 +7,7 @@ import torch
 
 from skrobust._validation import expected
 from skrobust.attacks._gradients import NO_GRADIENT, finite_or_zero, input_gradient
-from skrobust.attacks._rows import row_order, search_balls
+from skrobust.attacks._rows import row_order, search_distances
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.logics import Atom
 from skrobust.networks import Model, check_logits
@@ -180,8 +180,8 @@ class Target:
 
         Parameters
         ----------
-        run : int
-            From 0. After the last row come all again.
+        run : int or int Tensor of shape (n,)
+            From 0; one for all samples, or one for each. After the last row come all again.
 
         Returns
         -------
@@ -190,11 +190,12 @@ class Target:
         """
         if len(self) == 0:
             return self
-        balls = search_balls(self)
-        place, which = divmod(run, len(balls))
-        part = self[:]
-        part.__dict__["row"] = self.row_order[:, place % self.row_order.shape[1]]
-        part.__dict__["ball"] = balls[which]
+        distances = search_distances(self)
+        run = torch.as_tensor(run, device=self.x.device)
+        which, place = run % len(distances), run // len(distances) % self.row_order.shape[1]
+        part = self.within(distances[which]) if which.any() else self[:]
+        place = place.expand(len(self))
+        part.__dict__["row"] = self.row_order.gather(1, place.unsqueeze(1)).squeeze(1)
         return part
 
     def within(self, distance):

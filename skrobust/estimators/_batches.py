@@ -17,11 +17,12 @@ class Batch(tuple):
 
 
 class Samples(Dataset):
-    """Rows, labels and weights, as tensors on the CPU."""
+    """Rows, labels and weights, as tensors on the CPU; and which rows of a whole, if known."""
 
-    def __init__(self, X, y, sample_weight=None):
+    def __init__(self, X, y, sample_weight=None, rows=None):
         super().__init__(X, y)
         self.sample_weight = sample_weight
+        self.rows = rows
 
     @classmethod
     def of(cls, dataset):
@@ -29,11 +30,23 @@ class Samples(Dataset):
         if isinstance(dataset, Samples):
             return dataset
         if isinstance(dataset, Subset):
-            whole, index = cls.of(dataset.dataset), torch.as_tensor(np.asarray(dataset.indices))
-            weight = whole.sample_weight
-            return cls(whole.X[index], whole.y[index], None if weight is None else weight[index])
+            return cls.of(dataset.dataset).part(torch.as_tensor(np.asarray(dataset.indices)))
         X, y = data_from_dataset(dataset)
         return cls(torch.as_tensor(X), torch.as_tensor(y))
+
+    def part(self, index):
+        """Return the samples at an index."""
+        weight, rows = (
+            None if each is None else each[index] for each in (self.sample_weight, self.rows)
+        )
+        return Samples(self.X[index], self.y[index], weight, rows)
+
+    def and_also(self, others):
+        """Return these samples and others behind them, as a whole of its own."""
+        weight = self.sample_weight
+        if weight is not None:
+            weight = torch.cat([weight, others.sample_weight])
+        return Samples(torch.cat([self.X, others.X]), torch.cat([self.y, others.y]), weight)
 
     def __getitem__(self, index):
         batch = Batch((self.X[index], self.y[index]))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skrobust._validation import check_choice, check_flag, check_integer, check_real, expected
@@ -19,7 +18,7 @@ from skrobust.estimators._masks import (
     n_pruned,
     n_weights,
 )
-from skrobust.estimators._rounds import RoundsClassifier, last_step, scale_lr, train_on
+from skrobust.estimators._rounds import RoundsClassifier, before_last_step, last_step, scale_lr
 
 __all__ = ["MagnitudePruning"]
 
@@ -66,8 +65,8 @@ class MagnitudePruning(RoundsClassifier):
         the search for lottery tickets. The classifier's epochs are counted on, so that the ramps
         of regimes do not begin again.
     warm_start : bool, default=False
-        Whether `fit` goes on where the last call stopped, up to `iterations` in all: with the
-        same data and parameters, that is the same as all iterations in one call.
+        Whether `fit` goes on where the last call stopped, up to `iterations` in all, with the
+        same data: with the same parameters, that is the same as all iterations in one call.
 
     Attributes
     ----------
@@ -95,7 +94,9 @@ class MagnitudePruning(RoundsClassifier):
     Notes
     -----
     An interrupt by the keyboard ends `fit`, as that of `RobustClassifier`: finished iterations are
-    kept, `n_iterations_` says how many these are, and `warm_start` goes on with the next.
+    kept, `n_iterations_` says how many these are, and `warm_start` goes on with the next. An
+    interrupt within the training before the first iteration keeps that, for predictions; then
+    `warm_start` trains again from the start.
 
     The study of global robustness that this follows removes shares of 0.5 to 0.99 in 1, 2 or 5
     iterations. It leaves open how the share is spread over the iterations, whether epochs are
@@ -163,14 +164,13 @@ class MagnitudePruning(RoundsClassifier):
         Raises
         ------
         ValueError, TypeError
-            If a parameter or the data is not valid; the message names it.
+            If a parameter or the data is not valid, or, to go on, other data than those of the
+            last call; the message names it. Then all that was fitted before stays as it was.
         """
         return self._fit_in_rounds(X, y, sample_weight)
 
-    def _check(self, X, y):
-        self._check_estimator()
+    def _check(self, X, y, goes_on):
         check_real("amount", self.amount, low=0, high=1, closed="neither")
-        check_integer("iterations", self.iterations, low=1)
         check_choice("scope", self.scope, ("global", "layer"))
         if self.n_epochs is not None:
             check_integer("n_epochs", self.n_epochs, low=1)
@@ -180,14 +180,13 @@ class MagnitudePruning(RoundsClassifier):
                 "False for a FrozenEstimator, whose weights before training are not known"
             )
             raise ValueError(expected("rewind", self.rewind, expectation))
-        if self.warm_start and hasattr(self, "estimator_"):
-            self._check_going_on()
 
-    def _check_going_on(self):
-        """Raise a ValueError where `warm_start` cannot go on as the parameters ask for."""
+    def _check_going_on(self, X, y, sample_weight):
+        super()._check_going_on(X, y, sample_weight)
         if self.rewind and self._initial is None:
             expectation = "False where warm_start goes on with a fit that did not rewind"
             raise ValueError(expected("rewind", self.rewind, expectation))
+        self._check_amount()
         net = last_step(self.estimator_).net_
         if self.iterations == self.n_iterations_ and net.masks is not None:
             asked = further_pruned(net.module_, net.masks, float(self.amount), self.scope)
@@ -195,23 +194,22 @@ class MagnitudePruning(RoundsClassifier):
                 expectation = f"more than those that are finished, to reach amount={self.amount}"
                 raise ValueError(expected("iterations", self.iterations, expectation))
 
+    def _check_amount(self):
+        net = last_step(self.estimator_).net_
+        check_amount(net.module_, float(self.amount), self.scope, net.masks)
+
     def _start(self, X, y, sample_weight):
         self._initial = None
-        return super()._start(X, y, sample_weight)
+        super()._start(X, y, sample_weight)
+        self._check_amount()  # only now is the number of weights known
 
-    def _fitted(self, model, X, y, sample_weight):
+    def _fit_classifier(self, classifier, X, y, sample_weight):
         if not self.rewind:
-            return super()._fitted(model, X, y, sample_weight)
-        rows = X
-        if isinstance(model, Pipeline):
-            before = model[:-1]
-            rows = before.fit_transform(X, y)
-            model.steps[:-1] = before.steps  # with a `memory`, copies were fitted
-        classifier = last_step(model)
-        classifier._initialized(rows, y, sample_weight)
+            super()._fit_classifier(classifier, X, y, sample_weight)
+            return
+        classifier._initialized(X, y, sample_weight)
         self._initial = copy.deepcopy(classifier.net_.module_.state_dict())
-        classifier._continue(rows, y, sample_weight, int(classifier.max_epochs))
-        return model
+        classifier._continue(X, y, sample_weight, int(classifier.max_epochs))
 
     def _finish_round(self, X, y, sample_weight):
         start = time.perf_counter()
@@ -221,23 +219,23 @@ class MagnitudePruning(RoundsClassifier):
         model = copy.deepcopy(self.estimator_)
         classifier = last_step(model)
         net = classifier.net_
-        check_amount(net.module_, amount, self.scope, net.masks)
         masks = all_kept(net.module_) if net.masks is None else net.masks
         net.masks = further_pruned(net.module_, masks, share, self.scope)
         if self.rewind:
             net.module_.load_state_dict(self._initial)
             net.optimizer_.state.clear()
         clear_weights(bound(net.module_, net.masks))
-        accuracy_before = model.score(X, y, sample_weight)
+        rows = before_last_step(model, X)
+        accuracy_before = classifier.score(rows, y, sample_weight)
         if k == 1:
-            scale_lr(classifier, float(self.lr_factor))
+            scale_lr(net, float(self.lr_factor))
         n_epochs = classifier.max_epochs if self.n_epochs is None else self.n_epochs
-        if not train_on(model, X, y, sample_weight, int(n_epochs)):
+        if not classifier._continue(rows, y, sample_weight, int(n_epochs)):
             return False
         latest = _Iteration(
             n_pruned(net.masks),
             accuracy_before,
-            model.score(X, y, sample_weight),
+            classifier.score(rows, y, sample_weight),
             time.perf_counter() - start,
         )
         # Together and last, so that an interrupt leaves the iterations before as they are.

@@ -265,9 +265,13 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         return self._train(X, y, sample_weight, 1)
 
     @with_callbacks
-    def _continue(self, X, y, sample_weight, n_epochs):
-        """Train the fitted net for more epochs; return whether no interrupt ended them."""
-        self._train(*self._validated(X, y, sample_weight, reset=False), n_epochs)
+    def _continue(self, X, y, sample_weight, n_epochs, origin=None):
+        """Train the fitted net for more epochs; return whether no interrupt ended them.
+
+        The last rows may have been made of rows before; `origin` has the row of each of them, so
+        that none trains whose original validates. Weights are positive.
+        """
+        self._train(*self._validated(X, y, sample_weight, reset=False), n_epochs, origin)
         return not self.net_.stopped_midway
 
     @property
@@ -347,7 +351,7 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         given = getattr(self, f"{part}_params") or {}
         return {name: weight_tensor(name, value) for name, value in given.items()}
 
-    def _train(self, X, y, sample_weight, n_epochs):
+    def _train(self, X, y, sample_weight, n_epochs, origin=None):
         labels = self._network().encode(y).cpu()
         weight = joint_weight(y, sample_weight, self.class_weight, self.classes_)
         fit = TrainingFit(
@@ -368,7 +372,7 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         context.call_on_fit_task_begin(**task)
         self.net_.callbacks_.append(("scikit-learn", EpochBridge(self, context, X, y)))
         try:
-            self.net_.train(fit, self._seed())
+            self.net_.train(fit, self._seed(), origin)
         finally:
             self.net_.callbacks_.pop()  # it holds the data
         self._check_finite(X)

@@ -9,8 +9,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch.callbacks import LRScheduler
 
-from skrobust._validation import check_flag, check_instance, expected
+from skrobust._keys import digest
+from skrobust._validation import check_flag, check_instance, check_integer, expected
 from skrobust.estimators._base import plain_array
 from skrobust.estimators._robust import RobustClassifier
 from skrobust.estimators._weights import checked_sample_weight
@@ -23,69 +25,101 @@ class RoundsClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     """Fits a copy of `estimator`, then changes it in rounds.
 
     A subclass has the parameters `estimator` and `warm_start`, and one with the number of rounds,
-    whose name is `_rounds_name`. It writes `_check` and `_finish_round`, and appends to
-    `_finished` what it keeps of each round.
+    whose name is `_rounds_name`. It writes `_check` and `_finish_round`, which puts what it keeps
+    of each round into `_finished`; the other methods are there to be extended.
     """
 
     _rounds_name = "rounds"
 
     @abstractmethod
-    def _check(self, X, y):
+    def _check(self, X, y, goes_on):
         """Raise a ValueError or TypeError that names a parameter that is not valid."""
 
     @abstractmethod
     def _finish_round(self, X, y, sample_weight):
         """Do one round; return whether it was finished. Nothing changes where it was not."""
 
+    def _end(self):
+        """Leave out what no later call needs."""
+
     def _fit_in_rounds(self, X, y, sample_weight):
-        goes_on = check_flag("warm_start", self.warm_start) and hasattr(self, "estimator_")
-        X, y = plain_array(X), plain_array(y)
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=not goes_on)
-        check_classification_targets(y)
-        self._check(X, y)
-        sample_weight = checked_sample_weight(sample_weight, X)
-        if sample_weight is not None:
-            kept = sample_weight > 0
-            X, y, sample_weight = X[kept], y[kept], sample_weight[kept]
-        rounds = getattr(self, self._rounds_name)
-        if goes_on:
-            if rounds < len(self._finished):
-                expectation = (
-                    f"at least {len(self._finished)}, the {self._rounds_name} that are finished"
-                )
-                raise ValueError(expected(self._rounds_name, rounds, expectation))
-            as_network(self.estimator_).encode(y)  # refuses labels that are no class
-        elif not self._start(X, y, sample_weight):
-            return self
+        goes_on = check_flag("warm_start", self.warm_start)
+        goes_on = goes_on and getattr(self, "_is_base_trained", False)
+        before = vars(self).copy()
         try:
-            while len(self._finished) < rounds and self._finish_round(X, y, sample_weight):
+            data = self._validated(X, y, sample_weight, goes_on)
+            if not goes_on:
+                self._start(*data)
+        except BaseException:
+            # A failed refit leaves all that was fitted before as it was.
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        n_rounds = getattr(self, self._rounds_name) if self._is_base_trained else 0
+        try:
+            while len(self._finished) < n_rounds and self._finish_round(*data):
                 pass
         except KeyboardInterrupt:
             pass  # a round that is not finished has changed nothing
+        finally:
+            self._end()
         return self
 
-    def _start(self, X, y, sample_weight):
-        """Fit the estimator, or take the fitted one; return whether no interrupt ended that."""
-        self._finished = []
-        if isinstance(self.estimator, FrozenEstimator):
-            check_is_fitted(self.estimator)
-            model = copy.deepcopy(self.estimator.estimator)
-            as_network(model).encode(y)
-        else:
-            model = self._fitted(clone(self.estimator), X, y, sample_weight)
-        self.estimator_ = model
-        self.classes_ = model.classes_
-        return not last_step(model).net_.stopped_midway
+    def _validated(self, X, y, sample_weight, goes_on):
+        """Return the data without those of weight 0; they are those of the last call, to go on."""
+        X, y = plain_array(X), plain_array(y)
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=not goes_on)
+        check_classification_targets(y)
+        sample_weight = checked_sample_weight(sample_weight, X)
+        kept = slice(None) if sample_weight is None else sample_weight > 0
+        self._check_estimator(goes_on)
+        check_integer(self._rounds_name, getattr(self, self._rounds_name), low=1)
+        self._check(X, y[kept], goes_on)
+        X, y = X[kept], y[kept]
+        sample_weight = None if sample_weight is None else sample_weight[kept]
+        if goes_on:
+            self._check_going_on(X, y, sample_weight)
+        return X, y, sample_weight
 
-    def _fitted(self, model, X, y, sample_weight):
-        name = f"{model.steps[-1][0]}__" if isinstance(model, Pipeline) else ""
-        weight = {} if sample_weight is None else {f"{name}sample_weight": sample_weight}
-        return model.fit(X, y, **weight)
-
-    def _check_estimator(self):
-        model = self.estimator
-        model = model.estimator if isinstance(model, FrozenEstimator) else model
+    def _check_estimator(self, goes_on):
+        is_frozen = isinstance(self.estimator, FrozenEstimator)
+        model = self.estimator.estimator if is_frozen else self.estimator
         check_instance("estimator", last_step(model), RobustClassifier, "RobustClassifier()")
+        if is_frozen and not goes_on:
+            check_is_fitted(self.estimator)
+
+    def _check_going_on(self, X, y, sample_weight):
+        """Raise a ValueError where `warm_start` cannot go on with the finished rounds."""
+        name, n_finished = self._rounds_name, len(self._finished)
+        if getattr(self, name) < n_finished:
+            expectation = f"at least {n_finished}, the {name} that are finished"
+            raise ValueError(expected(name, getattr(self, name), expectation))
+        check_same_data(keys_of(X, y, sample_weight), self._data_keys)
+
+    def _start(self, X, y, sample_weight):
+        """Fit the estimator, or take the fitted one; rounds follow if no interrupt ended that."""
+        if isinstance(self.estimator, FrozenEstimator):
+            model = copy.deepcopy(self.estimator.estimator)
+            as_network(model).encode(y)  # refuses labels that are no class
+            is_trained = True  # as far as its owner wants
+        else:
+            model = self._fitted(X, y, sample_weight)
+            is_trained = not last_step(model).net_.stopped_midway
+        self.estimator_, self.classes_ = model, model.classes_
+        self._finished, self._data_keys = [], keys_of(X, y, sample_weight)
+        self._is_base_trained = is_trained
+
+    def _fitted(self, X, y, sample_weight):
+        """Return a copy of the estimator that is fitted, step by step."""
+        model = clone(self.estimator)
+        rows = fit_before_last_step(model, X, y)
+        # Apart from the pipeline, whose way to take weights is a setting of scikit-learn.
+        self._fit_classifier(last_step(model), rows, y, sample_weight)
+        return model
+
+    def _fit_classifier(self, classifier, X, y, sample_weight):
+        weight = {} if sample_weight is None else {"sample_weight": sample_weight}
+        classifier.fit(X, y, **weight)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimator_")
@@ -117,20 +151,67 @@ def _read_estimator(model, *, input_shape=None):
     return as_network(model.estimator_, input_shape=input_shape)
 
 
+# ---- pipelines ----------------------------------------------------------------
+
+
 def last_step(model):
-    """Return the classifier of a pipeline, or what is no pipeline."""
+    """Return the classifier at the end of a pipeline, or the one that it is."""
     return model.steps[-1][1] if isinstance(model, Pipeline) else model
 
 
-def train_on(model, X, y, sample_weight, n_epochs):
-    """Train the last step for more epochs; return whether no interrupt ended that."""
-    rows = model[:-1].transform(X) if isinstance(model, Pipeline) else X
-    return last_step(model)._continue(rows, y, sample_weight, n_epochs)
+def fit_before_last_step(model, X, y):
+    """Fit what stands before the last step, if anything; return what that step is given."""
+    if not isinstance(model, Pipeline) or len(model.steps) == 1:
+        return X
+    head = model[:-1]
+    rows = head.fit_transform(X, y)
+    model.steps[:-1] = head.steps  # others than before, where the pipeline has a memory
+    return rows
 
 
-def scale_lr(classifier, factor):
-    """Multiply the learning rates of a fitted classifier's optimizer."""
-    for group in classifier.net_.optimizer_.param_groups:
+def before_last_step(model, X):
+    """Return what the last step is given for inputs of the whole."""
+    has_head = isinstance(model, Pipeline) and len(model.steps) > 1
+    return model[:-1].transform(X) if has_head else X
+
+
+# ---- learning rates -----------------------------------------------------------
+
+
+def scale_lr(net, factor):
+    """Multiply the learning rates of a net's optimizer, also those that schedules start from."""
+    for group in net.optimizer_.param_groups:
         group["lr"] *= factor
-        if "initial_lr" in group:  # what schedules start from
+        if "initial_lr" in group:
             group["initial_lr"] *= factor
+
+
+def slow_down(net, factor):
+    """Train on at a constant share of the learning rate that a net's training ended with."""
+    scale_lr(net, factor)
+    # skorch would build them anew for each round, from the learning rate of the beginning.
+    net.callbacks_ = [
+        (name, callback)
+        for name, callback in net.callbacks_
+        if not isinstance(callback, LRScheduler)
+    ]
+
+
+# ---- the same data again ------------------------------------------------------
+
+
+def keys_of(X, y, sample_weight):
+    """Return what tells data from others; labels of any kind of array are the same labels."""
+    data = {"X": X, "y": y.tolist(), "sample_weight": sample_weight}
+    return {name: digest(value) for name, value in data.items()}
+
+
+def check_same_data(keys, earlier):
+    """Raise a ValueError if data are others than those of the last call."""
+    others = [name for name, key in keys.items() if key != earlier[name]]
+    if others:
+        raise ValueError(
+            f"Got warm_start=True and another {' and another '.join(others)} than in the last "
+            "call, but expected the same data, since the rounds that are finished belong to "
+            "them. Set warm_start=False to begin anew."
+        )

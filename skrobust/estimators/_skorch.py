@@ -29,11 +29,12 @@ class Call:
     shuffler: torch.Generator
     draws: OwnDraws
     watch: Watch
+    origin: np.ndarray  # of the last rows, which were made of others: the row of each
     state: object = None
     masked: list = ()  # pairs of a parameter and the mask of its pruned weights
 
     @classmethod
-    def seeded(cls, fit, seed, known):
+    def seeded(cls, fit, seed, known, origin):
         """Give a fit sources of random numbers of its own, that all follow from one seed."""
         # Four streams: how a regime draws changes neither the order of the batches nor dropout.
         own, order, draws, numpy = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
@@ -44,7 +45,7 @@ class Call:
             random_state=np.random.RandomState(numpy),
         )
         shuffler = torch.Generator().manual_seed(order)
-        return cls(fit, shuffler, OwnDraws(generators), Watch(generators, known))
+        return cls(fit, shuffler, OwnDraws(generators), Watch(generators, known), origin)
 
 
 class RegimeNet(NeuralNetClassifier):
@@ -60,10 +61,14 @@ class RegimeNet(NeuralNetClassifier):
         self.regime = regime
         self.property = property
 
-    def train(self, fit, seed):
-        """Train for `fit.n_epochs` epochs on the data of a `TrainingFit`."""
+    def train(self, fit, seed, origin=None):
+        """Train for `fit.n_epochs` epochs on the data of a `TrainingFit`.
+
+        The last rows may have been made of rows before; `origin` has the row of each of them.
+        """
         known = is_known(self.module_, self.criterion_, *_innermost(self.regime))
-        self.call = Call.seeded(replace(fit, previous=self._kept_state()), seed, known)
+        origin = np.zeros(0, dtype=int) if origin is None else origin
+        self.call = Call.seeded(replace(fit, previous=self._kept_state()), seed, known, origin)
         self.call.masked = bound(self.module_, self.masks)
         self.stopped_midway = True
         try:
@@ -107,11 +112,13 @@ class RegimeNet(NeuralNetClassifier):
 
     def get_split_datasets(self, X, y=None, **split_params):
         call = self.call
-        whole = Samples(X, y, call.fit.sample_weight)
+        everything = Samples(X, y, call.fit.sample_weight, torch.arange(len(X)))
+        n_given = len(X) - len(call.origin)
+        whole = everything.part(slice(n_given))
         train, valid = whole, None
         if self.train_split:
             function = partial(self.train_split, **split_params)
-            split = call_of_user("train_split", function, whole, y)
+            split = call_of_user("train_split", function, whole, whole.y)
             if not isinstance(split, tuple | list) or len(split) != 2:
                 expectation = "a function that returns two data sets"
                 raise ValueError(
@@ -119,11 +126,23 @@ class RegimeNet(NeuralNetClassifier):
                 )
             train, valid = split
         train = Samples.of(train)
+        if len(call.origin):
+            train = train.and_also(everything.part(n_given + self._trained_on(train)))
         # Only now: what a regime adds to the data must not meet those that validate.
         call.fit = replace(call.fit, X=train.X, y=train.y, sample_weight=train.sample_weight)
         with call.draws:
             call.state = self.regime.start(call.fit)
         return train, valid
+
+    def _trained_on(self, train):
+        """Return which of the rows that were made of others were made of training data."""
+        if train.rows is None:
+            expectation = (
+                "a function that returns the data it was given, or torch.utils.data.Subset of "
+                "them, where rows made of others must not validate"
+            )
+            raise ValueError(expected("train_split", self.train_split, expectation))
+        return torch.as_tensor(np.flatnonzero(np.isin(self.call.origin, train.rows.numpy())))
 
     def get_iterator(self, dataset, training=False):
         if training and self.call is not None:

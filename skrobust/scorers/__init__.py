@@ -19,6 +19,7 @@ from skrobust.scorers._integrals import RobustnessScoreResult
 from skrobust.scorers._manifold import ManifoldRobustness, ManifoldRobustnessResult
 from skrobust.scorers._margin import MarginRobustness, MarginRobustnessResult
 from skrobust.scorers._quantitative import QuantitativeRobustnessResult
+from skrobust.scorers._rare import ViolationProbability, ViolationProbabilityResult
 from skrobust.scorers._satisfaction import (
     ConstraintSatisfaction,
     ConstraintSatisfactionResult,
@@ -47,4 +48,6 @@ __all__ = [
     "RobustnessScoreResult",
     "RobustnessScorer",
     "ScoreResult",
+    "ViolationProbability",
+    "ViolationProbabilityResult",
 ]

@@ -11,7 +11,7 @@ from skrobust._validation import BY_LABEL, check_choice, check_labels_given, che
 from skrobust.attacks import Ensemble
 from skrobust.exceptions import UnresolvedWarning
 from skrobust.pointwise import PointwiseStatus, pointwise_robustness
-from skrobust.scorers._base import RobustnessScorer, ScoreResult
+from skrobust.scorers._base import RobustnessScorer, ScoreResult, level_outside
 from skrobust.statistics import Interval, clopper_pearson, hoeffding
 
 __all__ = ["AdversarialFrequency", "AdversarialResult", "AdversarialSeverity"]
@@ -121,7 +121,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
                 "unresolved, and count against the classifier; the statuses in the result of "
                 "`evaluate` say why.",
                 UnresolvedWarning,
-                stacklevel=2,
+                stacklevel=level_outside(),
             )
         against = within | unresolved
         radius = pointwise.radius[within]

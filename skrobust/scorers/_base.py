@@ -1,5 +1,6 @@
 """What all scorers share: call for a float, evaluate for everything."""
 
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import partial
@@ -32,6 +33,7 @@ __all__ = [
     "as_target",
     "as_tensors",
     "attack_chunk",
+    "level_outside",
 ]
 
 
@@ -246,3 +248,12 @@ def attack_chunk(model, rows, labels, seed, *, property, attack):
     target, generator = as_target(model, rows, labels, seed, property)
     outcome = attack_and_confirm(attack, target, generator)
     return as_arrays(outcome) | {"unconfirmed": outcome.unconfirmed.cpu().numpy()}
+
+
+def level_outside():
+    """Return the `stacklevel` at which a warning of the caller points outside of this package."""
+    package = __name__.partition(".")[0]
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    return level

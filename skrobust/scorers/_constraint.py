@@ -7,7 +7,7 @@ import numpy as np
 
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance
-from skrobust.attacks import PGD, Attack, UniformSampling, confirm_outcome
+from skrobust.attacks import Attack, NearMissPGD, UniformSampling, confirm_outcome
 from skrobust.scorers._base import (
     PropertyScorer,
     ScoreResult,
@@ -62,8 +62,8 @@ class ConstraintSecurity(DefaultParts, PropertyScorer):
     property : RobustnessProperty
         In the raw input space of the estimator that is scored.
     attack : Attack or None, default=None
-        Any attack of `skrobust.attacks`; None is ``PGD(10, n_restarts=8)``, which goes against
-        eight rows of the property in turn.
+        Any attack of `skrobust.attacks`; None is ``NearMissPGD()``: short runs against
+        the rows of the property in turn, and long ones where a row was nearly broken.
     confidence : float, default=0.95
         Of the interval.
     chunk_size : int, default=1024
@@ -122,7 +122,7 @@ class ConstraintSecurity(DefaultParts, PropertyScorer):
         self.verbose = verbose
 
     def _default_parts(self):
-        return {"attack": PGD(10, n_restarts=8)}
+        return {"attack": NearMissPGD()}
 
     def evaluate(self, estimator, X, y=None):
         attack = self._part("attack")

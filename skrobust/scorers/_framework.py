@@ -120,7 +120,8 @@ class RobustnessScore(RobustnessScorer):
     n_samples : int, default=100
         Points drawn in each ball, by "uniform", "class-uniform" and callables.
     n_inputs : int or None, default=None
-        Uniform inputs of ``weight="constant"``; None is as many as there are rows of `X`.
+        Uniform inputs of ``weight="constant"``, at least 2 where margins are computed; None is as
+        many as there are rows of `X`.
     batch_size : int, default=1024
         Points that the estimator sees at a time; bounds the memory.
     confidence : float, default=0.95
@@ -260,7 +261,7 @@ class RobustnessScore(RobustnessScorer):
             (see `epsilons` of the class), and the default of the class for the others.
         **params
             Further parameters of the class; `neighborhood` too may be given, such as a
-            generative model.
+            generative model. The preset's attack is left out where these leave no place for one.
 
         Returns
         -------
@@ -273,10 +274,13 @@ class RobustnessScore(RobustnessScorer):
         """
         check_choice("name", name, tuple(_PRESETS))
         preset = dict(_PRESETS[name])
-        if "attack" in preset:
-            preset["attack"] = preset["attack"]()
+        attack = preset.pop("attack", None)
         radii = {} if epsilons is None else {"epsilons": epsilons}
-        return cls(**(preset | radii | params))
+        scorer = cls(**(preset | radii | params))
+        # Not where what was given leaves no place for it: nobody asked for that attack.
+        if attack is not None and "attack" not in params and scorer._has_place_for_attack():
+            scorer.attack = attack()
+        return scorer
 
     @property
     def type(self):
@@ -307,10 +311,14 @@ class RobustnessScore(RobustnessScorer):
         check_integer("n_samples", self.n_samples, low=1)
         check_integer("batch_size", self.batch_size, low=1)
         if self.n_inputs is not None:
-            check_integer("n_inputs", self.n_inputs, low=1)
+            is_by_margins = self._is("weight", "constant") and (
+                self.attack is not None or self._is("neighborhood", "data")
+            )
+            needs_interval = self._is("transform", "all") and is_by_margins
+            check_integer("n_inputs", self.n_inputs, low=2 if needs_interval else 1)
         if self.attack is not None:
             check_instance("attack", self.attack, Attack, "Ensemble()").check()
-            if not (self._is_worst_case() and self._is("neighborhood", "uniform")):
+            if not self._has_place_for_attack():
                 expectation = (
                     "None, or neighborhood='uniform' with transform='all' and weight='density' "
                     "or 'constant'"
@@ -329,6 +337,9 @@ class RobustnessScore(RobustnessScorer):
 
     def _is_worst_case(self):
         return self._is("transform", "all") and self._is("weight", *_INTEGRALS)
+
+    def _has_place_for_attack(self):
+        return self._is_worst_case() and self._is("neighborhood", "uniform")
 
     def evaluate(self, estimator, X, y=None):
         """Return a `RobustnessScoreResult`.

@@ -9,10 +9,10 @@ import numpy as np
 
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_choice, check_real, check_seed, expected
-from skrobust.attacks import FGSM, PGD, Attack
+from skrobust.attacks import FGSM, PGD, Attack, NearMissPGD
 from skrobust.exceptions import ReferenceWarning, ToleranceWarning
 from skrobust.properties import StandardRobustness
-from skrobust.scorers._base import PropertyScorer, ScoreResult
+from skrobust.scorers._base import PropertyScorer, ScoreResult, level_outside
 from skrobust.scorers._draw import hull, side_of, stopping_rule
 from skrobust.scorers._local import attack_in_chunks, decide_by_verifier
 from skrobust.scorers._quantitative import (
@@ -117,7 +117,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         samples than "hoeffding".
     local : Attack, Verifier, "fgsm" or None, default=None
         How local robustness is decided. Attacks give an upper estimate; None is
-        ``PGD(10, n_restarts=8)``, as in `ConstraintSecurity`, and "fgsm" is
+        ``NearMissPGD()``, as in `ConstraintSecurity`, and "fgsm" is
         ``FGSM("cross-entropy")``, a step along the gradient of the loss, with which the paper
         approximates. Of verifiers, ``Bounds()`` verifies or leaves unknown, and gives a lower
         estimate; ``Cascade()``, ``Exact()``, and ``TreeVerifier()`` for trees, also falsify, and
@@ -216,7 +216,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
         self.verbose = verbose
 
     def _default_parts(self):
-        return {"local": PGD(10, n_restarts=8)}
+        return {"local": NearMissPGD()}
 
     def _local(self):
         """Return the attack or verifier that decides local robustness."""
@@ -285,7 +285,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
                 "classifier's own prediction, and knows no true labels: what is measured is "
                 "robust accuracy. Set reference='prediction' for the score of the paper.",
                 ReferenceWarning,
-                stacklevel=2,
+                stacklevel=level_outside(),
             )
         if isinstance(local, Verifier):
             check_tree_property(estimator, property)
@@ -388,7 +388,7 @@ class GlobalRobustness(DefaultParts, PropertyScorer):
             f"tolerance of {math.ceil(reached * 1e4) / 1e4:.4f}. Give more samples, or ask for "
             "that.",
             ToleranceWarning,
-            stacklevel=4,
+            stacklevel=level_outside(),
         )
 
     def _result(self, rule, arrays, index, sequences):

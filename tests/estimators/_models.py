@@ -5,6 +5,8 @@ import warnings
 import torch
 
 from skrobust import RobustClassifier
+from skrobust.attacks import LinearBoundary
+from skrobust.estimators import AdversarialFineTuning
 from skrobust.properties import ClassificationRobustness
 from skrobust.training import (
     AdversarialTraining,
@@ -25,6 +27,13 @@ REGIMES = [
 def small(**params):
     defaults = {"hidden_layer_sizes": 8, "max_epochs": 3, "random_state": 0, "batch_size": 20}
     return RobustClassifier(**(defaults | params))
+
+
+def tuning(estimator=None, attack=None, rounds=1, **params):
+    estimator = small(max_epochs=20, lr=0.05) if estimator is None else estimator
+    defaults = {"margin": 0.0, "n_epochs": 2, "random_state": 0}
+    attack = LinearBoundary() if attack is None else attack
+    return AdversarialFineTuning(estimator, attack, rounds, **(defaults | params))
 
 
 def weights(model):

@@ -81,3 +81,19 @@ def test_the_parts_of_a_random_split():
 def test_other_data_sets_have_no_weights():
     read = Samples.of(Dataset(np.zeros((3, 2), dtype=np.float32), np.arange(3)))
     assert read.X.shape == (3, 2) and read.y.tolist() == [0, 1, 2] and read.sample_weight is None
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_parts_know_their_rows_and_wholes_hold_both(weighted):
+    whole = samples(8, weighted)
+    whole.rows = torch.arange(8)
+    inner = Samples.of(Subset(Subset(whole, [7, 5, 3, 1]), [2, 0]))
+    assert inner.rows.tolist() == inner.X[:, 0].tolist() == [3, 7]
+    both = inner.and_also(whole.part(torch.tensor([0])))
+    assert both.X[:, 0].tolist() == [3, 7, 0] and both.y.tolist() == [1, 1, 0]
+    assert (
+        (both.sample_weight.tolist() == [3.5, 7.5, 0.5])
+        if weighted
+        else (both.sample_weight is None)
+    )
+    assert both.rows is None and Samples.of(Dataset(np.ones((2, 1)), np.ones(2))).rows is None

@@ -23,15 +23,7 @@ from skrobust.exceptions import AttackWarning
 from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness as CR
 from skrobust.scorers import AdversarialFrequency, ConstraintAccuracy, ConstraintSecurity
-from tests.estimators._models import same, small, weights
-
-
-def tuning(estimator=None, attack=None, rounds=1, **params):
-    estimator = small(max_epochs=20, lr=0.05) if estimator is None else estimator
-    defaults = {"margin": 0.0, "n_epochs": 2, "random_state": 0}
-    attack = LinearBoundary() if attack is None else attack
-    return AdversarialFineTuning(estimator, attack, rounds, **(defaults | params))
-
+from tests.estimators._models import same, small, tuning, weights
 
 # ---- what it is for --------------------
 
@@ -59,9 +51,9 @@ def test_what_is_added_is_mislabeled_and_keeps_the_label_of_its_sample(blobs, mo
     seen = []
     continued = RobustClassifier._continue
 
-    def watched(self, points, labels, weight, n_epochs):
+    def watched(self, points, labels, weight, n_epochs, origin):
         seen.append((points, labels, weight, n_epochs, self.net_.optimizer_.param_groups[0]["lr"]))
-        return continued(self, points, labels, weight, n_epochs)
+        return continued(self, points, labels, weight, n_epochs, origin)
 
     monkeypatch.setattr(RobustClassifier, "_continue", watched)
     base = small(max_epochs=20, lr=0.05).fit(X, y)
@@ -108,12 +100,13 @@ def test_rounding_and_what_it_destroys(blobs):
     base = small(max_epochs=20, lr=0.05).fit(X, y)
     losses = []
     for margin in (0.0, 1.0):
-        model = tuning(FrozenEstimator(base), margin=margin, rounding=10, n_epochs=1).fit(X, y)
+        params = {"margin": margin, "n_epochs": 1, "warm_start": True}
+        model = tuning(FrozenEstimator(base), rounding=10, **params).fit(X, y)
         points = model._finished[0].points
         np.testing.assert_allclose(points * 10, np.round(points * 10), atol=1e-9)
-        unrounded = tuning(FrozenEstimator(base), margin=margin, n_epochs=1).fit(X, y)
+        unrounded = tuning(FrozenEstimator(base), **params).fit(X, y)
         before = unrounded._finished[0]
-        labels = y[before.sample]
+        labels = y[before.origin]
         survive = base.predict(np.round(before.points * 10) / 10) != labels
         assert model.rounding_loss_[0] == pytest.approx(1 - survive.mean())
         assert model.n_examples_[0] == survive.sum()
@@ -128,15 +121,15 @@ def test_weights_go_with_the_samples(blobs, monkeypatch):
     seen = []
     continued = RobustClassifier._continue
 
-    def watched(self, points, labels, weight, n_epochs):
+    def watched(self, points, labels, weight, n_epochs, origin):
         seen.append(weight)
-        return continued(self, points, labels, weight, n_epochs)
+        return continued(self, points, labels, weight, n_epochs, origin)
 
     monkeypatch.setattr(RobustClassifier, "_continue", watched)
     weight = np.linspace(0, 2, 80)
-    model = tuning().fit(X, y, sample_weight=weight)
+    model = tuning(warm_start=True).fit(X, y, sample_weight=weight)
     np.testing.assert_array_equal(seen[0][:79], weight[1:])  # one of weight 0 is left out
-    np.testing.assert_array_equal(seen[0][79:], weight[1:][model._finished[0].sample])
+    np.testing.assert_array_equal(seen[0][79:], weight[1:][model._finished[0].origin])
     balanced = tuning(small(class_weight="balanced", max_epochs=5)).fit(X, y)
     assert balanced.n_rounds_ == 1
 
@@ -193,13 +186,13 @@ def test_an_interrupt_keeps_the_rounds_that_are_finished(blobs, monkeypatch, whe
         model.fit(*blobs)
         assert model.n_rounds_ == 0
         assert model.predict(blobs[0]).shape == (80,)
-        return
-    model.fit(*blobs)
-    assert model.n_rounds_ == 1
-    one = tuning(rounds=1).fit(*blobs)
-    assert same(weights(model.estimator_), weights(one.estimator_))
+    else:
+        model.fit(*blobs)
+        assert model.n_rounds_ == 1
+        one = tuning(rounds=1).fit(*blobs)
+        assert same(weights(model.estimator_), weights(one.estimator_))
     monkeypatch.undo()
-    # It goes on with the round that was lost.
+    # It goes on with the round that was lost, or with the training before the first one.
     assert same(weights(model.fit(*blobs).estimator_), weights(whole.estimator_))
 
 
@@ -214,6 +207,47 @@ def test_nothing_found_says_so_and_leaves_the_network(blobs):
     # Nor where all are misclassified from the start.
     with pytest.warns(AttackWarning, match="No adversarial example was found in round 1"):
         tuning(FrozenEstimator(small().fit(X, y))).fit(X, 1 - base.predict(X))
+
+
+def test_rounding_that_destroys_all_says_so_and_is_recorded(blobs):
+    X, y = np.round(blobs[0]), blobs[1]
+    base = small(max_epochs=20, lr=0.05).fit(*blobs)
+    model = tuning(FrozenEstimator(base), rounding=1, epsilon_max=0.9, warm_start=True)
+    right = base.predict(X) == y
+    with pytest.warns(
+        AttackWarning, match=r"[1-9]\d* adv.* round 1, but rounding destroyed"
+    ) as caught:
+        model.fit(X[right], y[right])
+    assert caught[0].filename == __file__
+    assert model.n_rounds_ == len(model.n_examples_) == 0
+    assert model.rounding_loss_.tolist() == [1.0]
+    assert same(weights(model.estimator_), weights(base))
+    # The round is done after all, with other parameters.
+    model.set_params(rounding=None).fit(X[right], y[right])
+    assert model.rounding_loss_.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_what_rounding_moves_out_of_the_ball_is_left_out(monkeypatch, dtype):
+    X = np.array([[1], [2], [3], [4], [6], [7], [8], [9]], dtype=dtype) / 10
+    y = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    base = small(max_epochs=60, lr=0.1).fit(X, y)
+    assert base.score(X, y) == 1
+    towards = np.where(y == 0, 1, -1)[:, None]
+    step = np.tile([[0.54], [0.56]], (4, 1))
+
+    def found(*args, **kwargs):
+        return X + towards * step  # 0.5 away when it is rounded, or 0.6
+
+    monkeypatch.setattr(_fine_tuning, "closest_examples", found)
+    for epsilon_max, moved in ((0.5, [0.5]), (0.56, [0.5]), (0.6, [0.5, 0.6])):
+        model = tuning(
+            FrozenEstimator(base), epsilon_max=epsilon_max, rounding=10, warm_start=True
+        ).fit(X, y)
+        kept = model._finished[0]
+        away = np.abs(kept.points - X[kept.origin])
+        np.testing.assert_allclose(np.unique(away.round(4)), moved, rtol=1e-6)
+        assert model.rounding_loss_[0] == 1 - len(kept.points) / kept.n_found
 
 
 # ---- scikit-learn's habits --------------------
@@ -265,7 +299,8 @@ def test_around_and_inside_of_a_pipeline(blobs):
     assert as_network(outside)(torch.as_tensor(X, dtype=torch.float32)).shape == (80, 2)
     # The other way round, examples are made and rounded in the space of the raw inputs.
     scaled = make_pipeline(StandardScaler(), small(max_epochs=20, lr=0.05))
-    model = tuning(scaled, margin=0.5, rounding=100).fit(X, y, np.linspace(0.5, 1.5, 80))
+    model = tuning(scaled, margin=0.5, rounding=100, warm_start=True)
+    model.fit(X, y, np.linspace(0.5, 1.5, 80))
     assert model.n_rounds_ == 1
     points = model._finished[0].points
     np.testing.assert_allclose(points * 100, np.round(points * 100), atol=1e-4)
@@ -321,6 +356,10 @@ LABELS = np.arange(20) % 2
         ({"bounds": (-0.25, 1), "rounding": 255}, "Got rounding=255, but expected a lattice"),
         ({"rounding": 0}, "Got rounding=0, but expected an integer of at least 1"),
         ({"targets": 2}, r"Got targets=2, but expected 'runner-up', 'all', or one of the cla"),
+        ({"targets": 2, "attack": "lp"}, "Got targets=2, but expected 'runner-up', 'all', or"),
+        ({"targets": "all"}, r"Got targets='all', but expected 'runner-up' with attack=LinearB"),
+        ({"targets": 1, "attack": "lbfgs"}, "Got targets=1, but expected 'runner-up' with att"),
+        ({"verbose": "x"}, "Got verbose='x', but expected an integer of at least 0"),
         ({"targets": "last"}, "Got targets='last', but expected 'runner-up'"),
         ({"attack": "exact"}, "Got attack='exact', but expected one of 'lp', 'polished', 'lb"),
         ({"keep_examples": 1}, "Got keep_examples=1, but expected True or False"),
@@ -363,9 +402,20 @@ def test_labels_that_a_fitted_estimator_does_not_know(blobs):
         tuning(frozen).fit(blobs[0], blobs[1] + 1)
     with pytest.raises(NotFittedError):
         tuning(FrozenEstimator(small())).fit(*blobs)
-    model = tuning(warm_start=True).fit(*blobs)
-    with pytest.raises(ValueError, match=r"Got y with labels .2., but expected labels among"):
-        model.set_params(rounds=2).fit(blobs[0], blobs[1] + 1)
+
+
+def test_targets_are_the_classes_of_the_network(blobs):
+    X, y = blobs
+    rows, labels = np.r_[X, X[:20] * 0.1], np.r_[y, np.full(20, 2)]
+    frozen = FrozenEstimator(small(max_epochs=20, lr=0.05).fit(rows, labels))
+    model = tuning(frozen, "lp", targets=2, n_epochs=1).fit(X[:20], y[:20])
+    assert model.n_rounds_ == 1
+    expectation = r"one of the classes \[0, 1, 2\]"
+    with pytest.raises(ValueError, match=f"Got targets=3, but expected .*{expectation}"):
+        tuning(frozen, "lp", targets=3).fit(X[:20], y[:20])
+    # No class, since its samples have no weight.
+    with pytest.raises(ValueError, match="Got targets=2, but expected"):
+        tuning(attack="lp", targets=2).fit(rows, labels, (labels < 2).astype(float))
 
 
 def test_the_words_for_methods_are_those_of_attacks(blobs):

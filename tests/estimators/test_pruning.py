@@ -136,8 +136,8 @@ def test_the_first_training_is_that_of_the_estimator_itself(blobs, weighted):
     weight = np.linspace(0.5, 1.5, 80) if weighted else None
     inside = make_pipeline(StandardScaler(), small())
     rewound = pruning(inside, rewind=True)
-    fitted = rewound._fitted(clone(inside), X, y, weight)
-    alone = pruning(inside)._fitted(clone(inside), X, y, weight)
+    fitted = rewound._fitted(X, y, weight)
+    alone = pruning(inside)._fitted(X, y, weight)
     assert same(weights(fitted[-1]), weights(alone[-1]))
     np.testing.assert_array_equal(fitted.predict_proba(X), alone.predict_proba(X))
 
@@ -250,6 +250,20 @@ def test_iterations_one_by_one_are_those_at_once(blobs, monkeypatch, rewind):
     with pytest.raises(ValueError, match="Got iterations=3, but expected more than those that"):
         parts.set_params(iterations=3, amount=0.9).fit(*blobs)
     assert parts.set_params(iterations=4).fit(*blobs).sparsity_ == 43 / 48
+
+
+def test_what_cannot_go_on_is_refused_and_changes_nothing(blobs):
+    X, y = blobs
+    model = pruning(amount=0.5, warm_start=True).fit(X, y)
+    before = weights(model.estimator_)
+    with pytest.raises(ValueError, match="Got warm_start=True and another X than in the last"):
+        model.set_params(iterations=2).fit(X[::-1], y)
+    with pytest.raises(ValueError, match=r"Got amount=0.25, but expected at least 0.5, the share"):
+        model.set_params(amount=0.25).fit(X, y)
+    with pytest.raises(ValueError, match=r"Got amount=0.999, but expected a share that leaves"):
+        model.set_params(amount=0.999, warm_start=False).fit(X[:, :2], y)
+    assert model.n_iterations_ == 1 and model.n_features_in_ == 4
+    assert same(weights(model.estimator_), before)
 
 
 def test_an_interrupt_in_training_changes_nothing(blobs, monkeypatch):

@@ -8,7 +8,8 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping
-from skorch.dataset import ValidSplit
+from skorch.dataset import Dataset, ValidSplit
+from skorch.helper import predefined_split
 
 from skrobust import RobustClassifier
 from skrobust.exceptions import DivergedTrainingError
@@ -183,3 +184,21 @@ def test_what_ended_a_training_early(blobs):
         model = small(callbacks=[Stop(where)]).fit(*blobs)
         assert model.net_.stopped_midway is midway
         assert len(model.history_) == n_epochs
+
+
+def test_a_split_must_say_where_rows_went_that_others_were_made_of(blobs):
+    X, y = blobs
+
+    def copies(dataset, y=None):
+        return Dataset(dataset.X[:60], dataset.y[:60]), Dataset(dataset.X[60:], dataset.y[60:])
+
+    model = small(train_split=copies).fit(X, y)
+    rows, labels, origin = np.r_[X, X[:5]], np.r_[y, y[:5]], np.arange(5)
+    with pytest.raises(ValueError, match=r"Got train_split=.*, but expected a func"):
+        model._continue(rows, labels, None, 1, origin)
+    # Without a split all take part, and with another validation set, too.
+    for split in (None, predefined_split(Dataset(X.astype(np.float32), y))):
+        model = small(train_split=split).fit(X, y)
+        assert model._continue(rows, labels, None, 1, origin)
+        batches = model.history_[-1]["batches"]
+        assert sum(batch.get("train_batch_size", 0) for batch in batches) == 85

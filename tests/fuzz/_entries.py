@@ -134,8 +134,13 @@ SCORERS = {
     "GlobalRobustness": scorers.GlobalRobustness(OWN, tolerance=0.4, random_state=0),
     "MarginRobustness": scorers.MarginRobustness(random_state=0),
     "RobustnessScore": scorers.RobustnessScore(epsilons=0.1, n_samples=5, random_state=0),
+    "RobustnessScore R2": scorers.RobustnessScore.preset("R2", attack=attacks.FGSM()),
+    "RobustnessScore example-3": scorers.RobustnessScore.preset("example-3"),
     "CorruptionRobustness": scorers.CorruptionRobustness(
         ["noise", "contrast"], image_shape=(1, 3), random_state=0
+    ),
+    "ViolationProbability": scorers.ViolationProbability(
+        CR, 32, n_particles=8, n_steps=2, max_evaluations=200, random_state=0
     ),
     "ManifoldRobustness": scorers.ManifoldRobustness(PCA(2).fit(X), n_samples=5, random_state=0),
 }
@@ -185,6 +190,7 @@ _METHODS = {
     "PGD": attacks.PGD(3),
     "AutoPGD": attacks.AutoPGD(3),
     "FastMinimumNorm": attacks.FastMinimumNorm(2, targets=2),
+    "NearMissPGD": attacks.NearMissPGD(2, n_runs=2, last_steps=2, last_starts=2),
     "LBFGS": attacks.LBFGS(2, max_iter=3),
     "LinearBoundary": attacks.LinearBoundary(2),
     "UniformSampling": attacks.UniformSampling(5),

@@ -227,6 +227,9 @@ def test_row_limit_and_margin_reach_the_programs(digits):
     model = RobustClassifier(hidden_layer_sizes=(20,), max_epochs=3, random_state=0)
     model.fit(X[:300], y[:300])
     free = AdversarialFrequency(0.3).evaluate(model, X[:20])
+    with pytest.warns(UnresolvedWarning) as caught:
+        AdversarialFrequency(0.3, max_rows=1)(model, X[:20])
+    assert caught[0].filename == __file__
     with pytest.warns(UnresolvedWarning):
         limited = AdversarialFrequency(0.3, max_rows=1).evaluate(model, X[:20])
     assert limited.frequency == ((limited.radius <= 0.3) | (limited.status == "row limit")).mean()

@@ -20,6 +20,7 @@ PAPERS = ["R1", "R2", "R4", "example-3", "example-5-uniform", "example-5-data"]
 OURS = ["success-rate", "uniform-share", "class-share"]
 PRESETS = PAPERS + OURS
 BY_ATTACK = ["R1", "R2"]
+MARGINS = {"weight": "constant", "transform": "all"}
 
 
 class Constant(ClassifierMixin, BaseEstimator):
@@ -418,6 +419,8 @@ def test_jobs_batches_and_memory(blobs, name, tmp_path):
         ({"bounds": (0.4, 1.0)}, "2 of 8 rows of X lie outside"),
         ({"bounds": None, "epsilons": None}, "Got epsilons=None, but expected a number, since"),
         ({"n_inputs": 0}, "Got n_inputs=0, but expected an integer"),
+        ({"n_inputs": 1, **MARGINS, "attack": Ensemble()}, "n_inputs=1, .* of at least 2"),
+        ({"n_inputs": 1, **MARGINS, "neighborhood": "data"}, "n_inputs=1, .* of at least 2"),
         (
             {"weight": "constant", "bounds": None},
             "Got bounds=None, but expected finite bounds, for inputs that are uniform",
@@ -472,6 +475,8 @@ def test_a_preset_has_the_radius_of_the_class():
     for name in PAPERS:
         assert RobustnessScore.preset(name).epsilons is None
     assert RobustnessScore.preset("R1", 0.3, n_samples=5).n_samples == 5
+    for other in ({"neighborhood": "data"}, {"weight": "radii"}, {"transform": "majority"}):
+        assert RobustnessScore.preset("R2", **other).check().attack is None
 
 
 def test_attacks_are_for_networks_and_two_samples_are_needed(split):

@@ -157,8 +157,10 @@ def test_a_promise_that_is_kept_with_fewer_samples_needs_no_warning(line, bound)
     assert result.tolerance == (result.interval.high - result.interval.low) / 2 < 0.05
     assert attainable_tolerance(300, bound=bound) > 0.05
     hard = clone(scorer).set_params(property__epsilon=0.25)  # the worst case: half are robust
-    with pytest.warns(ToleranceWarning, match="Got 300 samples"):
-        hard.evaluate(model, X[:300])
+    for use in (hard, hard.evaluate, hard.metrics):
+        with pytest.warns(ToleranceWarning, match="Got 300 samples") as caught:
+            use(model, X[:300])
+        assert caught[0].filename == __file__
     with pytest.warns(ToleranceWarning):
         clone(scorer).set_params(bound="hoeffding").evaluate(model, easy)
 
@@ -315,8 +317,13 @@ def test_a_constant_wrong_classifier_is_robust_and_a_label_is_warned_of():
         layer.bias.copy_(torch.tensor([1.0, 0.0]))
     model, X, y = TorchClassifier(layer, 2), np.full((800, 1), 0.5), np.ones(800, dtype=int)
     assert GlobalRobustness(own, random_state=0)(model, X, y) == 1.0
-    with pytest.warns(ReferenceWarning, match=r"reference='label'.*Set reference='prediction'"):
-        assert GlobalRobustness(CR(0.1), random_state=0)(model, X, y) == 0.0
+    scorer = GlobalRobustness(CR(0.1), random_state=0)
+    for use in (scorer, scorer.evaluate, scorer.metrics):
+        with pytest.warns(ReferenceWarning, match=r"reference='label'.*Set refer") as caught:
+            use(model, X, y)
+        assert caught[0].filename == __file__
+    with pytest.warns(ReferenceWarning):
+        assert scorer(model, X, y) == 0.0
 
 
 def test_fgsm_by_name_is_that_on_the_loss(line):

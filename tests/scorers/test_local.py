@@ -48,7 +48,7 @@ PROPERTY = ClassificationRobustness(0.1, reference="prediction")
 def scorers(**options):
     return [
         ConstraintSatisfaction(PROPERTY, TwoSteps(), **options),
-        GlobalRobustness(PROPERTY, local=TwoSteps(), tolerance=0.9, **options),
+        GlobalRobustness(PROPERTY, local=TwoSteps(), tolerance=0.9, random_state=0, **options),
     ]
 
 
