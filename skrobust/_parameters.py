@@ -97,7 +97,7 @@ class NamedParts:
         items = self._items()
         return zip(items, (name for name, _ in _name_items(items)), strict=True)
 
-    def _check_parts(self, kinds, example):
+    def _check_parts(self, kinds, example, *arguments):
         """Validate the list, and each part by its own `check`.
 
         Parameters
@@ -106,6 +106,8 @@ class NamedParts:
             What a part may be.
         example : str
             A part, to be shown in an error.
+        *arguments : object
+            For the `check` of the parts.
 
         Raises
         ------
@@ -126,7 +128,7 @@ class NamedParts:
             )
         for place, (item, (name, part)) in enumerate(zip(self._items(), named, strict=True)):
             shown_name = name if _is_pair(item) else f"{list_name}[{place}]"
-            check_instance(shown_name, part, kinds, example).check()
+            check_instance(shown_name, part, kinds, example).check(*arguments)
 
 
 def _changed(item, name, params):

@@ -3,12 +3,11 @@
 import copy
 import time
 import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skrobust._validation import (
     check_bounds,
@@ -22,28 +21,37 @@ from skrobust._validation import (
     expected,
 )
 from skrobust.attacks import LBFGS, Attack
-from skrobust.estimators._base import plain_array
 from skrobust.estimators._examples import closest_examples, widest
-from skrobust.estimators._robust import RobustClassifier
 from skrobust.estimators._rounds import (
-    Round,
+    RoundsClassifier,
     before_last_step,
-    check_same_data,
-    fit_before_last_step,
-    keys_of,
     last_step,
     slow_down,
 )
-from skrobust.estimators._weights import checked_sample_weight
 from skrobust.exceptions import AttackWarning
-from skrobust.networks import as_network
 
 __all__ = ["AdversarialFineTuning"]
 
 _METHODS = ("lp", "polished", "lbfgs")
 
 
-class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """What one round added to the data, and what it took."""
+
+    n_examples: int
+    n_found: int  # before rounding
+    distance: float
+    seconds: float
+    points: np.ndarray | None
+    origin: np.ndarray | None  # the row of X that each was made of
+
+    def without_data(self):
+        """Return the counts alone."""
+        return replace(self, points=None, origin=None)
+
+
+class AdversarialFineTuning(RoundsClassifier):
     """Train a classifier, and go on with its own adversarial examples added, in rounds.
 
     Each round looks for an adversarial example of every sample of the original data that the
@@ -213,54 +221,17 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             If a round finds no adversarial example, or rounding destroys all: then fine-tuning
             ends, and the network stays as it is.
         """
-        goes_on = self.warm_start and getattr(self, "_is_base_trained", False)
-        before = vars(self).copy()
-        try:
-            data = self._validated(X, y, sample_weight, goes_on)
-            is_trained = goes_on or self._start(*data)
-        except BaseException:
-            # A failed refit leaves all that was fitted before as it was.
-            vars(self).clear()
-            vars(self).update(before)
-            raise
-        try:
-            while is_trained and self.n_rounds_ < self.rounds and self._finish_round(*data):
-                pass
-        except KeyboardInterrupt:
-            pass  # a round that is not finished has changed nothing
-        finally:
-            if not (self.warm_start and self.keep_examples):
-                self._finished = [each.without_data() for each in self._finished]
-        return self
-
-    def _validated(self, X, y, sample_weight, goes_on):
-        """Return the data without those of weight 0; they are those of the last call, to go on."""
-        X, y = plain_array(X), plain_array(y)
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=not goes_on)
-        check_classification_targets(y)
-        sample_weight = checked_sample_weight(sample_weight, X)
-        kept = slice(None) if sample_weight is None else sample_weight > 0
-        self._check(X, y[kept], goes_on)
-        X, y = X[kept], y[kept]
-        sample_weight = None if sample_weight is None else sample_weight[kept]
-        if goes_on:
-            self._check_going_on(X, y, sample_weight)
-        return X, y, sample_weight
+        return self._fit_in_rounds(X, y, sample_weight)
 
     def _check(self, X, y, goes_on):
-        model = self.estimator
-        model = model.estimator if isinstance(model, FrozenEstimator) else model
-        check_instance("estimator", last_step(model), RobustClassifier, "RobustClassifier()")
         if isinstance(self.attack, str):
             check_choice("attack", self.attack, _METHODS)
         else:
             check_instance("attack", self.attack, Attack, "PGD()").check()
-        check_integer("rounds", self.rounds, low=1)
         check_real("margin", self.margin, low=0)
         check_real("lr_factor", self.lr_factor, low=0, closed="neither")
         check_integer("n_epochs", self.n_epochs, low=1)
         check_flag("keep_examples", self.keep_examples)
-        check_flag("warm_start", self.warm_start)
         check_integer("verbose", self.verbose, low=0)
         bounds = check_bounds(self.bounds, X.shape[1])
         check_within_bounds(X, bounds)
@@ -273,17 +244,13 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             _check_lattice(check_integer("rounding", self.rounding, low=1), bounds, self.bounds)
         classes = self.classes_ if goes_on else np.unique(y)
         if isinstance(self.estimator, FrozenEstimator) and not goes_on:
-            check_is_fitted(self.estimator)
-            classes = model.classes_
+            classes = self.estimator.classes_
         _check_targets(self.targets, classes, self.attack)
         check_seed(self.random_state)
 
     def _check_going_on(self, X, y, sample_weight):
         """Raise a ValueError where `warm_start` cannot go on with the finished rounds."""
-        if self.rounds < self.n_rounds_:
-            expectation = f"at least {self.n_rounds_}, the rounds that are finished"
-            raise ValueError(expected("rounds", self.rounds, expectation))
-        check_same_data(keys_of(X, y, sample_weight), self._data_keys)
+        super()._check_going_on(X, y, sample_weight)
         has_all = all(each.points is not None for each in self._finished)
         if self.rounds > self.n_rounds_ and self.keep_examples and not has_all:
             expectation = (
@@ -294,28 +261,12 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             raise ValueError(expected("warm_start", self.warm_start, expectation))
 
     def _start(self, X, y, sample_weight):
-        """Fit the estimator, or take the fitted one; return whether no interrupt ended that."""
         seed = 0 if self.random_state is None and self.memory is not None else self.random_state
-        seed = check_seed(seed).randint(2**31 - 1)
-        if isinstance(self.estimator, FrozenEstimator):
-            model = copy.deepcopy(self.estimator.estimator)
-            as_network(model).encode(y)  # refuses labels that are no class
-            is_trained = True  # as far as its owner wants
-        else:
-            model = clone(self.estimator)
-            rows = fit_before_last_step(model, X, y)
-            # Apart from the pipeline, whose way to take weights is a setting of scikit-learn.
-            weight = {} if sample_weight is None else {"sample_weight": sample_weight}
-            last_step(model).fit(rows, y, **weight)
-            is_trained = not last_step(model).net_.stopped_midway
-        self.estimator_, self.classes_ = model, model.classes_
-        self._finished, self._lost = [], []
-        self._seed, self._data_keys = seed, keys_of(X, y, sample_weight)
-        self._is_base_trained = is_trained
-        return is_trained
+        self._seed = check_seed(seed).randint(2**31 - 1)
+        self._lost = []
+        super()._start(X, y, sample_weight)
 
     def _finish_round(self, X, y, sample_weight):
-        """Do one round; return whether it was finished. Nothing changes where it was not."""
         latest = self._search(X, y)
         if latest.n_examples == 0:
             self._lost = [latest] if latest.n_found else []
@@ -339,6 +290,10 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         # Together and last, so that an interrupt leaves the rounds before as they are.
         self.estimator_, self._finished, self._lost = model, rounds, []
         return True
+
+    def _end(self):
+        if not (self.warm_start and self.keep_examples):
+            self._finished = [each.without_data() for each in self._finished]
 
     def _search(self, X, y):
         """Return what a round adds to the data."""
@@ -374,7 +329,7 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             points, origin = self._misled(points, y, origin, within)
         median = float(np.median(_distance(points, X[origin]))) if len(points) else np.nan
         seconds = time.perf_counter() - start
-        return Round(len(points), n_found, median, seconds, points, origin)
+        return _Round(len(points), n_found, median, seconds, points, origin)
 
     def _misled(self, points, y, origin, candidates):
         """Return those of the candidates that the estimator itself labels wrongly."""
@@ -417,35 +372,6 @@ class AdversarialFineTuning(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "estimator_")
         return np.array([each.seconds for each in self._finished])
 
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "estimator_")
-
-    def predict(self, X):
-        """Return the class of the largest logit, of shape (n_samples,)."""
-        rows = self._rows(X)
-        return self.estimator_.predict(rows)
-
-    def predict_proba(self, X):
-        """Return the softmax of the logits, of shape (n_samples, n_classes)."""
-        rows = self._rows(X)
-        return self.estimator_.predict_proba(rows)
-
-    def decision_function(self, X):
-        """Return the logits; for two classes, that of the second minus that of the first."""
-        rows = self._rows(X)
-        return self.estimator_.decision_function(rows)
-
-    def _rows(self, X):
-        check_is_fitted(self, "estimator_")
-        dtype = [np.float64, np.float32]
-        return validate_data(self, plain_array(X), dtype=dtype, reset=False)
-
-
-@as_network.register(AdversarialFineTuning)
-def _read_tuned(model, *, input_shape=None):
-    check_is_fitted(model, "estimator_")
-    return as_network(model.estimator_, input_shape=input_shape)
-
 
 def _distance(points, rows):
     """Return the L-infinity distance of each point to its row."""
@@ -464,7 +390,7 @@ def _warn_of_nothing(number, n_found):
     warnings.warn(
         f"{what}, so fine-tuning ends with the network as it is. Try {hint}.",
         AttackWarning,
-        stacklevel=4,
+        stacklevel=5,  # that of who calls fit
     )
 
 

@@ -26,7 +26,7 @@ from skrobust.estimators._skorch import EpochBridge, RegimeNet
 from skrobust.estimators._weights import checked_sample_weight, joint_weight
 from skrobust.exceptions import DivergedTrainingError
 from skrobust.networks import Network, as_network, check_logits, outputs_of
-from skrobust.training import StandardTraining, TrainingFit
+from skrobust.training import SequentialTraining, StandardTraining, TrainingFit
 
 __all__ = ["RobustClassifier"]
 
@@ -49,8 +49,9 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         Hidden units of the perceptron, for ``module=None``.
     property : RobustnessProperty or None, default=None
         What the regime trains for. It lives in the space of the `X` that `fit` is given.
-    training : TrainingRegime or None, default=None
-        How to train; None is StandardTraining.
+    training : TrainingRegime, list of pairs (TrainingRegime, int) or None, default=None
+        How to train; None is StandardTraining. A list is a sequence of regimes, each with its
+        number of epochs: short for `SequentialTraining`, which says what `max_epochs` is then.
     clamp : pair of floats or None, default=None
         Cut the logits to this range, as Casadio et al. do with (-100, 100).
     input_shape : tuple of int or None, default=None
@@ -170,6 +171,8 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
+    _sequence = (None, None)  # a list that `training` was, and the regime that it stands for
+
     def set_params(self, **params):
         """Set parameters, also ``module__...``, ``optimizer__...``, ``criterion__...``."""
         for part in ("module", "optimizer", "criterion"):
@@ -207,11 +210,15 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         DivergedTrainingError
             If the loss becomes NaN or infinite.
         """
+        return self._train(*self._initialized(X, y, sample_weight), int(self.max_epochs))
+
+    def _initialized(self, X, y, sample_weight):
+        """Make a net that is not trained yet; return the data as it is trained on."""
         X, y, sample_weight = self._validated(X, y, sample_weight, reset=True)
         classes = np.unique(y)
         self._check_regime(X, classes)
         self._start(X, classes)
-        return self._train(X, y, sample_weight, int(self.max_epochs))
+        return X, y, sample_weight
 
     @with_callbacks
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -304,7 +311,12 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         self._regime().check(self.property, X, len(classes))
 
     def _regime(self):
-        return StandardTraining() if self.training is None else self.training
+        if not isinstance(self.training, list | tuple):
+            return StandardTraining() if self.training is None else self.training
+        if self._sequence[0] is not self.training:
+            # One and the same for one list, so that its state goes on in `partial_fit`.
+            self._sequence = self.training, SequentialTraining.of_pairs(self.training)
+        return self._sequence[1]
 
     def _start(self, X, classes):
         """Build the net, with weights drawn by `random_state`."""

@@ -13,9 +13,10 @@ from skorch.utils import to_tensor
 
 from skrobust._validation import call_of_user, expected, shown
 from skrobust.estimators._batches import InOrder, Samples, Shuffled
+from skrobust.estimators._masks import bound, clear_gradients, clear_weights
 from skrobust.estimators._random import Generators, OwnDraws, Watch, is_known
 from skrobust.exceptions import DivergedTrainingError
-from skrobust.training import TrainingFit, TrainingStep
+from skrobust.training import SequentialTraining, TrainingFit, TrainingStep
 
 __all__ = []
 
@@ -30,6 +31,7 @@ class Call:
     watch: Watch
     origin: np.ndarray  # of the last rows, which were made of others: the row of each
     state: object = None
+    masked: list = ()  # pairs of a parameter and the mask of its pruned weights
 
     @classmethod
     def seeded(cls, fit, seed, known, origin):
@@ -52,6 +54,7 @@ class RegimeNet(NeuralNetClassifier):
     call = None  # while it trains
     stopped_midway = False  # whether the last training ended within an epoch, by an interrupt
     kept = (None, None)  # the regime of the last call, and the state that it ended with
+    masks = None  # of pruned parameters, by name, on the CPU: False where weights stay zero
 
     def __init__(self, *args, regime, property, **kwargs):
         super().__init__(*args, **kwargs)
@@ -63,9 +66,10 @@ class RegimeNet(NeuralNetClassifier):
 
         The last rows may have been made of rows before; `origin` has the row of each of them.
         """
-        known = is_known(self.module_, self.criterion_, self.regime)
+        known = is_known(self.module_, self.criterion_, *_innermost(self.regime))
         origin = np.zeros(0, dtype=int) if origin is None else origin
         self.call = Call.seeded(replace(fit, previous=self._kept_state()), seed, known, origin)
+        self.call.masked = bound(self.module_, self.masks)
         self.stopped_midway = True
         try:
             self.partial_fit(self.call.fit.X, self.call.fit.y, epochs=fit.n_epochs)
@@ -73,6 +77,8 @@ class RegimeNet(NeuralNetClassifier):
                 self.regime.finish(self.call.state)
             self.kept = (self.regime, self.call.state)
         finally:
+            # Regimes and callbacks may have put other weights into the module.
+            clear_weights(self.call.masked)
             self.call = None
 
     def _kept_state(self):
@@ -145,11 +151,20 @@ class RegimeNet(NeuralNetClassifier):
 
     # ---- steps ----------------------------------------------------------------
 
-    def run_single_epoch(self, *args, **kwargs):
+    def run_single_epoch(self, iterator, training, *args, **kwargs):
         # Callbacks that end training raise the same KeyboardInterrupt, but between epochs.
         self.stopped_midway = True
-        super().run_single_epoch(*args, **kwargs)
+        if training:
+            with self.call.draws:
+                self.regime.begin_epoch(self.call.state, len(self.history) - 1)
+        super().run_single_epoch(iterator, training, *args, **kwargs)
         self.stopped_midway = False
+
+    def train_step(self, batch, **fit_params):
+        result = super().train_step(batch, **fit_params)
+        # What optimizers remember, as momentum, moves weights whose gradient is zero.
+        clear_weights(self.call.masked)
+        return result
 
     def train_step_single(self, batch, **fit_params):
         self._set_training(True)
@@ -159,6 +174,7 @@ class RegimeNet(NeuralNetClassifier):
             loss, logits = self._checked(self.regime.loss(self.call.state, step), step)
             n_draws = watch.draws.count
             loss.backward()
+        clear_gradients(self.call.masked)
         if watch.draws.count > n_draws:
             raise ValueError(
                 "Got a module that draws random numbers while gradients are computed, as "
@@ -221,6 +237,13 @@ class RegimeNet(NeuralNetClassifier):
             logits = self.infer(x)
             losses = each(self.criterion_)(logits, labels)
         return {"loss": (weight.to(self.device) * losses).mean(), "y_pred": logits}
+
+
+def _innermost(regime):
+    """Return a regime in a list, or those of a sequence: a user's own may be among them."""
+    if not isinstance(regime, SequentialTraining):
+        return [regime]
+    return [inner for part in regime.named_parts.values() for inner in _innermost(part)]
 
 
 def each(criterion):

@@ -5,8 +5,10 @@ from skrobust.training._augmentation import DataAugmentation
 from skrobust.training._base import PropertyRegime, TrainingRegime
 from skrobust.training._certified import CertifiedTraining
 from skrobust.training._constraint import ConstraintTraining
+from skrobust.training._cross_lipschitz import CrossLipschitzTraining
 from skrobust.training._hook import TrainingFit, TrainingStep
 from skrobust.training._mart import MartTraining
+from skrobust.training._sequential import SequentialTraining
 from skrobust.training._standard import StandardTraining
 from skrobust.training._trades import TradesTraining
 
@@ -14,9 +16,11 @@ __all__ = [
     "AdversarialTraining",
     "CertifiedTraining",
     "ConstraintTraining",
+    "CrossLipschitzTraining",
     "DataAugmentation",
     "MartTraining",
     "PropertyRegime",
+    "SequentialTraining",
     "StandardTraining",
     "TradesTraining",
     "TrainingFit",

@@ -80,6 +80,17 @@ class TrainingRegime(BaseEstimator, ABC):
         """
         return None
 
+    def begin_epoch(self, state, epoch):
+        """Do what is due before the batches of an epoch are made; nothing by default.
+
+        Parameters
+        ----------
+        state : object
+            What `start` returned.
+        epoch : int
+            Number of epochs completed, as in ``step.epoch``.
+        """
+
     @abstractmethod
     def loss(self, state, step):
         """Return the loss to minimize at this step, and the outputs at the batch.

@@ -1,10 +1,12 @@
-"""Rounds of training on: at which rate, on what, and from where they may go on."""
+"""What meta-estimators share that go on in rounds: when they stop, and what they go on from."""
 
 import pickle
 
 import numpy as np
 import pytest
+import torch
 from sklearn import config_context
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -12,10 +14,101 @@ from skorch.callbacks import Callback, LRScheduler
 from skorch.dataset import ValidSplit
 from torch.optim.lr_scheduler import LambdaLR
 
-from skrobust.estimators._rounds import before_last_step, fit_before_last_step, last_step
+from skrobust.estimators import MagnitudePruning
+from skrobust.estimators._rounds import (
+    RoundsClassifier,
+    before_last_step,
+    fit_before_last_step,
+    last_step,
+    scale_lr,
+)
 from skrobust.exceptions import DivergedTrainingError
+from skrobust.networks import as_network
 from skrobust.training import StandardTraining
 from tests.estimators._models import same, small, tuning, weights
+
+
+class Counting(RoundsClassifier):
+    """Trains on for one epoch a round; says in which round it stops, and how."""
+
+    _rounds_name = "laps"
+
+    def __init__(self, estimator, laps=3, *, stop=None, interrupt=None, warm_start=False):
+        self.estimator = estimator
+        self.laps = laps
+        self.stop = stop
+        self.interrupt = interrupt
+        self.warm_start = warm_start
+
+    def fit(self, X, y, sample_weight=None):
+        return self._fit_in_rounds(X, y, sample_weight)
+
+    def _check(self, X, y, goes_on):
+        pass
+
+    def _finish_round(self, X, y, sample_weight):
+        lap = len(self._finished) + 1
+        if lap == self.interrupt:
+            raise KeyboardInterrupt
+        if lap == self.stop:
+            return False
+        self._finished = [*self._finished, lap]
+        classifier = last_step(self.estimator_)
+        return classifier._continue(before_last_step(self.estimator_, X), y, sample_weight, 1)
+
+
+def test_rounds_until_all_are_done_or_one_says_stop(blobs):
+    assert Counting(small()).fit(*blobs)._finished == [1, 2, 3]
+    assert Counting(small(), stop=2).fit(*blobs)._finished == [1]
+    assert Counting(small(), interrupt=3).fit(*blobs)._finished == [1, 2]
+
+
+def test_going_on(blobs):
+    model = Counting(small(), 1, warm_start=True).fit(*blobs)
+    model.set_params(laps=3).fit(*blobs)
+    whole = Counting(small()).fit(*blobs)
+    assert same(weights(model.estimator_), weights(whole.estimator_))
+    assert len(model.estimator_.history_) == 3 + 3
+    with pytest.raises(ValueError, match="Got laps=2, but expected at least 3, the laps that are"):
+        model.set_params(laps=2).fit(*blobs)
+    with pytest.raises(ValueError, match="Got warm_start=True and another y than in the last"):
+        model.set_params(laps=4).fit(blobs[0], blobs[1] + 1)
+
+
+def test_a_fitted_one_is_copied_and_left_alone(blobs):
+    base = small().fit(*blobs)
+    before = weights(base)
+    model = Counting(FrozenEstimator(base), 1).fit(*blobs)
+    assert same(weights(base), before) and not same(weights(model.estimator_), before)
+    with pytest.raises(NotFittedError):
+        Counting(FrozenEstimator(small())).fit(*blobs)
+    with pytest.raises(TypeError, match=r"Got estimator=StandardScaler.*, but expected a Robust"):
+        Counting(StandardScaler()).fit(*blobs)
+
+
+def test_prediction_and_network_are_those_of_the_last_step(blobs):
+    X, y = blobs
+    model = Counting(make_pipeline(StandardScaler(), small()), 1).fit(X, y, abs(X[:, 0]))
+    assert last_step(model.estimator_) is model.estimator_[-1]
+    assert last_step(model.estimator_[-1]) is model.estimator_[-1]
+    logits = as_network(model)(torch.as_tensor(X, dtype=torch.float32))
+    # Scaled in float32 in the one, and in float64 in the other.
+    gap = torch.as_tensor(model.decision_function(X))
+    torch.testing.assert_close(logits[:, 1] - logits[:, 0], gap.to(logits), atol=1e-4, rtol=1e-4)
+    assert (model.predict(X) == model.predict_proba(X).argmax(axis=1)).all()
+    with pytest.raises(NotFittedError):
+        as_network(Counting(small()))
+
+
+# ---- learning rates --------------------
+
+
+def test_learning_rates_are_scaled_also_where_schedules_start_from(blobs):
+    model = small().fit(*blobs)
+    group = model.net_.optimizer_.param_groups[0]
+    group["initial_lr"] = 2.0
+    scale_lr(model.net_, 0.1)
+    assert group["lr"] == pytest.approx(0.0005) and group["initial_lr"] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("every", ["batch", "epoch"])
@@ -118,22 +211,44 @@ def test_examples_are_kept_only_where_further_rounds_need_them(blobs):
     assert sizes[True, True] > sizes[False, True] + 2 * 80 * 4 * 4
 
 
-def test_a_failed_refit_leaves_what_was_fitted(blobs):
+def pruning(estimator=None, **params):
+    estimator = small(max_epochs=20, lr=0.05) if estimator is None else estimator
+    return MagnitudePruning(estimator, n_epochs=1, **params)
+
+
+@pytest.mark.parametrize("make", [tuning, pruning])
+def test_a_failed_refit_leaves_what_was_fitted(blobs, make):
     X, y = blobs
-    model = tuning().fit(X, y)
+    model = make().fit(X, y)
     before = weights(model.estimator_)
     model.set_params(estimator__lr=1e30)
     with pytest.raises(DivergedTrainingError):
         model.fit(X[:, :2], 1 - y)
-    assert model.n_rounds_ == len(model.n_examples_) == 1 and model.n_features_in_ == 4
+    assert len(model._finished) == 1 and model.n_features_in_ == 4
     assert same(weights(model.estimator_), before)
     assert model.predict(X).shape == (80,)
+
+
+@pytest.mark.parametrize("make", [tuning, pruning])
+def test_an_interrupt_before_the_first_round(blobs, monkeypatch, make):
+    X, y = blobs
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    model = make(warm_start=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("skrobust.estimators._skorch.RegimeNet.train_step", stop)
+        model.fit(X, y)
+    assert model._finished == [] and model.predict(X).shape == (80,)
+    assert same(weights(model.fit(X, y).estimator_), weights(make().fit(X, y).estimator_))
 
 
 def test_a_net_that_its_owner_interrupted_is_a_starting_point(blobs):
     base = small(max_epochs=20, lr=0.05).fit(*blobs)
     base.net_.stopped_midway = True
-    assert tuning(FrozenEstimator(base)).fit(*blobs).n_rounds_ == 1
+    for make in (tuning, pruning):
+        assert len(make(FrozenEstimator(base)).fit(*blobs)._finished) == 1
 
 
 # ---- pipelines --------------------
@@ -160,5 +275,8 @@ def test_weights_reach_the_end_of_a_pipeline(blobs, routing):
     pipeline = make_pipeline(StandardScaler(), small(max_epochs=20, lr=0.05))
     with config_context(enable_metadata_routing=routing):
         model = tuning(pipeline, n_epochs=1, lr_factor=1e-30).fit(X, y, weight)
+        pruned = pruning(pipeline, amount=0.1, lr_factor=1e-30).fit(X, y, weight)
     by_hand = small(max_epochs=20, lr=0.05).fit(StandardScaler().fit_transform(X), y, weight)
     assert same(weights(model.estimator_[-1]), weights(by_hand))
+    for found, full in zip(weights(pruned.estimator_[-1]), weights(by_hand), strict=True):
+        assert torch.equal(found, torch.where(found == 0, found, full))

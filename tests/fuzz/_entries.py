@@ -2,7 +2,6 @@
 
 import inspect
 import tempfile
-import warnings
 from dataclasses import dataclass, field
 from functools import cache, partial
 
@@ -16,8 +15,6 @@ from sklearn.tree import DecisionTreeClassifier
 import skrobust
 from skrobust import (
     attacks,
-    estimators,
-    exceptions,
     logics,
     networks,
     properties,
@@ -401,35 +398,6 @@ for _name in _REGIMES:
             {name: "value" for name in _own},
             lambda result, call: np.isfinite(result).all(),
         )
-
-_TUNED = {"estimator": skrobust.RobustClassifier(hidden_layer_sizes=4, max_epochs=1),
-          "attack": attacks.LinearBoundary(2), "margin": 0.0, "n_epochs": 1}  # fmt: skip
-
-
-def _tuned(X=X, y=Y, **parameters):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", exceptions.AttackWarning)  # that nothing was found
-        return estimators.AdversarialFineTuning(**(_TUNED | parameters)).fit(X, y)
-
-
-add(
-    "AdversarialFineTuning",
-    lambda **parameters: _tuned(**parameters).predict_proba(X),
-    lambda: dict(_TUNED),
-    {
-        name: "value"
-        for name in parameters_of(estimators.AdversarialFineTuning)
-        if name not in ("n_jobs", "verbose", "memory")
-    },
-    lambda result, call: np.isfinite(result).all(),
-)
-add(
-    "AdversarialFineTuning.fit",
-    lambda X, y: _tuned(X, y).predict_proba(np.zeros((1, 3)) + 0.5),
-    lambda: {"X": X, "y": Y},
-    {"X": "array", "y": "labels"},
-    lambda result, call: np.isfinite(result).all(),
-)
 
 # ---- distances, constants, networks -----------------------------------------------------------
 

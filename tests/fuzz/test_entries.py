@@ -6,7 +6,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz._entries import Entry
-from tests.fuzz._further_entries import ENTRIES
 from tests.fuzz._malformed import (
     Call,
     ending,
@@ -14,6 +13,7 @@ from tests.fuzz._malformed import (
     malformed_labels,
     malformed_values,
 )
+from tests.fuzz._meta_entries import ENTRIES
 
 _CHECKS = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
