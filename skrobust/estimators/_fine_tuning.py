@@ -349,26 +349,26 @@ class AdversarialFineTuning(RoundsClassifier):
 
     @property
     def n_examples_(self):
-        """Examples that each round added, of shape (n_rounds_,)."""
+        """Examples that each round added, of shape ``(n_rounds_,)``."""
         check_is_fitted(self, "estimator_")
         return np.array([each.n_examples for each in self._finished], dtype=int)
 
     @property
     def rounding_loss_(self):
-        """Share of the examples found that rounding destroyed, of shape (n_rounds_,) or more."""
+        """Share of the examples that rounding destroyed, of shape ``(n_rounds_,)`` or more."""
         check_is_fitted(self, "estimator_")
         rounds = [*self._finished, *self._lost]
         return np.array([1 - each.n_examples / each.n_found for each in rounds])
 
     @property
     def distance_(self):
-        """Median distance of the examples added, of shape (n_rounds_,)."""
+        """Median distance of the examples added, of shape ``(n_rounds_,)``."""
         check_is_fitted(self, "estimator_")
         return np.array([each.distance for each in self._finished])
 
     @property
     def seconds_(self):
-        """Wall-clock time of each search for examples, of shape (n_rounds_,)."""
+        """Wall-clock time of each search for examples, of shape ``(n_rounds_,)``."""
         check_is_fitted(self, "estimator_")
         return np.array([each.seconds for each in self._finished])
 

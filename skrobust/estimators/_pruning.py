@@ -268,22 +268,22 @@ class MagnitudePruning(RoundsClassifier):
 
     @property
     def n_removed_(self):
-        """Weights removed in all after each iteration, of shape (n_iterations_,)."""
+        """Weights removed in all after each iteration, of shape ``(n_iterations_,)``."""
         return self._records("n_removed", int)
 
     @property
     def accuracy_before_(self):
-        """Accuracy on the training data before each training, of shape (n_iterations_,)."""
+        """Accuracy on the training data before each training, of shape ``(n_iterations_,)``."""
         return self._records("accuracy_before")
 
     @property
     def accuracy_(self):
-        """Accuracy on the training data after each training, of shape (n_iterations_,)."""
+        """Accuracy on the training data after each training, of shape ``(n_iterations_,)``."""
         return self._records("accuracy")
 
     @property
     def seconds_(self):
-        """Wall-clock time of each iteration, of shape (n_iterations_,)."""
+        """Wall-clock time of each iteration, of shape ``(n_iterations_,)``."""
         return self._records("seconds")
 
     def _records(self, name, dtype=float):

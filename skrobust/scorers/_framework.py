@@ -73,8 +73,7 @@ class RobustnessScore(RobustnessScorer):
 
     Parameters
     ----------
-    neighborhood : {"uniform", "data", "class-uniform", "class-data"} or callable, \
-            default="uniform"
+    neighborhood : str or callable, default="uniform"
         Distribution of the points in the ball; Q in the paper.
 
         - "uniform": uniform in the part of the ball inside `bounds`.
