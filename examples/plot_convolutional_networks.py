@@ -75,7 +75,7 @@ rows, found = [], {}
 for name, model in models.items():
     for method in ("lp", "attack", "polished", "certified"):
         result = pointwise_robustness(
-            model, X_test, method=method, targets="all", epsilon_max=0.2, random_state=0
+            model, X_test, method=method, epsilon_max=0.2, random_state=0
         )
         found[f"{name}, {method}"] = result
         if method == "certified":
