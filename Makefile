@@ -1,7 +1,7 @@
 # One entry for everything. Each target sets itself up in $(VENV); repeated calls are instant.
 #
 #   make demo         train, search and plot on digits; writes the pictures
-#   make test         all fast tests   (TEST_FLAGS="-n 2 --dist loadfile", TEST_FLAGS="-m slow")
+#   make test         all fast tests, on up to four cores   (TEST_FLAGS="-m slow", TEST_FLAGS="-n 0")
 #   make test-matrix  the same on each Python that is here, and on the lower bounds
 #   make lint         ruff: rules and format
 #   make bench        every script in benchmarks/; a second call goes on where one was killed
@@ -12,6 +12,7 @@ PYTHON ?= $(shell python3.11 -c "print('python3.11')" 2>/dev/null || echo python
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 TEST_FLAGS ?=
+TEST_WORKERS ?= -n auto --maxprocesses 4 --dist worksteal
 DEMO_FLAGS ?=
 BENCH_FLAGS ?=
 PAPERS_FLAGS ?=
@@ -34,7 +35,7 @@ demo: $(VENV)/.installed-test
 	$(BIN)/python examples/plot_tradeoff.py $(DEMO_FLAGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(TEST_FLAGS)
+	$(BIN)/python -m pytest $(TEST_WORKERS) $(TEST_FLAGS)
 
 # One environment each, at $(VENV)-3.12 and so on: several gigabytes, most of them torch's.
 test-matrix: $(MATRIX) test-lowest

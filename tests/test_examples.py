@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*command, cwd):
-    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    # One thread, as all tests: other workers have the other cores.
+    settings = {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | settings
     done = subprocess.run(
         [sys.executable, *map(str, command)],
         capture_output=True,
