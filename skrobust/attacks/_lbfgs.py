@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from skrobust._validation import check_choice, check_integer, check_real
 from skrobust.attacks._base import Attack
 from skrobust.attacks._boundary import closer
-from skrobust.attacks._target import Outcome, finite_or_zero, input_gradient
+from skrobust.attacks._gradients import finite_or_zero, input_gradient
+from skrobust.attacks._target import Outcome
 from skrobust.networks import Network
 
 __all__ = ["LBFGS"]

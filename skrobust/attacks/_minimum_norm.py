@@ -7,7 +7,8 @@ import torch
 from skrobust._validation import check_choice, check_integer, check_real
 from skrobust.attacks._base import Attack
 from skrobust.attacks._boundary import beyond_rounding, closer, rounding
-from skrobust.attacks._target import finite_or_zero, input_gradient
+from skrobust.attacks._gradients import finite_or_zero, input_gradient
+from skrobust.attacks._rows import row_gradients
 
 __all__ = ["FastMinimumNorm"]
 
@@ -136,15 +137,13 @@ class FastMinimumNorm(Attack):
 
 def _nearest_rows(target):
     """Order the rows of each sample by the distance to where their linearisation is zero."""
-    x = target.x.detach().requires_grad_()
-    with torch.enable_grad():
-        values = target.conclusion.values(target.network(x), target.distance(target.x))
+    values, gradients = row_gradients(target, target.x)
     if values.shape[1] == 1:
         return torch.zeros_like(values, dtype=torch.int64)
-    lengths = []
-    for row in values.unbind(dim=1):
-        gradient = finite_or_zero(input_gradient(row.sum(), x, retain_graph=True))
-        lengths.append(row.detach() / _slope(target.ball, gradient))
+    lengths = [
+        row / _slope(target.ball, gradient)
+        for row, gradient in zip(values.unbind(dim=1), gradients, strict=True)
+    ]
     return torch.stack(lengths, dim=1).argsort(dim=1)
 
 

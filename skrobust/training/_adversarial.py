@@ -2,7 +2,6 @@
 
 import torch
 
-from skrobust._parameters import DefaultParts
 from skrobust._validation import check_real
 from skrobust.attacks import PGD
 from skrobust.training._base import PropertyRegime
@@ -10,7 +9,7 @@ from skrobust.training._base import PropertyRegime
 __all__ = ["AdversarialTraining"]
 
 
-class AdversarialTraining(DefaultParts, PropertyRegime):
+class AdversarialTraining(PropertyRegime):
     """Minimize the loss of the task at the points that an attack finds.
 
     Parameters
@@ -39,9 +38,6 @@ class AdversarialTraining(DefaultParts, PropertyRegime):
 
     def _default_parts(self):
         return {"attack": PGD(10, objective="cross-entropy")}
-
-    def attacks(self):
-        return (self._part("attack"),)
 
     def loss(self, state, step):
         x = step.attack(self._part("attack"), self.trained_property(step.property))

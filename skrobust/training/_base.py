@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 from sklearn.base import BaseEstimator
 
+from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance
 from skrobust.attacks import Attack
 from skrobust.properties import check_property
@@ -122,7 +123,7 @@ class TrainingRegime(BaseEstimator, ABC):
         """
 
 
-class PropertyRegime(TrainingRegime):
+class PropertyRegime(DefaultParts, TrainingRegime):
     """Base class of regimes that train for a property: their own, or the classifier's.
 
     A subclass has the constructor parameter `property`, where None stands for the property of
@@ -175,5 +176,6 @@ class PropertyRegime(TrainingRegime):
         Returns
         -------
         sequence of Attack
+            By default `attack`, where that is a parameter which has a default.
         """
-        return ()
+        return (self._part("attack"),) if "attack" in self._default_parts() else ()

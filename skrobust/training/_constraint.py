@@ -2,7 +2,6 @@
 
 import torch
 
-from skrobust._parameters import DefaultParts
 from skrobust._validation import check_choice, check_instance, check_integer, check_real
 from skrobust.attacks import PGD
 from skrobust.logics import DL2, Logic
@@ -11,7 +10,7 @@ from skrobust.training._base import PropertyRegime
 __all__ = ["ConstraintTraining"]
 
 
-class ConstraintTraining(DefaultParts, PropertyRegime):
+class ConstraintTraining(PropertyRegime):
     r"""Minimize :math:`\alpha` x task loss + :math:`\beta` x loss of the property.
 
     The property's loss is taken, by a differentiable logic, at the point of each ball that an
@@ -74,9 +73,6 @@ class ConstraintTraining(DefaultParts, PropertyRegime):
 
     def _default_parts(self):
         return {"attack": PGD(10), "logic": DL2()}
-
-    def attacks(self):
-        return (self._part("attack"),)
 
     def loss(self, state, step):
         property = self.trained_property(step.property)

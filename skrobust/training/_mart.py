@@ -2,7 +2,6 @@
 
 import torch
 
-from skrobust._parameters import DefaultParts
 from skrobust._validation import check_real
 from skrobust.attacks import PGD
 from skrobust.training._base import PropertyRegime
@@ -11,7 +10,7 @@ from skrobust.training._divergence import divergence
 __all__ = ["MartTraining"]
 
 
-class MartTraining(DefaultParts, PropertyRegime):
+class MartTraining(PropertyRegime):
     r"""Minimize a loss at attacked points + :math:`\beta` x a divergence, where inputs are wrong.
 
     With p(x) for the probabilities at the input, and p(x') for those at the point that the attack
@@ -65,9 +64,6 @@ class MartTraining(DefaultParts, PropertyRegime):
 
     def _default_parts(self):
         return {"attack": PGD(10, objective="cross-entropy")}
-
-    def attacks(self):
-        return (self._part("attack"),)
 
     def loss(self, state, step):
         x = step.attack(self._part("attack"), self.trained_property(step.property))

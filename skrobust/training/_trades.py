@@ -2,7 +2,6 @@
 
 import torch
 
-from skrobust._parameters import DefaultParts
 from skrobust._validation import check_real
 from skrobust.attacks import PGD
 from skrobust.training._base import PropertyRegime
@@ -11,7 +10,7 @@ from skrobust.training._divergence import SameProbabilities, divergence
 __all__ = ["TradesTraining"]
 
 
-class TradesTraining(DefaultParts, PropertyRegime):
+class TradesTraining(PropertyRegime):
     r"""Minimize the loss of the task + :math:`\beta` x the divergence that an attack finds.
 
     With p(x) for the probabilities at the input, and p(x') for those at the point of its ball that
@@ -61,9 +60,6 @@ class TradesTraining(DefaultParts, PropertyRegime):
 
     def _default_parts(self):
         return {"attack": PGD(10)}
-
-    def attacks(self):
-        return (self._part("attack"),)
 
     def loss(self, state, step):
         same = SameProbabilities.in_ball_of(self.trained_property(step.property))
