@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 from skrobust.graphs import read_graph
 from skrobust.pointwise import _ascent
@@ -72,6 +73,59 @@ def test_every_limit_below_the_optimum_is_passed(bounds):
     found = climbed(region, right, targets, limit, 1500, *bounds)
     assert (found.bound[feasible] > limit[feasible]).all()
     assert (found.bound <= true * (1 + 1e-9)).all()
+
+
+def by_hand(module, x, target, margin, low, high):
+    """Return the optimum around one point by scipy, with rows of a forward pass in NumPy."""
+    weight, bias, rows, right = np.eye(len(x)), np.zeros(len(x)), [], []
+    for part in module:
+        if isinstance(part, torch.nn.Linear):
+            own = part.weight.detach().double().numpy()
+            weight, bias = own @ weight, own @ bias + part.bias.detach().double().numpy()
+            continue
+        sign = np.where(weight @ x + bias > 0, 1.0, -1.0)
+        rows += [*(sign[:, None] * weight)]
+        right += [*(-sign * (weight @ x + bias))]
+        weight, bias = weight * (sign > 0)[:, None], bias * (sign > 0)
+    others = np.delete(np.arange(len(bias)), target)
+    rows += [*(weight[target] - weight[others])]
+    right += [*(margin - (weight @ x + bias)[target] + (weight @ x + bias)[others])]
+    # Variables: the radius, and the move; rows @ move >= right, |move| <= radius.
+    n = len(x)
+    within = np.concatenate([np.c_[-np.ones(n), np.eye(n)], np.c_[-np.ones(n), -np.eye(n)]])
+    found = linprog(
+        np.eye(n + 1)[0],
+        np.concatenate([np.c_[np.zeros(len(rows)), -np.array(rows)], within]),
+        np.concatenate([-np.array(right), np.zeros(2 * n)]),
+        bounds=[(0, None), *zip(low - x, high - x, strict=True)],
+    )
+    assert found.status in (0, 2)
+    return found.fun if found.status == 0 else np.inf
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+@pytest.mark.parametrize("ends", ["both", "upward", "fixed"])
+def test_bounds_against_a_forward_pass_in_numpy(ends, margin):
+    module, x = seeded(perceptron, 7), points(10, 5, 7).astype(float)
+    low, high = np.zeros_like(x), np.ones_like(x)
+    if ends == "upward":
+        low[:, :3] = x[:, :3]
+    if ends == "fixed":
+        low[:, 1], high[:, 1] = x[:, 1], x[:, 1]
+    region, right, targets, _ = program(module, x)
+    right[:, region.n_rows :] += margin  # minus infinity stays: a class is no rival of itself
+    cases = zip(x, targets, low, high, strict=True)
+    true = torch.tensor(
+        [by_hand(module, *case[:2], margin, *case[2:]) for case in cases], dtype=torch.float64
+    )
+    reached = torch.isfinite(true) & (true > 1e-6)
+    assert reached.sum() > 2
+    ends = torch.as_tensor(low), torch.as_tensor(high)
+    for share, n_steps, is_passed in ((0.9, 500, True), (1.1, 50, False)):
+        limit = share * torch.where(reached, true, 0.01)
+        found = climbed(region, right, targets, limit, n_steps, *ends)
+        assert (found.bound <= true * (1 + 1e-9)).all()
+        assert ((found.bound > limit)[reached] == is_passed).all()
 
 
 def test_a_search_ends_where_a_move_shows_that_no_bound_will_pass(monkeypatch):
