@@ -22,6 +22,16 @@ settings.load_profile("repeatable")
 torch.set_num_threads(1)
 
 
+# Weights that nobody seeds are the same whichever tests ran before, and in any process: those
+# of modules made while a file is imported, and those made in a test.
+def pytest_collectstart():
+    torch.manual_seed(0)
+
+
+def pytest_runtest_setup():
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def digits():
     """X_train, X_test, y_train, y_test: rows of 64 pixels in [0, 1]."""
