@@ -22,7 +22,7 @@ from skrobust.scorers import MarginRobustness
 from skrobust.training import AdversarialTraining, DataAugmentation, StandardTraining
 
 X, y = load_digits(return_X_y=True)
-X_train, X_test, y_train, y_test = X[:1200], X[1200:], y[:1200], y[1200:]
+X_train, X_test, y_train, y_test = X[:1200], X[1200:1400], y[:1200], y[1200:1400]
 trainings = {
     "plain": StandardTraining(),
     "adversarial": AdversarialTraining(),

@@ -23,7 +23,7 @@ from skrobust.displays import CorruptionDisplay
 from skrobust.scorers import CorruptionRobustness, RobustnessScore
 
 X, y = load_digits(return_X_y=True)
-X_train, X_test, y_train, y_test = X[:1000], X[1000:1300], y[:1000], y[1000:1300]
+X_train, X_test, y_train, y_test = X[:1000], X[1000:1100], y[:1000], y[1000:1100]
 models = {
     "random forest": RandomForestClassifier(25, random_state=0),
     "nearest neighbors": KNeighborsClassifier(3),

@@ -21,7 +21,7 @@ from skrobust.scorers import ViolationProbability
 from skrobust.training import AdversarialTraining
 
 X, y = load_digits(return_X_y=True)
-X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=40, random_state=0)
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=25, random_state=0)
 property = ClassificationRobustness(epsilon=0.15)
 models = {
     name: RobustClassifier(
@@ -31,7 +31,7 @@ models = {
 }
 
 # %%
-# The probability that a random point of the ball breaks the property, for each of 40 images. The
+# The probability that a random point of the ball breaks the property, for each of 25 images. The
 # score is minus the decimal logarithm of the mean, which the few worst images carry: larger is
 # better. Where no violation was reached, the probability is an upper bound.
 

@@ -26,12 +26,12 @@ class NearMissPGD(Attack):
     n_runs : int, default=6
         Short runs for each sample, until one breaks the property; each goes against another row,
         as the restarts of `PGD` do.
-    near : float, default=0.1
+    near : float, default=0.2
         What a near miss is: a run after which the smallest row is above zero by at most this share
         of what the run took off it.
-    last_steps : int, default=40
+    last_steps : int, default=20
         Steps of a long run.
-    last_starts : int, default=6
+    last_starts : int, default=12
         Random points from which each near miss is run again; 0 for no long runs.
 
     Notes
@@ -61,7 +61,7 @@ class NearMissPGD(Attack):
     array([0, 1, 0, 1])
     """
 
-    def __init__(self, n_steps=10, *, n_runs=6, near=0.1, last_steps=40, last_starts=6):
+    def __init__(self, n_steps=10, *, n_runs=6, near=0.2, last_steps=20, last_starts=12):
         self.n_steps = n_steps
         self.n_runs = n_runs
         self.near = near

@@ -58,7 +58,8 @@ class MagnitudePruning(RoundsClassifier):
         Epochs of training in each iteration, after its pruning; None is the classifier's
         `max_epochs`.
     lr_factor : float, default=1.0
-        Learning rate of these epochs, as a share of that before.
+        Learning rate of these epochs, as a share of that of the first training. skorch's
+        `LRScheduler` callbacks begin anew in each iteration, from that rate.
     rewind : bool, default=False
         Whether, before these epochs, the weights that are left, biases and statistics return to
         their values before the first training, and the optimizer forgets what it has seen, as in

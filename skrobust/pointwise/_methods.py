@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from skrobust.attacks import LBFGS, Ensemble, Target
+from skrobust.attacks import LBFGS, Ensemble, FastMinimumNorm, LinearBoundary, Target
 from skrobust.exceptions import AttackWarning
 from skrobust.graphs import Graph, read_graph
 from skrobust.networks import Network
@@ -111,6 +111,7 @@ def measure(
     if method == "lp":
         _in_batches(_by_programs, chunk, records, index, graph, **options)
     if method in ("polished", "bracket", "exact"):
+        attack = _thorough() if attack is None else attack
         _attack(chunk, records, index, attack, seed)
         _in_batches(_start, chunk, records, index, graph, **options)
         _in_batches(_polish, chunk, records, index, graph, **options)
@@ -131,6 +132,11 @@ def measure(
                 _close, chunk, records, at, graph, encoding=reading.encoding, **ends, **options
             )
     return records.arrays()
+
+
+def _thorough():
+    """Return the attack that polishing starts from, which costs little beside its programs."""
+    return Ensemble([("linear", LinearBoundary()), ("fmn", FastMinimumNorm(random_starts=1))])
 
 
 # What goes wrong with numbers, as torch and NumPy say it. Other mistakes, as a RuntimeError of

@@ -99,7 +99,8 @@ def pointwise_robustness(
     timeout : float or None, default=60.0
         Of "exact": seconds that the verifier may take for a sample; None sets no limit.
     attack : Attack or None, default=None
-        For "attack", "polished", "bracket" and "exact"; None is ``Ensemble()``.
+        For "attack", "polished", "bracket" and "exact". None is ``Ensemble()``, in the last three
+        with ``FastMinimumNorm(random_starts=1)``, which is never farther.
     chunk_size : int, default=64
         Samples of one job.
     random_state : int, RandomState instance or None, default=None

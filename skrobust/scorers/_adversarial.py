@@ -238,7 +238,8 @@ class AdversarialFrequency(_AdversarialScorer):
         Half-spaces of one linear program from where on it is given up. None sets no limit in
         "lp"; the repeated programs of "polished" stop at 100 at the latest.
     attack : Attack or None, default=None
-        For "attack" and "polished"; None is ``Ensemble()``.
+        For "attack" and "polished"; None is ``Ensemble()``, in "polished" with
+        ``FastMinimumNorm(random_starts=1)``.
     confidence : float, default=0.95
         Of the interval.
     chunk_size : int, default=64
@@ -313,7 +314,8 @@ class AdversarialSeverity(_AdversarialScorer):
         Half-spaces of one linear program from where on it is given up. None sets no limit in
         "lp"; the repeated programs of "polished" stop at 100 at the latest.
     attack : Attack or None, default=None
-        For "attack" and "polished"; None is ``Ensemble()``.
+        For "attack" and "polished"; None is ``Ensemble()``, in "polished" with
+        ``FastMinimumNorm(random_starts=1)``.
     confidence : float, default=0.95
         Of the interval.
     chunk_size : int, default=64
