@@ -58,8 +58,9 @@ class MagnitudePruning(RoundsClassifier):
         Epochs of training in each iteration, after its pruning; None is the classifier's
         `max_epochs`.
     lr_factor : float, default=1.0
-        Learning rate of these epochs, as a share of that of the first training. skorch's
-        `LRScheduler` callbacks begin anew in each iteration, from that rate.
+        Learning rate of these epochs, as a share of that which the first training ended
+        with. skorch's `LRScheduler` callbacks go on, each iteration from where the one before
+        ended.
     rewind : bool, default=False
         Whether, before these epochs, the weights that are left, biases and statistics return to
         their values before the first training, and the optimizer forgets what it has seen, as in
