@@ -220,10 +220,16 @@ class TradeOffDisplay:
         """Draw a group in its color scale, and the bar below the axes."""
         shades = self.shades[chosen]
         finite = shades[np.isfinite(shades)]
-        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+        if low == high:
+            low, high = low - 0.5, high + 0.5
         # The lightest third of a scale is hardly seen on white.
-        span = high - low or 1.0
-        style = {"cmap": scale, "vmin": low - span / 2, "vmax": high, "alpha": 0.85} | style
+        style = {
+            "cmap": scale,
+            "vmin": low - (high - low) / 2,
+            "vmax": high,
+            "alpha": 0.85,
+        } | style
         points = self.ax_.scatter(
             self.accuracy[chosen],
             self.robustness[chosen],
@@ -233,9 +239,8 @@ class TradeOffDisplay:
         )
         points.set_cmap(points.get_cmap().with_extremes(bad="lightgray"))
         label = ", ".join(part for part in (group, self.shade_name) if part)
-        bar = self.figure_.colorbar(points, ax=self.ax_, location="bottom", label=label)
-        if len(finite):
-            bar.ax.set_xlim(low, high if high > low else low + span)
+        bar = self.figure_.colorbar(points, ax=self.ax_, location="bottom", aspect=40, label=label)
+        bar.ax.set_xlim(low, high)
 
 
 def _pareto_front(first, second):
