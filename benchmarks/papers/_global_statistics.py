@@ -1,0 +1,129 @@
+"""Correlations over networks, with intervals that know which networks come from one training.
+
+The networks that are read at several numbers of epochs of one training are not independent. So
+the bootstrap draws trainings, each with all of its networks.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import bootstrap, pearsonr, spearmanr
+
+__all__ = ["Correlation", "chosen_delta", "correlation", "fisher"]
+
+N_RESAMPLES = 999
+CONFIDENCE = 0.95
+_FEWEST = 3
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of two quantities, and its interval.
+
+    Parameters
+    ----------
+    value, low, high : float
+        NaN where it is not defined: fewer than three networks or trainings, or no change.
+    n, n_trainings : int
+        Networks, and independent trainings that they come from.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_trainings: int
+
+    def __str__(self):
+        if np.isnan(self.value):
+            return "undefined"
+        if np.isnan(self.low):
+            return f"{self.value:+.2f}"
+        return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+
+    @property
+    def sign(self):
+        """ "negative" or "positive" where the interval excludes 0, else "none seen"."""
+        if self.high < 0:
+            return "negative"
+        return "positive" if self.low > 0 else "none seen"
+
+
+def correlation(first, second, trainings, seed=0):
+    """Return the rank correlation of two quantities, with a bootstrap interval over trainings.
+
+    Parameters
+    ----------
+    first, second : sequence of float
+        One a network.
+    trainings : sequence
+        What tells which networks come from one training.
+    seed : int, default=0
+
+    Returns
+    -------
+    Correlation
+    """
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    names = list(dict.fromkeys(trainings))
+    groups = [np.array([i for i, own in enumerate(trainings) if own == name]) for name in names]
+    value, low, high = _spearman(first, second), np.nan, np.nan
+    if len(groups) >= _FEWEST and not np.isnan(value):
+
+        def of_drawn(drawn):
+            index = np.concatenate([groups[i] for i in drawn.astype(int)])
+            # Of draws of one training alone there may be no correlation: none is seen there.
+            return np.nan_to_num(_spearman(first[index], second[index]))
+
+        found = bootstrap(
+            (np.arange(len(groups)),),
+            of_drawn,
+            vectorized=False,
+            n_resamples=N_RESAMPLES,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+        low, high = map(float, found.confidence_interval)
+    return Correlation(value, low, high, len(first), len(groups))
+
+
+def _spearman(first, second):
+    if len(first) < _FEWEST or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return np.nan
+    return float(spearmanr(first, second).statistic)
+
+
+def fisher(first, second):
+    """Return Pearson's correlation and its interval by Fisher's transform, as text.
+
+    This interval takes the networks as independent.
+    """
+    if len(first) <= _FEWEST or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return "undefined"
+    found = pearsonr(first, second)
+    ends = found.confidence_interval(CONFIDENCE)
+    return f"{found.statistic:+.2f} [{ends.low:+.2f}, {ends.high:+.2f}]"
+
+
+def chosen_delta(nets, least_accuracy):
+    """Return the radius at which, on validation images, half of the labels change.
+
+    Parameters
+    ----------
+    nets : list of dict
+        As cells return them.
+    least_accuracy : float
+        On validation images; networks below it have learned nothing, and say nothing of a radius.
+        If all are, all count.
+
+    Returns
+    -------
+    float
+        Of the radii that were tried, the one whose mean share of changed labels is closest to
+        one half; the smaller one of two.
+    """
+    learned = [net for net in nets if net["validation_accuracy"] >= least_accuracy] or nets
+    deltas = sorted(learned[0]["validation"])
+    shares = [np.mean([net["validation"][delta]["label"] for net in learned]) for delta in deltas]
+    return deltas[int(np.argmin(np.abs(np.array(shares) - 0.5)))]
