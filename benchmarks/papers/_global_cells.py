@@ -6,10 +6,12 @@ list of networks, each a dict of its hyperparameters, its number of weights and 
 """
 
 import copy
+import warnings
 from itertools import product
 
 import numpy as np
 from _global_nets import capacity, changes, classifier, images, reading
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 
 from skrobust import RobustClassifier
@@ -131,7 +133,8 @@ def posterior(data, sizes, config, sampling, n_attacked, seed):
     Returns
     -------
     list of dict
-        Of one network.
+        Of one network, with the rate of acceptance and the least effective sample size; none
+        where its chain diverges.
     """
     from skrobust.estimators import BayesianClassifier
 
@@ -142,9 +145,20 @@ def posterior(data, sizes, config, sampling, n_attacked, seed):
         n_chains=1,
         random_state=seed,
         **sampling,
-    ).fit(*train)
+    )
+    with warnings.catch_warnings():
+        # Of one chain there is always a warning; what it says is in the report.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        try:
+            model.fit(*train)
+        except DivergedTrainingError:
+            return []
     n_classes = len(model.classes_)
-    own = {"weights": _n_weights(train[0].shape[1], n_classes, config["depth"], config["width"])}
+    own = {
+        "weights": _n_weights(train[0].shape[1], n_classes, config["depth"], config["width"]),
+        "acceptance": float(np.mean(model.acceptance_rate_)),
+        "effective": float(np.min(np.nan_to_num(model.effective_sample_size_))),
+    }
     return [config | sampling | own | reading(model, test, validation, n_attacked)]
 
 

@@ -287,6 +287,7 @@ def sampling_table(read):
         "accuracy, %: HMC, SGD",
         "robustness: HMC, SGD",
         "accuracy and robustness: HMC",
+        "HMC, of those that have learned",
         "SGD",
         "weights and robustness: HMC",
         "paper",
@@ -294,22 +295,43 @@ def sampling_table(read):
     table = Table("Figure 4: Hamiltonian Monte Carlo", columns, [NOTES["sampling"]])
     paper = "HMC positive, SGD negative; weights weakly positive"
     for of, nets in read.sampling.items():
+        if nets is None:
+            for name in MEASURES.values():
+                table.row(_title(of), name, *[None] * 7, paper)
+            continue
+        hmc, sgd = (nets.where(lambda net, own=own: method(net) == own) for own in ("HMC", "SGD"))
         for measure, name in MEASURES.items():
-            if nets is None:
-                table.row(_title(of), name, *[None] * 6, paper)
-                continue
-            parts = [nets.where(lambda net, own=own: method(net) == own) for own in ("HMC", "SGD")]
             table.row(
                 _title(of),
                 name,
-                ", ".join(str(len(part)) for part in parts),
-                ", ".join(percent(np.mean(part.of("accuracy"))) for part in parts),
-                ", ".join(f"{part.robustness(measure).mean():.3f}" for part in parts),
-                *(part.correlation("accuracy", measure) for part in parts),
-                parts[0].correlation("weights", measure),
+                f"{len(hmc)}, {len(sgd)}",
+                ", ".join(mean_of(part.of("accuracy"), 100, 1) for part in (hmc, sgd)),
+                ", ".join(mean_of(part.robustness(measure), 1, 3) for part in (hmc, sgd)),
+                hmc.correlation("accuracy", measure),
+                f"{hmc.learned().correlation('accuracy', measure)} ({len(hmc.learned())})",
+                sgd.correlation("accuracy", measure),
+                hmc.correlation("weights", measure),
                 paper,
             )
+        if len(hmc):
+            table.notes.append(quality(_title(of), hmc))
     return table
+
+
+def mean_of(values, times, digits):
+    """Return a mean as text; of the networks of one method there may be none."""
+    return f"{times * np.mean(values):.{digits}f}" if len(values) else "none"
+
+
+def quality(title, nets):
+    """Return what is known of the chains, as a sentence."""
+    accepted, effective = nets.of("acceptance"), nets.of("effective")
+    return (
+        f"{title}: the chains accept {percent(min(accepted))} to {percent(max(accepted))} % of "
+        f"their proposals; the least effective sample size of a chain of "
+        f"{min(nets.of('n_samples'))} to {max(nets.of('n_samples'))} samples is "
+        f"{min(effective):.1f}, its median over chains {np.median(effective):.1f}."
+    )
 
 
 # ---- what the paper says ---------------------------------------------------------------

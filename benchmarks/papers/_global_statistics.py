@@ -7,7 +7,7 @@ the bootstrap draws trainings, each with all of its networks.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap, pearsonr, spearmanr
+from scipy.stats import pearsonr
 
 __all__ = ["Correlation", "chosen_delta", "correlation", "fisher"]
 
@@ -65,33 +65,49 @@ def correlation(first, second, trainings, seed=0):
     Correlation
     """
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    names = list(dict.fromkeys(trainings))
-    groups = [np.array([i for i, own in enumerate(trainings) if own == name]) for name in names]
-    value, low, high = _spearman(first, second), np.nan, np.nan
-    if len(groups) >= _FEWEST and not np.isnan(value):
-
-        def of_drawn(drawn):
-            index = np.concatenate([groups[i] for i in drawn.astype(int)])
-            # Of draws of one training alone there may be no correlation: none is seen there.
-            return np.nan_to_num(_spearman(first[index], second[index]))
-
-        found = bootstrap(
-            (np.arange(len(groups)),),
-            of_drawn,
-            vectorized=False,
-            n_resamples=N_RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-        low, high = map(float, found.confidence_interval)
-    return Correlation(value, low, high, len(first), len(groups))
+    names, place = np.unique(np.array(list(map(repr, trainings))), return_inverse=True)
+    value, low, high = np.nan, np.nan, np.nan
+    if len(first) >= _FEWEST and np.ptp(first) > 0 and np.ptp(second) > 0:
+        value = float(spearman(first, second, np.ones((1, len(first))))[0])
+    if len(names) >= _FEWEST and not np.isnan(value):
+        random, shares = np.random.default_rng(seed), np.full(len(names), 1 / len(names))
+        drawn = random.multinomial(len(names), shares, size=N_RESAMPLES)
+        # Where all that is drawn is alike there is no correlation: none is seen there.
+        values = np.nan_to_num(spearman(first, second, drawn[:, place]))
+        tail = (1 - CONFIDENCE) / 2
+        low, high = map(float, np.quantile(values, (tail, 1 - tail)))
+    return Correlation(value, low, high, len(first), len(names))
 
 
-def _spearman(first, second):
-    if len(first) < _FEWEST or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return np.nan
-    return float(spearmanr(first, second).statistic)
+def spearman(first, second, counts):
+    """Return Spearman's correlation where each network counts a number of times, as if repeated.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (n,)
+    counts : ndarray of shape (n_draws, n)
+
+    Returns
+    -------
+    ndarray of shape (n_draws,)
+        NaN where all that is counted is alike.
+    """
+    n = counts.sum(axis=1, keepdims=True)
+    ranks = (_ranks(values, counts) for values in (first, second))
+    first, second = (each - (each * counts).sum(axis=1, keepdims=True) / n for each in ranks)
+    squares = (counts * first**2).sum(axis=1) * (counts * second**2).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return (counts * first * second).sum(axis=1) / np.sqrt(squares)
+
+
+def _ranks(values, counts):
+    """Return the rank of each value among all that are counted; those of ties are averaged."""
+    _, place = np.unique(values, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(place.max() + 1))
+    alike = np.add.reduceat(counts[:, order], starts, axis=1)
+    below = np.cumsum(alike, axis=1) - alike
+    return (below + (alike + 1) / 2)[:, place]
 
 
 def fisher(first, second):

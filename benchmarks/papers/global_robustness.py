@@ -34,7 +34,7 @@ _SMALL_HMC = {
     "depth": [1, 2],
     "width": [32, 64, 128],
     "activation": ["relu", "tanh"],
-    "step_size": [0.005, 0.001],
+    "step_size": [0.01, 0.005, 0.001],
     "num_steps": [10],
     "n_samples": [50],
 }
@@ -127,7 +127,7 @@ class Budget:
         default_factory=lambda: {"n_train": 500, "n_validation": 300, "pool": 2}
     )
     warmup: int = 50
-    prior_scale: float = 0.1
+    prior_scale: float = 1.0
     twin: dict = field(default_factory=lambda: {"lr": 0.1, "epochs": [5, 10, 20]})
     convergence_data: str = "mnist"
     convergence: dict = field(default_factory=lambda: {"lr": 0.005, "epochs": 5})
