@@ -155,7 +155,8 @@ def test_a_reading_puts_the_changes_together(study):
 # ---- cells ---------------------------------------------------------------------------
 
 CONFIG = {"depth": 1, "width": 8, "activation": "relu", "lr": 1.0}
-SETTINGS = {"data": "digits", "sizes": SIZES, "batch_size": 32, "n_attacked": 20, "seed": 0}
+SETTINGS = {"data": "digits", "sizes": SIZES, "batch_size": 32, "n_attacked": 20}
+SETTINGS |= {"device": "cpu", "seed": 0}
 
 
 def test_a_network_read_on_the_way_is_that_of_a_shorter_training(study):
@@ -204,7 +205,7 @@ def test_a_posterior_is_asked_for_as_the_grid_says(study, monkeypatch):
         acceptance_rate_ = np.array([0.5])
         effective_sample_size_ = np.array([np.nan, 7.0])
 
-    def stand_in(hidden_layer_sizes, activation, n_chains, random_state, **sampling):
+    def stand_in(hidden_layer_sizes, activation, n_chains, device, random_state, **sampling):
         asked.update(sampling, sizes=hidden_layer_sizes, n_chains=n_chains, activation=activation)
         return Stand(hidden_layer_sizes=hidden_layer_sizes, max_epochs=2, random_state=0)
 
@@ -213,7 +214,7 @@ def test_a_posterior_is_asked_for_as_the_grid_says(study, monkeypatch):
     monkeypatch.setattr(skrobust.estimators, "BayesianClassifier", stand_in, raising=False)
     sampling = {"step_size": 0.01, "num_steps": 3, "n_samples": 4, "warmup": 5}
     config = {"depth": 2, "width": 6, "activation": "tanh"}
-    (net,) = study.cells.posterior("digits", SIZES, config, sampling, 20, 0)
+    (net,) = study.cells.posterior("digits", SIZES, config, sampling, 20, "cpu", 0)
     assert asked == sampling | {"sizes": (6, 6), "n_chains": 1, "activation": "tanh"}
     assert net["weights"] == 65 * 6 + 7 * 6 + 7 * 10
     assert (net["acceptance"], net["effective"]) == (0.5, 0.0)

@@ -29,7 +29,7 @@ def _sets(data, sizes, seed):
     return [part[:2] for part in parts], parts[0][2]
 
 
-def trained(data, sizes, config, epochs, batch_size, optimizer, n_attacked, seed):
+def trained(data, sizes, config, epochs, batch_size, optimizer, n_attacked, device, seed):
     """Train one network, and read it after each of some numbers of epochs.
 
     Parameters
@@ -41,7 +41,7 @@ def trained(data, sizes, config, epochs, batch_size, optimizer, n_attacked, seed
         Arguments of `build`, and "lr".
     epochs : list of int
         Rising.
-    batch_size, optimizer, n_attacked, seed
+    batch_size, optimizer, n_attacked, device, seed
         See `classifier` and `reading`.
 
     Returns
@@ -50,7 +50,8 @@ def trained(data, sizes, config, epochs, batch_size, optimizer, n_attacked, seed
         Fewer than asked for where the training diverges.
     """
     (train, validation, test), shape = _sets(data, sizes, seed)
-    model = classifier(shape, config, batch_size=batch_size, optimizer=optimizer, seed=seed)
+    options = {"batch_size": batch_size, "optimizer": optimizer, "device": device, "seed": seed}
+    model = classifier(shape, config, **options)
     nets = []
     for n_epochs in _fit_on(model, *train, epochs):
         found = {"epochs": n_epochs, "weights": capacity(model)}
@@ -71,7 +72,17 @@ def _fit_on(model, X, y, epochs):
 
 
 def pruned(
-    data, sizes, config, epochs, amounts, iterations, n_further, batch_size, n_attacked, seed
+    data,
+    sizes,
+    config,
+    epochs,
+    amounts,
+    iterations,
+    n_further,
+    batch_size,
+    n_attacked,
+    device,
+    seed,
 ):
     """Train one network, and prune it as far as each of `amounts`, in each number of iterations.
 
@@ -90,7 +101,7 @@ def pruned(
         one that is trained on, as long as the pruned ones, without pruning.
     """
     (train, validation, test), shape = _sets(data, sizes, seed)
-    model = classifier(shape, config, batch_size=batch_size, seed=seed)
+    model = classifier(shape, config, batch_size=batch_size, device=device, seed=seed)
     nets = []
 
     def add(net, **settings):
@@ -120,7 +131,7 @@ def _further(model, X, y, amount, n_iterations, n_epochs):
     return net
 
 
-def posterior(data, sizes, config, sampling, n_attacked, seed):
+def posterior(data, sizes, config, sampling, n_attacked, device, seed):
     """Sample the posterior of a perceptron, and read the mean of its predictions.
 
     Parameters
@@ -143,6 +154,7 @@ def posterior(data, sizes, config, sampling, n_attacked, seed):
         hidden_layer_sizes=(config["width"],) * config["depth"],
         activation=config["activation"],
         n_chains=1,
+        device=device,
         random_state=seed,
         **sampling,
     )

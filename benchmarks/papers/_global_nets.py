@@ -67,7 +67,7 @@ def images(data, part, *, n_train, n_validation, pool=1, seed=0):
     return X, y, (channels, height, width)
 
 
-def classifier(shape, config, *, batch_size, optimizer="sgd", seed=0):
+def classifier(shape, config, *, batch_size, optimizer="sgd", device="cpu", seed=0):
     """Return an unfitted network of a grid; `config` may hold "epochs", which others count."""
     architecture = {k: v for k, v in config.items() if k not in ("lr", "epochs")}
     return RobustClassifier(
@@ -77,6 +77,7 @@ def classifier(shape, config, *, batch_size, optimizer="sgd", seed=0):
         lr=config["lr"],
         batch_size=batch_size,
         max_epochs=config.get("epochs", 1),
+        device=device,
         optimizer={"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer],
         random_state=seed,
     )

@@ -47,7 +47,10 @@ def trade_off_picture(nets, title):
         )
         display.plot(ax=ax, s=18)
         ax.get_legend().remove()
-    caption = f"Figure 2: {title}, delta = {nets.delta:g}; one dot a network, all of them."
+    caption = (
+        f"Figure 2: {title}, delta = {nets.delta:g}; one dot a network, all of them; circled: "
+        "the Pareto front."
+    )
     return figure, f"figure-2-{_slug(title)}", caption
 
 
@@ -93,6 +96,11 @@ def two_groups(nets, group, title, name, shade):
         )
         display.plot(ax=ax, s=18)
         ax.get_legend().remove()
+        # Of both groups together it says nothing of either.
+        own = (f"{name} {value:+.2f}" for name, value in display.group_correlations_.items())
+        ax.set_title("Spearman correlation: " + ", ".join(own))
     number = {"pruning": 3, "sampling": 4}[name]
-    caption = f"Figure {number}: {title}, delta = {nets.delta:g}."
+    caption = (
+        f"Figure {number}: {title}, delta = {nets.delta:g}; circled: the Pareto front of both."
+    )
     return figure, f"figure-{number}-{_slug(title)}", caption

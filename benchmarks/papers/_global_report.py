@@ -328,9 +328,9 @@ def quality(title, nets):
     accepted, effective = nets.of("acceptance"), nets.of("effective")
     return (
         f"{title}: the chains accept {percent(min(accepted))} to {percent(max(accepted))} % of "
-        f"their proposals; the least effective sample size of a chain of "
-        f"{min(nets.of('n_samples'))} to {max(nets.of('n_samples'))} samples is "
-        f"{min(effective):.1f}, its median over chains {np.median(effective):.1f}."
+        "their proposals; the least effective sample size of one, of at most "
+        f"{max(nets.of('n_samples'))} samples, is {min(effective):.1f}, and that of half of the "
+        f"chains below {np.median(effective):.1f}."
     )
 
 

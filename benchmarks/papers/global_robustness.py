@@ -221,6 +221,8 @@ class Plan:
     ----------
     budget : Budget
     seed : int
+    device : str, default="cpu"
+        Where networks of figures 2 to 4 are trained and sampled.
 
     Attributes
     ----------
@@ -230,8 +232,8 @@ class Plan:
         Of figures 2, 3 and 4, by data set and kind of network.
     """
 
-    def __init__(self, budget, seed):
-        self.budget, self.seed = budget, seed
+    def __init__(self, budget, seed, device="cpu"):
+        self.budget, self.seed, self.device = budget, seed, device
         self.network, self.verdicts, self.signs = self._convergence()
         self.trade_off = {of: self._trained(*of, grid) for of, grid in budget.trade_off.items()}
         self.pruning = {of: self._pruned(*of, grid) for of, grid in budget.pruning.items()}
@@ -260,7 +262,8 @@ class Plan:
 
     def _settings(self, data):
         b = self.budget
-        return {"data": data, "sizes": b.sizes, "n_attacked": b.n_attacked, "seed": self.seed}
+        settings = {"data": data, "sizes": b.sizes, "n_attacked": b.n_attacked}
+        return settings | {"device": self.device, "seed": self.seed}
 
     def _trained(self, data, kind, grid):
         settings = self._settings(data) | {
@@ -292,16 +295,16 @@ class Plan:
         settings = self._settings(data) | {"sizes": b.sampling_sizes}
         configs = _configs(grid, *_SAMPLING)
         cells = []
+        for config in configs:
+            further = {"config": config | {"lr": b.twin["lr"]}, "epochs": b.twin["epochs"]}
+            further |= {"batch_size": b.batch_size, "optimizer": "sgd"}
+            cells.append(Cell(f"{data}-twin-{_name(config)}", trained, settings | further))
         for sampling in ParameterGrid({name: grid[name] for name in _SAMPLING}):
             sampling |= {"warmup": b.warmup, "prior_scale": b.prior_scale}
             for config in configs:
                 name = f"{data}-hmc-{_name(config)}-{_name(sampling)}"
                 further = {"config": config, "sampling": sampling}
                 cells.append(Cell(name, posterior, settings | further))
-        for config in configs:
-            further = {"config": config | {"lr": b.twin["lr"]}, "epochs": b.twin["epochs"]}
-            further |= {"batch_size": b.batch_size, "optimizer": "sgd"}
-            cells.append(Cell(f"{data}-twin-{_name(config)}", trained, settings | further))
         return cells
 
     def stages(self):
@@ -342,7 +345,7 @@ def _name(config):
 
 
 def main(options):
-    plan = Plan(BUDGETS[options.budget], options.seed)
+    plan = Plan(BUDGETS[options.budget], options.seed, options.device)
     rerun = Rerun(
         options.output / "cells",
         minutes=options.minutes,
@@ -355,5 +358,9 @@ def main(options):
     write(plan, rerun, options.output)
 
 
+def add_options(parser):
+    parser.add_argument("--device", default="cpu", help="of networks: cuda, or a torch device")
+
+
 if __name__ == "__main__":
-    main(command_line(__doc__, "global_robustness", minutes=24))
+    main(command_line(__doc__, "global_robustness", minutes=24, add=add_options))
