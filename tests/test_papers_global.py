@@ -392,3 +392,16 @@ def test_pairs_of_one_training_and_of_one_network(study):
     ]
     text = study.report.least_to_most(study.read.Networks(nets, 0.1), "mean")
     assert text == "+0.100 ± 0.000 of 2"
+
+
+def test_what_diverged_leaves_no_hole(study):
+    """Pruned networks all diverged: their rows are missing, and the report stands."""
+    none = study.read.Networks([], 0.1)
+    assert study.report.least_to_most(none, "mean") == "undefined"
+    assert study.report.longer(none, "mean") == "undefined"
+    assert study.report.seen([none], "accuracy", "negative") == "negative in 0 of 0"
+    assert study.report.lost_by_pruning([none]) == ""
+    left = [net(0.9, 0.1, amount=0.0, iterations=0)]
+    nets = {("digits", "perceptron"): study.read.Networks(left, 0.1)}
+    table = study.report.pruning_table(SimpleNamespace(pruning=nets))
+    assert [row[1:3] for row in table.rows] == [["0, before", "1"]]

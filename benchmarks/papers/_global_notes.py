@@ -31,15 +31,16 @@ NOTES = {
         "radii for Fashion-MNIST and CIFAR-10, where everything was fragile otherwise."
     ),
     "trade-off": (
-        "Spearman's correlation, with 95 % intervals by a bootstrap over trainings: networks of "
-        "one training, read after several numbers of epochs, are drawn together. Pearson's "
-        "interval is by Fisher's transform, and takes the networks as independent. Networks "
-        "that have learned have at least 50 % accuracy on validation images; a network that has "
-        "learned nothing does not change its output either, and would make a trade-off by "
-        "itself. Differences: fewer networks, training images and epochs, and larger learning "
-        "rates in the small budget, on images averaged over 2 x 2 pixels; of the paper's grids, "
-        "1 to 3 values of each hyperparameter. Stride, padding, pooling and the batch size are "
-        "readings (see `_global_grids.py`). DEMOGEN's 200 networks are left out."
+        "All networks have the same training images and seed. Spearman's correlation, with 95 % "
+        "intervals by a bootstrap over trainings: networks of one training, read after several "
+        "numbers of epochs, are drawn together. Pearson's interval is by Fisher's transform, "
+        "and takes the networks as independent. Networks that have learned have at least 50 % "
+        "accuracy on validation images; a network that has learned nothing does not change its "
+        "output either, and would make a trade-off by itself. Differences: fewer networks, "
+        "training images and epochs, and larger learning rates in the small budget, on images "
+        "averaged over 2 x 2 pixels; of the paper's grids, 1 to 3 values of each "
+        "hyperparameter. Stride, padding, pooling and the batch size are readings (see "
+        "`_global_grids.py`). DEMOGEN's 200 networks are left out."
     ),
     "further": "Rank correlation of accuracy and robustness, intervals as above.",
     "effects": (
@@ -63,17 +64,17 @@ NOTES = {
         "approximation."
     ),
     "sampling": (
-        "The posterior is sampled by `BayesianClassifier`, one chain; what predicts and is "
-        "attacked is the mean of its softmax vectors, one reading, for the paper does not say "
-        "how FGSM is applied to a posterior. SGD's networks are trained on the same images and "
-        "attacked as strongly; for its rightmost plot, the paper attacks them ten times more "
-        "weakly. Prior and warm-up are not in the paper: here a normal prior with the standard "
-        "deviation of the budget. The small budget has fewer images, smaller networks and fewer "
-        "samples."
+        "At the radius that figure 2's networks gave. The posterior is sampled by "
+        "`BayesianClassifier`, one chain; what predicts and is attacked is the mean of its "
+        "softmax vectors, one reading, for the paper does not say how FGSM is applied to a "
+        "posterior. SGD's networks are trained on the same images and attacked as strongly; for "
+        "its rightmost plot, the paper attacks them ten times more weakly. Prior and warm-up "
+        "are not in the paper: here a normal prior with the standard deviation of the budget. "
+        "The small budget has fewer images, smaller networks and fewer samples."
     ),
     "no sampling": (
-        "Figure 4 (Hamiltonian Monte Carlo) is left out: `BayesianClassifier` or Pyro, the extra "
-        '"bayes", is missing.'
+        "Figure 4 (Hamiltonian Monte Carlo) is left out: `BayesianClassifier` or Pyro, the "
+        'extra "bayes", is missing.'
     ),
     "claims": (
         "A sign counts as seen where the 95 % interval of the rank correlation excludes 0, for "

@@ -23,8 +23,9 @@ def convergence_picture(drawn, share):
     samples = ax.twinx()
     samples.plot(places, [sample_size(tolerance) for tolerance in drawn], "s--", color="tab:green")
     samples.set(yscale="log", ylabel="samples")
+    n = len(next(iter(drawn.values())))
     caption = (
-        "Figure 1: 50 estimates at each tolerance (dots), the band that is promised for 95 % of "
+        f"Figure 1: {n} estimates at each tolerance (dots), the band that is promised for 95 % of "
         "them (black), the share itself (red), and the number of samples (green)."
     )
     return figure, "figure-1", caption

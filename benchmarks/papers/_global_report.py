@@ -53,7 +53,8 @@ def write(plan, rerun, folder):
 def _figure_1(report, read, budget, seed):
     verdicts = read.convergence()
     columns = ("tolerance", "samples", "mean", "spread", "within the tolerance", "farthest")
-    table = Table("Figure 1: 50 estimates at each tolerance", columns, [NOTES["convergence"]])
+    title = f"Figure 1: {budget.n_estimates} estimates at each tolerance"
+    table = Table(title, columns, [NOTES["convergence"]])
     if verdicts is None:
         for tolerance in budget.tolerances:
             table.row(f"{tolerance:g}", sample_size(tolerance), *[None] * 4)
@@ -219,6 +220,8 @@ def pruning_table(read):
         for amount in sorted(set(nets.of("amount")) - {0.0}):
             parts[f"{amount:g}"] = nets.where(lambda net, own=amount: net["amount"] == own)
         for name, part in parts.items():
+            if len(part) == 0:
+                continue  # all of them diverged
             table.row(
                 _title(of),
                 name,
@@ -262,6 +265,8 @@ def amount_table(read):
 
 def least_to_most(nets, measure):
     """Return how far robustness at the largest share is from that at the smallest, in pairs."""
+    if len(nets) == 0:
+        return "undefined"
     least, most = min(nets.of("amount")), max(nets.of("amount"))
     by_network = {}
     for net, training, value in zip(
@@ -366,7 +371,8 @@ def seen(parts, name, sign):
     """Return in how many cases (networks and measures) a sign is seen, and the other signs."""
     if not parts:
         return None
-    signs = [part.correlation(name, measure).sign for part in parts for measure in MEASURES]
+    known = [part for part in parts if len(part)]
+    signs = [part.correlation(name, measure).sign for part in known for measure in MEASURES]
     others = {other: signs.count(other) for other in dict.fromkeys(signs) if other != sign}
     text = f"{sign} in {signs.count(sign)} of {len(signs)}"
     return text + "".join(f"; {other} in {n}" for other, n in others.items())
@@ -377,6 +383,8 @@ def lost_by_pruning(parts):
         return None
     texts = []
     for part in parts:
+        if len(part) == 0:
+            continue
         least, most = min(part.of("amount")), max(part.of("amount"))
         means = [
             np.mean(part.where(lambda net, own=own: net["amount"] == own).of("accuracy"))

@@ -131,8 +131,8 @@ class Budget:
     twin: dict = field(default_factory=lambda: {"lr": 0.1, "epochs": [5, 10, 20]})
     convergence_data: str = "mnist"
     convergence: dict = field(default_factory=lambda: {"lr": 0.005, "epochs": 5})
-    n_decided: int = 3000
-    slice_size: int = 500
+    n_decided: int = 10_000
+    slice_size: int = 1000
     convergence_delta: float = 0.05
     timeout: float = 2.0
     tolerances: tuple = (0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
@@ -168,7 +168,6 @@ BUDGETS = {
         sampling_sizes=_WHOLE,
         warmup=100,
         twin={"lr": 0.01, "epochs": [5, 10, 15, 20, 25]},
-        n_decided=10_000,
         timeout=600.0,
     ),
     "smoke": Budget(

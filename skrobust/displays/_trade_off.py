@@ -49,7 +49,7 @@ class TradeOffDisplay:
     Raises
     ------
     ValueError
-        If there are no candidates, or not as many scores or groups of each kind.
+        If there are no candidates, or not as many scores, groups or shades of each kind.
     """
 
     def __init__(
