@@ -333,6 +333,15 @@ def test_the_small_budget_has_60_networks_of_each_kind(study):
     assert set(plan.trade_off) == kinds
 
 
+def test_what_time_allows_is_a_sample_of_every_grid(study):
+    parts = [list(range(10)), list(range(10, 14))]
+    order = study.script._in_turns(parts)
+    assert sorted(order) == list(range(14))
+    assert order != sorted(order)
+    assert [number >= 10 for number in order[:8]] == [False, True] * 4
+    assert order == study.script._in_turns(parts)
+
+
 def test_the_full_budget_has_the_paper_s_grids(study, monkeypatch):
     monkeypatch.setattr(study.script, "can_sample", lambda: True)
     plan = study.script.Plan(study.script.BUDGETS["full"], 0)

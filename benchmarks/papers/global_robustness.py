@@ -14,7 +14,9 @@ a call that was killed, or ran out of `--minutes`, goes on when it is called aga
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import zip_longest
 
+import numpy as np
 from _global_cells import by_fgsm, decided, fitted, posterior, pruned, trained
 from _global_grids import GRIDS, strided
 from _global_report import write
@@ -315,7 +317,7 @@ class Plan:
             ("figure 3", self.pruning),
             ("figure 4", self.sampling),
         ):
-            yield title, [cell for cells in part.values() for cell in cells]
+            yield title, _in_turns(list(part.values()))
 
     def cells(self):
         """Return all cells."""
@@ -332,6 +334,17 @@ def can_sample():
     except ImportError:
         return False
     return find_spec("pyro") is not None
+
+
+def _in_turns(parts):
+    """Return cells of lists in turn, each list in a random order.
+
+    So whatever time allows is a sample of every grid.
+    """
+    random = np.random.default_rng(0)
+    shuffled = [[cells[i] for i in random.permutation(len(cells))] for cells in parts]
+    turns = zip_longest(*shuffled)
+    return [cell for cells in turns for cell in cells if cell is not None]
 
 
 def _configs(grid, *without):
