@@ -5,7 +5,7 @@
 #   make test-matrix  the same on each Python that is here, and on the lower bounds
 #   make lint         ruff: rules and format
 #   make bench        every script in benchmarks/; a second call goes on where one was killed
-#   make papers       the experiments of two papers at a small budget; goes on likewise
+#   make papers       the papers' experiments at a small budget; goes on likewise
 #   make docs         the site, in docs/_build/html
 
 PYTHON ?= $(shell python3.11 -c "print('python3.11')" 2>/dev/null || echo python3)

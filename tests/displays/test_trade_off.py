@@ -103,3 +103,73 @@ def test_figures_of_others_keep_their_size():
 def test_refuses_odd_arguments(scores, params, message):
     with pytest.raises(ValueError, match=message):
         TradeOffDisplay(*scores, **params)
+
+
+# ---- two color scales --------------------------------------------------------------
+
+
+def test_correlations_of_groups_are_their_own():
+    """Falling in one group, rising in the other."""
+    accuracy, robustness = [1, 2, 3, 1, 2, 3], [3, 2, 1, 1, 2, np.nan]
+    display = TradeOffDisplay(accuracy, robustness, groups=["a"] * 3 + ["b"] * 3)
+    assert display.group_correlations_["a"] == pytest.approx(-1.0)
+    assert np.isnan(display.group_correlations_["b"])  # two candidates are left
+    assert TradeOffDisplay(accuracy, robustness).group_correlations_ == {}
+
+
+def test_each_group_has_a_color_scale_of_its_own():
+    shades = [1, 2, 3, 100, 300, np.nan]
+    scores = np.linspace(0, 1, 6)
+    groups = ["SGD"] * 3 + ["HMC"] * 3
+    display = TradeOffDisplay(scores, scores, groups=groups, shades=shades, shade_name="width")
+    first, second = display.plot().ax_.collections
+    assert first.get_cmap().name != second.get_cmap().name
+    assert (first.norm.vmax, second.norm.vmax) == (3, 300)
+    np.testing.assert_array_equal(first.get_array(), [1, 2, 3])
+    darkness = [1 - np.mean(first.to_rgba(shade)[:3]) for shade in (1.0, 2.0, 3.0)]
+    assert darkness == sorted(darkness) and darkness[0] > 0.15  # seen on white
+    assert np.ptp(second.to_rgba(np.array([np.nan]))[0, :3]) == 0  # gray
+    bars = [ax for ax in display.figure_.axes if ax is not display.ax_]
+    assert [bar.get_xlabel() for bar in bars] == ["SGD, width", "HMC, width"]
+    assert bars[0].get_xlim() == (1, 3)
+    legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert legend == ["Pareto front"]
+
+
+def test_one_shade_alone_can_be_drawn():
+    for shades in ([5, 5], [np.nan, np.nan]):
+        display = TradeOffDisplay([0.1, 0.2], [0.2, 0.1], shades=shades).plot()
+        display.figure_.canvas.draw()
+        assert len(display.figure_.axes) == 2
+
+
+def test_several_searches_are_the_groups(search, digits):
+    scoring = {"accuracy": "accuracy", "security": "recall_macro"}
+    other = GridSearchCV(
+        LogisticRegression(), {"C": [0.1, 10.0]}, scoring=scoring, refit=False, cv=2
+    ).fit(*digits)
+    display = TradeOffDisplay.from_estimator({"first": search, "other": other}, shade_by="C")
+    assert display.groups == ["first"] * 3 + ["other"] * 2
+    np.testing.assert_array_equal(display.shades, [0.01, 1.0, 100.0, 0.1, 10.0])
+    expected = [each.cv_results_["mean_test_security"] for each in (search, other)]
+    np.testing.assert_array_equal(display.robustness, np.concatenate(expected))
+    assert display.shade_name == "C"
+    with pytest.raises(ValueError, match=r"Got group_by='C', but expected None, as the searches"):
+        TradeOffDisplay.from_estimator({"first": search}, group_by="C")
+    with pytest.raises(ValueError, match=r"Got search=\{\}, but expected one search"):
+        TradeOffDisplay.from_estimator({})
+    with pytest.raises(ValueError, match=r"Got shade_by='D', but expected one of \['C'\]"):
+        TradeOffDisplay.from_estimator(search, shade_by="D")
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"shades": [1]}, ValueError, r"Got shades of shape \(1,\), but expected \(2,\)"),
+        ({"shades": ["a", "b"]}, ValueError, "Got shades=.*but expected numbers"),
+        ({"shade_name": 3}, TypeError, "Got shade_name=3, but expected a str"),
+    ],
+)
+def test_refuses_odd_shades(params, error, message):
+    with pytest.raises(error, match=message):
+        TradeOffDisplay([0.1, 0.2], [0.2, 0.1], **params)

@@ -397,6 +397,7 @@ def drawn(display, plot=True, **arguments):
 for _name, _given in {
     "RobustnessCurveDisplay": {"epsilons": [0.1, 0.2], "scores": {"a": [1.0, 0.5]}},
     "TradeOffDisplay": {"accuracy": [0.9, 0.8], "robustness": [0.1, 0.2]},
+    "HyperparameterBoxDisplay": {"values": [1, 2], "scores": [0.1, 0.2]},
     "CorruptionDisplay": {
         "results": {"a": SCORERS["CorruptionRobustness"].evaluate(model(), X, Y)}
     },
@@ -443,8 +444,20 @@ for _name, _function, _given, _kinds in (
     (
         "TradeOffDisplay.from_estimator",
         displays.TradeOffDisplay.from_estimator,
-        {"search": _search(), "accuracy": "accuracy", "robustness": "security", "group_by": None},
-        dict.fromkeys(("search", "accuracy", "robustness", "group_by"), "value"),
+        {
+            "search": _search(),
+            "accuracy": "accuracy",
+            "robustness": "security",
+            "group_by": None,
+            "shade_by": "C",
+        },
+        dict.fromkeys(("search", "accuracy", "robustness", "group_by", "shade_by"), "value"),
+    ),
+    (
+        "HyperparameterBoxDisplay.from_estimator",
+        displays.HyperparameterBoxDisplay.from_estimator,
+        {"search": _search(), "by": "C", "score": "security"},
+        dict.fromkeys(("search", "by", "score"), "value"),
     ),
     (
         "CorruptionDisplay.from_estimator",
@@ -452,12 +465,7 @@ for _name, _function, _given, _kinds in (
         lambda scorer, **options: displays.CorruptionDisplay.from_estimator(
             model(), scorer=_NOISE if scorer is None else scorer, **options
         ),
-        {
-            "X": X,
-            "y": Y,
-            "scorer": _NOISE,
-            "shown": "accuracy",
-        },
+        {"X": X, "y": Y, "scorer": _NOISE, "shown": "accuracy"},
         {"scorer": "value", "shown": "value"} | _DATA,
     ),
     (
