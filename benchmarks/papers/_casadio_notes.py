@@ -6,7 +6,8 @@ _SECURITY = (
     "In each cell: by the attack of the published code (PGD of 50 steps of 0.01, one random "
     "start) / by our default attack (the published figure, by the former). Where ours is lower, "
     "the paper's attack overestimates security. Ours counts a violation at any iterate, the "
-    "published code at the last one alone. A share of 500 images is known to within 4.5 points."
+    "published code at the last one alone. A share of 500 images is known to within 4.5 points, "
+    "one of 100 to within 10."
 )
 _READING = (
     "The published code keeps to another property than the text, so its figures stand in the "
