@@ -248,7 +248,7 @@ def _codes(regime):
     """Return a regime, or those of a sequence, with the code that users gave to them."""
     if isinstance(regime, SequentialTraining):
         return [code for part in regime.named_parts.values() for code in _codes(part)]
-    return [regime, *filter(callable, regime.get_params(deep=False).values())]
+    return [regime, *filter(callable, vars(regime).values())]
 
 
 def each(criterion):

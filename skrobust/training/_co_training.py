@@ -205,6 +205,8 @@ class MarginCoTraining(TrainingRegime):
         # One pass over both, so that batch statistics are shared.
         logits, others = step.module(torch.cat([step.x, points])).chunk(2)
         distance = torch.linalg.vector_norm(points - step.x, dim=1)
+        if not torch.isfinite(distance).all():
+            raise DivergedTrainingError(_DIVERGED.format("points", "NaN or infinite"))
         ratio = margin_ratio(distance, logits, others, self.floor)
         return step.task_loss(logits) - self.weight * step.mean(ratio), logits
 

@@ -1,0 +1,517 @@
+"""Co-training: both losses by hand, whose turn it is, and what becomes of margins."""
+
+import copy
+import math
+import pickle
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from torch import nn
+
+from skrobust import RobustClassifier
+from skrobust.attacks import Attack, LinearBoundary
+from skrobust.exceptions import DivergedTrainingError
+from skrobust.properties import ClassificationRobustness as CR
+from skrobust.scorers import MarginRobustness
+from skrobust.training import MarginCoTraining, SequentialTraining, StandardTraining, TrainingFit
+from skrobust.training._co_training import generator_loss, margin_ratio
+from tests.training._steps import WEIGHT, linear, step, task_loss
+
+FREE = {"bounds": None, "generator_optimizer": torch.optim.SGD}
+
+
+def small(training, **params):
+    defaults = {"hidden_layer_sizes": 8, "max_epochs": 3, "batch_size": 20, "random_state": 0}
+    return RobustClassifier(training=training, **(defaults | params))
+
+
+def weights(module):
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def shift(*moves):
+    """Return a generator that moves each input by as much."""
+    return linear(np.eye(len(moves), dtype=np.float32).tolist(), moves)
+
+
+def started(module, training, n=5):
+    """Return a step of a module, and the state of a regime at its first step."""
+    given = step(module, n=n)
+    fit = TrainingFit(module, given.x, given.labels, np.arange(2), None, batch_size=n)
+    return given, training.start(fit)
+
+
+# ---- the classifier's loss --------------------
+
+
+def test_the_ratio_by_hand():
+    p, q = torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[0.5, 0.5]]).log()
+    two = torch.tensor([2.0])
+    torch.testing.assert_close(margin_ratio(two, p, q, 0.1), torch.tensor([2 / math.log(2)]))
+    reverse = 2 / -(0.5 * math.log(0.75) + 0.5 * math.log(0.25))
+    torch.testing.assert_close(margin_ratio(two, q, p, 0.1), torch.tensor([reverse]))
+    # Below the floor, which is a limit without a gradient.
+    p = torch.tensor([[9.0, -9.0]], requires_grad=True)
+    value = margin_ratio(two, p, p, 0.1)
+    torch.testing.assert_close(value, torch.tensor([20.0]))
+    assert torch.autograd.grad(value.sum(), p)[0].abs().max() == 0
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_the_loss_is_that_of_the_task_minus_the_weighted_ratio(weight):
+    module = linear(WEIGHT)
+    training = MarginCoTraining(weight, floor=0.2, generator=shift(0.3, -0.4), **FREE)
+    given, state = started(module, training)
+    loss, logits = training.loss(state, given)
+    p, q = (torch.softmax(module(x), 1) for x in (given.x, given.x + torch.tensor([0.3, -0.4])))
+    entropies = -(p * q.log()).sum(dim=1)
+    expected = 0.5 / torch.where(entropies < 0.2, 0.2, entropies)
+    torch.testing.assert_close(
+        loss, task_loss(module, given.x, given.labels) - weight * expected.mean()
+    )
+    torch.testing.assert_close(logits, module(given.x))
+
+
+def test_weights_of_samples_in_the_loss():
+    module, weight = linear(WEIGHT), torch.tensor([0.5, 2.0, 1.0, 0.0, 1.5])
+    training = MarginCoTraining(2.0, generator=shift(0.3, -0.4), **FREE)
+    given, state = started(module, training)
+    each = nn.CrossEntropyLoss(reduction="none")
+    loss, logits = training.loss(state, replace(given, sample_weight=weight, criterion=each))
+    others = module(given.x + torch.tensor([0.3, -0.4]))
+    ratio = margin_ratio(torch.full((5,), 0.5), logits, others, 0.1)
+    expected = (weight * (each(logits, given.labels) - 2 * ratio)).mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_gradient_is_that_of_both_outputs_at_fixed_points():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 2))
+    training = MarginCoTraining(0.7, generator=shift(0.3, -0.4), **FREE)
+    given, state = started(module, training)
+    network = copy.deepcopy(state.network)
+    loss, _ = training.loss(state, given)
+    exact = torch.autograd.grad(loss, list(module.parameters()))
+    assert all(p.grad is None for p in state.network.parameters())
+    double = copy.deepcopy(module).double()
+    points = network(given.x).detach().double()
+    x, parameters = given.x.double(), list(double.parameters())
+
+    def value():
+        p, q = torch.softmax(double(x), 1), torch.softmax(double(points), 1)
+        ratio = (points - x).norm(dim=1) / -(p * q.log()).sum(dim=1)
+        return task_loss(double, x, given.labels) - 0.7 * ratio.mean()
+
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, exact, strict=True):
+            for place in range(parameter.numel()):
+                ends = []
+                for move in (1e-6, -1e-6):
+                    parameter.view(-1)[place] += move
+                    ends.append(value().item())
+                    parameter.view(-1)[place] -= move
+                slope = (ends[0] - ends[1]) / 2e-6
+                assert slope == pytest.approx(gradient.view(-1)[place].item(), rel=1e-3, abs=1e-5)
+
+
+def test_a_point_with_the_label_of_its_input_counts():
+    # At x1 > 0 the label is 0, also at x* = x + (1, 0).
+    module = linear([[3.0, 0.0], [0.0, 0.0]])
+    training = MarginCoTraining(1.0, floor=0.05, generator=shift(1.0, 0.0), **FREE)
+    given, state = started(module, training)
+    loss, logits = training.loss(state, given)
+    others = module(given.x + torch.tensor([1.0, 0.0]))
+    assert (logits.argmax(1) == others.argmax(1)).all()
+    ratio = task_loss(module, given.x, given.labels) - loss
+    entropies = nn.functional.cross_entropy(others, logits.softmax(1), reduction="none")
+    torch.testing.assert_close(ratio, (1 / entropies.clamp(min=0.05)).mean())
+    assert 0 < ratio <= 1 / 0.05
+
+
+# ---- the generator's loss --------------------
+
+
+def test_the_loss_of_the_generator_by_hand():
+    identity = linear(np.eye(3, dtype=np.float32).tolist(), (0.0,) * 3)
+    x = torch.tensor([[2.0, 1.0, 0.0]] * 3)  # label 0
+    points = torch.tensor([[2.0, 1.0, 1.0], [1.5, 2.0, 0.0], [0.0, 1.0, 1.5]])
+    p = torch.softmax(points[0].double(), 0)
+    # Label 0 is ahead of that of the second; is the second itself; is the last one.
+    expected = torch.tensor([0.5 + (p[0] - p[1]).item(), 0.5 * 1.25, 0.5 * (4 + 2.25)])
+    torch.testing.assert_close(generator_loss(identity, x, points), expected)
+
+
+def test_the_generator_goes_to_the_boundary_and_no_farther():
+    # Of a fixed classifier, whose boundary is x1 = 0.5.
+    module, x = linear([[0.0, 0.0], [40.0, 0.0]], (0.0, -20.0)), torch.tensor([[0.42, 0.3]])
+    move = torch.zeros(1, 2, requires_grad=True)
+    optimizer = torch.optim.SGD([move], lr=0.0005)
+    for _ in range(300):
+        optimizer.zero_grad()
+        generator_loss(module, x, x + move).sum().backward()
+        optimizer.step()
+    assert move[0, 0].item() == pytest.approx(0.08, abs=0.02)
+    assert move[0, 1].item() == 0
+
+
+# ---- the alternation --------------------
+
+LOG = []
+
+
+class Logged(torch.optim.SGD):
+    def step(self, closure=None):
+        result = super().step(closure)
+        LOG.append("f")
+        return result
+
+
+class LoggedToo(Logged):
+    def step(self, closure=None):
+        result = torch.optim.SGD.step(self, closure)
+        LOG.append("g")
+        return result
+
+
+class Inputs(nn.Module):
+    """A generator that keeps the batches of its own steps, in `kept`."""
+
+    kept = []  # noqa: RUF012  (of all copies, and of the one that trains)
+
+    def __init__(self, shape):
+        super().__init__()
+        self.layer = nn.Linear(*shape, *shape)
+
+    def forward(self, x):
+        if torch.is_grad_enabled() and self.training:
+            self.kept.append(x.clone())
+        return self.layer(x)
+
+
+def test_the_networks_take_turns_on_batches_of_their_own_order(blobs):
+    LOG.clear(), Inputs.kept.clear()
+    X, y = blobs
+    training = MarginCoTraining(generator=Inputs, generator_optimizer=LoggedToo)
+    seen = []
+
+    class Watched(MarginCoTraining):
+        def loss(self, state, step):
+            seen.append(step.x.clone())
+            return super().loss(state, step)
+
+    training = Watched(**training.get_params(deep=False))
+    small(training, optimizer=Logged, max_epochs=2).fit(X, y)
+    assert LOG == ["f", "g"] * 8
+    rows = {tuple(row.tolist()) for row in torch.tensor(X, dtype=torch.float32)}
+    for batches in (seen, Inputs.kept):
+        assert [len(batch) for batch in batches] == [20] * 8
+        for epoch in range(2):
+            part = torch.cat(batches[4 * epoch : 4 * epoch + 4])
+            assert {tuple(row.tolist()) for row in part} == rows
+    assert not any(torch.equal(a, b) for a, b in zip(seen, Inputs.kept, strict=True))
+    assert not torch.equal(Inputs.kept[0], Inputs.kept[4])
+
+
+def by_algorithm(f, g, X, y, weight, n_steps, sample_weight=None):
+    """Algorithm 1 with one batch, in a few lines of its own."""
+    f, g = copy.deepcopy(f), copy.deepcopy(g)
+    s = torch.ones(len(X)) if sample_weight is None else sample_weight
+    optimizers = torch.optim.SGD(f.parameters(), lr=0.1), torch.optim.SGD(g.parameters(), lr=0.2)
+    for _ in range(n_steps):
+        points = g(X).detach()
+        p, q = torch.softmax(f(X), 1), torch.softmax(f(points), 1)
+        ratio = (points - X).norm(dim=1) / (-(p * q.log()).sum(dim=1)).clamp(min=0.1)
+        optimizers[0].zero_grad()
+        losses = -torch.log(p[torch.arange(len(X)), y]) - weight * ratio
+        (s * losses).mean().backward()
+        optimizers[0].step()
+        points = g(X)
+        p, c = torch.softmax(f(points), 1), f(X).argmax(1)
+        lead = p[torch.arange(len(X)), c] - p.sort(dim=1).values[:, -2]
+        optimizers[1].zero_grad()
+        (s * (0.5 * ((points - X) ** 2).sum(1) + lead.clamp(min=0))).mean().backward()
+        optimizers[1].step()
+    return f, g
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_fit_is_the_algorithm(blobs, weighted):
+    X, y = torch.tensor(blobs[0], dtype=torch.float32), torch.tensor(blobs[1])
+    torch.manual_seed(0)
+    f, g = nn.Linear(4, 2), nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 4))
+    s = torch.linspace(0.5, 1.5, 80) if weighted else None
+    training = MarginCoTraining(0.3, generator=g, generator_lr=0.2, **FREE)
+    model = RobustClassifier(
+        f, training=training, max_epochs=4, batch_size=80, lr=0.1, optimizer=torch.optim.SGD
+    ).fit(*blobs, sample_weight=None if s is None else s.numpy())
+    expected = by_algorithm(f, g, X, y, 0.3, 4, s)
+    torch.testing.assert_close(weights(model.net_.module_), weights(expected[0]))
+    torch.testing.assert_close(weights(model.companion_), weights(expected[1]))
+    assert not torch.allclose(weights(expected[1]), weights(g), atol=1e-3)
+
+
+def test_optimizers_that_ask_for_the_loss_several_times(blobs):
+    LOG.clear()
+    training = MarginCoTraining(0.01, generator_optimizer=LoggedToo)
+    small(training, optimizer=torch.optim.LBFGS, lr=0.1, max_epochs=1).fit(*blobs)
+    assert LOG == ["g"] * 4
+    training = MarginCoTraining(0.01, generator_optimizer=torch.optim.LBFGS)
+    model = small(training, max_epochs=1).fit(*blobs)
+    assert torch.isfinite(weights(model.companion_)).all()
+
+
+def test_weight_zero_is_standard_training(blobs):
+    plain = small(StandardTraining()).fit(*blobs)
+    model = small(MarginCoTraining(0.0)).fit(*blobs)
+    assert torch.equal(weights(model.net_.module_), weights(plain.net_.module_))
+    assert plain.companion_ is None and model.companion_ is not None
+
+
+# ---- what it is good for --------------------
+
+
+def test_margins_grow_and_the_generator_fools_the_classifier(digits):
+    X, X_test, y, y_test = digits
+    models, margins = {}, {}
+    score = MarginRobustness("l2", attack=LinearBoundary(3))
+    for name, training in {"off": StandardTraining(), "on": MarginCoTraining()}.items():
+        model = small(training, hidden_layer_sizes=32, max_epochs=20, batch_size=128).fit(X, y)
+        assert model.score(X_test, y_test) > 0.9
+        models[name], margins[name] = model, score(model, X_test)
+    assert margins["on"] > 1.03 * margins["off"]
+    rows = torch.tensor(X_test, dtype=torch.float32)
+    with torch.no_grad():
+        points = models["on"].companion_(rows)
+    assert points.min() >= 0 and points.max() <= 1
+    own = models["on"].predict(X_test)
+    assert (models["on"].predict(points.numpy()) != own).mean() > 0.3
+    # What it finds is close: half of what separates images of different labels.
+    assert (points - rows).norm(dim=1).mean() < 1.5
+
+
+def test_its_own_quantity_grows(digits):
+    X, _, y, _ = digits
+    rows, found = torch.tensor(X, dtype=torch.float32), []
+    for weight in (0.0, 0.1):
+        params = {"hidden_layer_sizes": 32, "max_epochs": 15, "batch_size": 128}
+        model = small(MarginCoTraining(weight), **params).fit(X, y)
+        module = model.net_.module_.eval()
+        with torch.no_grad():
+            points = model.companion_(rows)
+            distance = (points - rows).norm(dim=1)
+            ratio = margin_ratio(distance, module(rows), module(points), 0.1)
+        found.append(ratio.mean().item())
+    assert found[1] > 1.2 * found[0]
+
+
+class ByGenerator(Attack):
+    """Asks a trained generator."""
+
+    def __init__(self, generator):
+        self.generator = generator
+
+    def check(self):
+        return self
+
+    def attempt(self, target, *, generator=None, stop_when_broken=True):
+        with torch.no_grad():
+            return target.outcome_at(target.ball.project(self.generator(target.x)))
+
+
+def test_the_generator_as_an_attack(digits):
+    X, X_test, y, _ = digits
+    model = small(MarginCoTraining(), max_epochs=15, batch_size=128).fit(X, y)
+    attack, property = ByGenerator(model.companion_), CR(1.5, norm="l2", reference="prediction")
+    points = attack.perturb(model, X_test, property=property)
+    share = (model.predict(points) != model.predict(X_test)).mean()
+    assert share > 0.2
+    result = MarginRobustness("l2", attack=attack).evaluate(model, X_test)
+    assert np.isfinite(result.radius).mean() > 0.2
+
+
+# ---- images, randomness, life of the objects --------------------
+
+
+def images():
+    layers = [nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.3), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(3, 2))
+
+
+def test_images(blobs):
+    shapes = []
+
+    def make(shape):
+        shapes.append(shape)
+        return nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1), nn.Dropout(0.2))
+
+    X, y = blobs
+    state = torch.random.get_rng_state()
+    for generator in (None, make):
+        training = MarginCoTraining(generator=generator)
+        model = small(training, module=images, input_shape=(1, 2, 2))
+        one, other = (clone(model).fit(X, y) for _ in "ab")
+        np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+        rows = torch.tensor(X, dtype=torch.float32)
+        with torch.no_grad():
+            points = one.companion_(rows)
+            assert torch.equal(points, other.companion_(rows))
+        assert points.shape == (80, 4) and points.min() >= 0 and points.max() <= 1
+    assert shapes == [(1, 2, 2)] * 2
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+class LaterNoise(nn.Module):
+    """Begins to draw after some steps."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.layer, self.calls = nn.Linear(*shape, *shape), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x) + (torch.randn_like(x) if self.calls > 7 else 0)
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_draws_of_a_users_generator_are_the_fits_own(blobs, sequence):
+    training = MarginCoTraining(generator=LaterNoise)
+    training = SequentialTraining([training, StandardTraining()]) if sequence else training
+    state = torch.random.get_rng_state()
+    one, other = (small(training).fit(*blobs) for _ in "ab")
+    assert torch.equal(weights(one.companion_), weights(other.companion_))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_bounds_cut_the_points_and_refuse_data_outside(blobs):
+    X, y = blobs
+    rows, far = torch.tensor(X, dtype=torch.float32), shift(9.0, 9.0, -9.0, -9.0)
+    bounds = ([0.0, 0.0, 0.0, -1.0], [1.0, 2.0, 1.0, 1.0])
+    model = small(MarginCoTraining(generator=far, generator_lr=1e-9, bounds=bounds)).fit(X, y)
+    with torch.no_grad():
+        points = model.companion_(rows)
+    torch.testing.assert_close(points, torch.tensor([1.0, 2.0, 0.0, -1.0]).expand(80, 4))
+    with pytest.raises(ValueError, match="80 of 80 rows of X lie outside"):
+        small(MarginCoTraining()).fit(X + 3, y)
+    assert small(MarginCoTraining(bounds=None)).fit(X + 3, y).score(X + 3, y) > 0.4
+
+
+def test_what_is_given_stays_as_it_was(blobs):
+    generator = nn.Linear(4, 4)
+    before = weights(generator).clone()
+    training = MarginCoTraining(generator=generator)
+    model = small(training).fit(*blobs)
+    assert torch.equal(weights(generator), before) and generator.weight.grad is None
+    assert model.training is training and training.generator is generator
+    assert not torch.equal(weights(model.companion_), before)
+    copied = clone(model)
+    assert not hasattr(copied, "companion_") and copied.training.generator is not generator
+    assert vars(MarginCoTraining()) == MarginCoTraining().get_params()
+
+
+def test_pickles_and_copies_keep_the_generator(blobs):
+    model = small(MarginCoTraining()).fit(*blobs)
+    copied = pickle.loads(pickle.dumps(model))
+    assert torch.equal(weights(copied.companion_), weights(model.companion_))
+    assert not copied.companion_.training
+    assert all(p.grad is None for p in model.companion_.parameters())
+    assert model.net_.kept[1].fit is None  # nor data
+    copied.partial_fit(*blobs)
+    assert torch.isfinite(weights(copied.companion_)).all()
+
+
+def test_the_generator_goes_on_in_partial_fit(blobs):
+    training = MarginCoTraining(generator=nn.Linear(4, 4))
+    model = small(training)
+
+    def n_steps():
+        return next(iter(model.net_.kept[1].optimizer.state.values()))["step"].item()
+
+    for calls in (1, 2, 3):
+        model.partial_fit(*blobs)
+        assert n_steps() == 4 * calls
+    last = weights(model.companion_)
+    training.set_params(generator_lr=1e-12)
+    kept = model.companion_
+    model.partial_fit(*blobs)
+    torch.testing.assert_close(weights(model.companion_), last)
+    assert kept is not model.companion_ and torch.equal(weights(kept), last)
+    training.set_params(generator=nn.Linear(4, 4))
+    model.partial_fit(*blobs)
+    assert n_steps() == 4
+    assert model.fit(*blobs) and n_steps() == 12
+    model.set_params(training=StandardTraining()).partial_fit(*blobs)
+    assert model.companion_ is None
+
+
+def test_a_search_over_the_weight(blobs):
+    grid = {"training__weight": [0.0, 0.05], "training__floor": [0.1, 1.0]}
+    search = GridSearchCV(small(MarginCoTraining(), max_epochs=1), grid, cv=2, error_score="raise")
+    search.fit(*blobs)
+    assert len(set(map(str, search.cv_results_["params"]))) == 4
+    assert search.best_estimator_.companion_ is not None
+
+
+@pytest.mark.parametrize("after", [0, 5])
+def test_an_interrupt_leaves_both_networks_usable_and_is_marked(blobs, after):
+    calls = []
+
+    class Interrupted(MarginCoTraining):
+        def loss(self, state, step):
+            calls.append(step)
+            if len(calls) > after:
+                raise KeyboardInterrupt
+            return super().loss(state, step)
+
+    model = small(Interrupted()).fit(*blobs)
+    assert model.net_.stopped_midway and len(model.history_) < 3
+    assert np.isfinite(model.predict_proba(blobs[0])).all()
+    assert torch.isfinite(model.companion_(torch.rand(3, 4))).all()
+    calls.clear()
+    model.set_params(training=MarginCoTraining()).partial_fit(*blobs)
+    assert not model.net_.stopped_midway
+
+
+# ---- bad input --------------------
+
+
+def _no_optimizer(parameters, lr):
+    return None
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"weight": -0.1}, ValueError, "Got weight=-0.1, but expected a finite number in [0"),
+        ({"floor": 0}, ValueError, "Got floor=0, but expected a finite number in (0"),
+        ({"floor": np.nan}, ValueError, "Got floor=nan"),
+        ({"generator_lr": 0.0}, ValueError, "Got generator_lr=0.0, but expected a finite number"),
+        ({"generator_lr": None}, ValueError, "Got generator_lr=None"),
+        ({"generator": "cnn"}, TypeError, "Got generator='cnn', but expected None, a torch.nn.M"),
+        ({"generator_optimizer": "Adam"}, TypeError, "Got generator_optimizer='Adam', but exp"),
+        ({"generator_optimizer": _no_optimizer}, TypeError, "Got generator_optimizer(...)=None"),
+        ({"generator_optimizer": int}, ValueError, "Got generator_optimizer="),
+        ({"bounds": (1.0, 0.0)}, ValueError, "Got bounds=(1.0, 0.0), but expected low <= high"),
+        ({"bounds": ([0.0] * 3, 1.0)}, ValueError, "Got bounds=arrays of shapes (3,) and ()"),
+        ({"generator": nn.Linear(3, 3)}, ValueError, "Got generator=Linear(in_features=3"),
+        ({"generator": nn.Linear(4, 3)}, ValueError, "to points of that shape, not to torch.flo"),
+        ({"generator": nn.Linear(4, 4).double()}, ValueError, "Got generator=Linear("),
+        ({"generator": nn.Identity()}, ValueError, "expected a network with parameters to train"),
+        ({"generator": nn.LSTM(4, 4)}, TypeError, "of that shape, not to a tuple"),
+        ({"generator": lambda shape: shape}, TypeError, "returns a torch.nn.Module, not a tuple"),
+        ({"generator": lambda: nn.Identity()}, ValueError, "which fails, but expected a functi"),
+    ],
+)
+def test_bad_parameters_are_named(blobs, params, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        small(MarginCoTraining(**params)).fit(*blobs)
+
+
+def test_a_generator_that_diverges_is_named(blobs):
+    training = MarginCoTraining(generator=nn.Linear(4, 4), generator_lr=1e30, **FREE)
+    with pytest.raises(DivergedTrainingError, match="of the generator became"):
+        small(training, max_epochs=1).fit(*blobs)
