@@ -4,10 +4,12 @@ from skrobust.displays._corruption import CorruptionDisplay
 from skrobust.displays._curve import RobustnessCurveDisplay
 from skrobust.displays._examples import AdversarialExamplesDisplay
 from skrobust.displays._trade_off import TradeOffDisplay
+from skrobust.displays._wins import WinsDisplay
 
 __all__ = [
     "AdversarialExamplesDisplay",
     "CorruptionDisplay",
     "RobustnessCurveDisplay",
     "TradeOffDisplay",
+    "WinsDisplay",
 ]

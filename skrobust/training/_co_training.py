@@ -160,12 +160,13 @@ class MarginCoTraining(TrainingRegime):
 
     def check(self, property, X, n_classes=2):
         check_real("weight", self.weight, low=0)
-        check_real("floor", self.floor, low=0, closed="neither")
+        # Torch computes with both in the float32 of the networks.
+        highest = float(np.finfo(np.float32).max)
+        check_real("floor", self.floor, low=0, high=highest, closed="right")
         check_generator(self.generator)
         if not callable(self.generator_optimizer):
             expectation = "an optimizer class, such as torch.optim.Adam"
             raise TypeError(expected("generator_optimizer", self.generator_optimizer, expectation))
-        highest = float(np.finfo(np.float32).max)
         check_real("generator_lr", self.generator_lr, low=0, high=highest, closed="right")
         check_within_bounds(X, check_bounds(self.bounds, X.shape[1]))
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from skrobust.estimators._modules import copied, n_features_of, uncompiled
+from skrobust.estimators._modules import n_features_of
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks import as_network
+from skrobust.networks import as_network, copied, uncompiled
 from tests.estimators._models import compiled, scripted, small
 
 

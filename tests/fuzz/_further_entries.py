@@ -400,6 +400,7 @@ for _name, _given in {
     "CorruptionDisplay": {
         "results": {"a": SCORERS["CorruptionRobustness"].evaluate(model(), X, Y)}
     },
+    "WinsDisplay": {"results": {"a": SCORERS["MarginRobustness"].evaluate(model(), X, Y)}},
     "AdversarialExamplesDisplay": {
         "originals": X[:2],
         "perturbed": X[:2],
