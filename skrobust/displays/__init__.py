@@ -1,4 +1,4 @@
-"""Pictures: robustness curves, the trade-off of a search, corruptions, adversarial examples."""
+"""Pictures: robustness curves, trade-offs, corruptions, adversarial examples, wins."""
 
 from skrobust.displays._corruption import CorruptionDisplay
 from skrobust.displays._curve import RobustnessCurveDisplay

@@ -438,8 +438,8 @@ for _name, _function, _given, _kinds in (
     (
         "RobustnessCurveDisplay.from_radius",
         displays.RobustnessCurveDisplay.from_radius,
-        {"radius": [0.1, 0.3], "epsilons": None, "cumulative": True, "confidence": 0.95},
-        dict.fromkeys(("radius", "epsilons", "cumulative", "confidence"), "value"),
+        {"radius": [0.1, 0.3], "cumulative": False, "confidence": 0.95, "area": True},
+        dict.fromkeys(("radius", "epsilons", "cumulative", "confidence", "area"), "value"),
     ),
     (
         "TradeOffDisplay.from_estimator",
@@ -460,6 +460,12 @@ for _name, _function, _given, _kinds in (
             "shown": "accuracy",
         },
         {"scorer": "value", "shown": "value"} | _DATA,
+    ),
+    (
+        "WinsDisplay.from_estimator",
+        partial(displays.WinsDisplay.from_estimator, model()),
+        {"X": X, "scorer": SCORERS["MarginRobustness"]},
+        {"X": "array", "scorer": "value"},
     ),
     (
         "AdversarialExamplesDisplay.from_estimator",

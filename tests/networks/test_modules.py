@@ -13,6 +13,7 @@ from skrobust.networks import (
     dtype_and_device,
     evaluation_mode,
     outputs_of,
+    uncompiled,
 )
 from skrobust.networks._modules import linear_layer
 from tests.estimators._models import scripted
@@ -38,6 +39,7 @@ def test_copies_share_nothing_and_are_of_the_original_of_a_compiled_module():
         copy = copied(given)
         assert isinstance(copy, torch.nn.Linear) and copy.weight is not inner.weight
         assert torch.equal(copy.weight, inner.weight)
+        assert uncompiled(given) is inner
     with pytest.raises(UnsupportedModelError, match=r"Got generator=.*, but expected a module th"):
         copied(scripted(inner), "generator")
 
