@@ -16,7 +16,7 @@ from skrobust._validation import (
     expected,
 )
 from skrobust.exceptions import DivergedTrainingError
-from skrobust.networks import evaluation_mode
+from skrobust.networks import check_logits, evaluation_mode
 from skrobust.training._base import TrainingRegime
 from skrobust.training._generators import (
     RowGenerator,
@@ -66,7 +66,7 @@ class MarginCoTraining(TrainingRegime):
         distances. The paper takes the one whose accuracy is closest to that of plain training;
         a `~sklearn.model_selection.GridSearchCV` over ``training__weight`` finds it on held-out
         data. Of 0.001 to 0.5, values near the default gave held-out digits the largest margins
-        at a cost in accuracy of about one point.
+        at a cost in accuracy of one or two points.
     floor : float, default=0.1
         Of the cross-entropy between the outputs at x and at :math:`x^*`. Without one, R would have
         no limit. A pair of outputs that agree better than that is as good as it can be: it adds
@@ -104,10 +104,9 @@ class MarginCoTraining(TrainingRegime):
       through both outputs. The distance has none: the generator is fixed in a step of the
       classifier, and the classifier in a step of the generator.
     - The norm of the generator's loss is Euclidean, like that of the distance.
-    - The first step is the classifier's, and the last one the generator's. In its own steps each
-      network is in training mode. The generator's labels and probabilities are those of the
-      classifier in evaluation mode. Both start anew in each `fit`, and training ends after
-      `max_epochs`.
+    - The first step is the classifier's, and the last one the generator's. Both networks start
+      anew in each `fit`, and training ends after `max_epochs`. The generator is in training mode
+      throughout; the classifier is in evaluation mode where it judges the generator's points.
     - The weights of samples multiply the terms of both losses.
 
     By the generator's loss, another label is worth a distance of :math:`\sqrt 2` at most. Where
@@ -204,7 +203,8 @@ class MarginCoTraining(TrainingRegime):
         with torch.no_grad():
             points = state.network(step.x)
         # One pass over both, so that batch statistics are shared.
-        logits, others = step.module(torch.cat([step.x, points])).chunk(2)
+        outputs = step.module(torch.cat([step.x, points]))
+        logits, others = check_logits(outputs, 2 * len(points), when="in training mode").chunk(2)
         distance = torch.linalg.vector_norm(points - step.x, dim=1)
         if not torch.isfinite(distance).all():
             raise DivergedTrainingError(_DIVERGED.format("points", "NaN or infinite"))
