@@ -201,6 +201,9 @@ class RobustnessCurveDisplay:
             finite = [r[np.isfinite(r)].max(initial=0.0) for r in radii.values()]
             epsilons = np.linspace(0, max(finite) or 1.0, 101)
         epsilons = check_array("epsilons", epsilons, ("n_epsilons",))
+        if area and not (np.isfinite(epsilons).all() and (epsilons >= 0).all()):
+            expectation = "finite radii of at least 0, with area=True"
+            raise ValueError(expected("epsilons", list(epsilons), expectation))
         scores, intervals = {}, {}
         for name, r in radii.items():
             is_counted = r[:, None] <= epsilons if cumulative else r[:, None] > epsilons

@@ -72,7 +72,7 @@ class MarginCoTraining(TrainingRegime):
         no limit. A pair of outputs that agree better than that is as good as it can be: it adds
         nothing to the gradient.
     generator : None, torch.nn.Module, or callable, default=None
-        From inputs to points of the same shape: ``(n, n_features)``, or ``(n, *input_shape)``
+        From inputs to points of the same shape: (n, n_features), or (n, *input_shape)
         where the classifier has an `input_shape`. A callable makes it from the shape of one
         input, a tuple; a module's own weights are the start of each fit, which trains a copy.
         None is what adds to the input the outputs of a network, at first 0: a perceptron with two

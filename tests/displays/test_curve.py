@@ -97,6 +97,9 @@ def test_refuses_odd_areas():
         RobustnessCurveDisplay.from_radius([0.1], area=True, cumulative=True)
     with pytest.raises(ValueError, match="Got area='yes', but expected"):
         RobustnessCurveDisplay.from_radius([0.1], area="yes")
+    for epsilons in ([0.1, np.nan], [-1.0]):
+        with pytest.raises(ValueError, match=r"Got epsilons=.*, but expected finite radii of at"):
+            RobustnessCurveDisplay.from_radius([0.1], epsilons=epsilons, area=True)
     for areas, error, message in (
         ({"b": 1.0}, ValueError, r"Got areas=.*, but expected the names \['a'\]"),
         ({"a": "1"}, ValueError, r"Got areas\['a'\]='1', but expected a finite number"),
