@@ -13,7 +13,7 @@ from skrobust import RobustClassifier
 from skrobust.training import MarginCoTraining, StandardTraining, TrainingFit
 from skrobust.training._co_training import generator_loss, margin_ratio
 from tests.training._co_training import FREE, shift, small, weights
-from tests.training._steps import WEIGHT, linear, step, task_loss
+from tests.training._steps import WEIGHT, Watched, linear, step, task_loss
 
 
 def started(module, training, n=5):
@@ -134,6 +134,20 @@ def test_the_generator_goes_to_the_boundary_and_no_farther():
         optimizer.step()
     assert move[0, 0].item() == pytest.approx(0.08, abs=0.02)
     assert move[0, 1].item() == 0
+
+
+def test_the_classifier_judges_points_in_evaluation_mode_and_stays_as_it_is():
+    module = Watched(linear(WEIGHT))
+    training = MarginCoTraining(generator=shift(0.3, -0.4), **FREE)
+    given, state = started(module, training)
+    before, points = weights(module), weights(state.network)
+    training.loss(state, given)
+    assert [len(x) for x in module.training_inputs] == [10] and module.evaluation_calls == 0
+    training.finish(state)
+    assert len(module.training_inputs) == 1 and module.evaluation_calls == 2
+    assert module.training and all(p.grad is None for p in module.parameters())
+    assert torch.equal(weights(module), before)
+    assert not torch.equal(weights(state.network), points)
 
 
 # ---- the alternation --------------------
