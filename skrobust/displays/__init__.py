@@ -1,10 +1,11 @@
-"""Pictures: robustness curves, what a search came to, corruptions, adversarial examples."""
+"""Pictures: curves, what a search came to, corruptions, adversarial examples, wins."""
 
 from skrobust.displays._boxes import HyperparameterBoxDisplay
 from skrobust.displays._corruption import CorruptionDisplay
 from skrobust.displays._curve import RobustnessCurveDisplay
 from skrobust.displays._examples import AdversarialExamplesDisplay
 from skrobust.displays._trade_off import TradeOffDisplay
+from skrobust.displays._wins import WinsDisplay
 
 __all__ = [
     "AdversarialExamplesDisplay",
@@ -12,4 +13,5 @@ __all__ = [
     "HyperparameterBoxDisplay",
     "RobustnessCurveDisplay",
     "TradeOffDisplay",
+    "WinsDisplay",
 ]

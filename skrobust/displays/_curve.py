@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.base import clone
 
-from skrobust._validation import check_flag, check_instance, expected
+from skrobust._validation import check_flag, check_instance, check_real, expected
 from skrobust.displays._axes import axes_for, check_array, check_dict, named
 from skrobust.properties import RobustnessProperty
 from skrobust.scorers import RobustnessScorer
@@ -28,6 +28,8 @@ class RobustnessCurveDisplay:
     shares : bool or None, default=None
         Whether scores are shares, whose whole range from 0 to 1 is shown; None where all of
         them lie in it. Limits that are set on an `ax` before it is handed to `plot` stay.
+    areas : dict of str to float, default=None
+        Area under each curve, for the same names, which the legend shows.
 
     Attributes
     ----------
@@ -38,7 +40,7 @@ class RobustnessCurveDisplay:
     Raises
     ------
     TypeError
-        If scores or intervals are no dict.
+        If scores, intervals or areas are no dict.
     ValueError
         If there are no scores, or shapes or names do not agree.
 
@@ -61,7 +63,9 @@ class RobustnessCurveDisplay:
     [True, True]
     """
 
-    def __init__(self, epsilons, scores, *, intervals=None, score_name="score", shares=None):
+    def __init__(
+        self, epsilons, scores, *, intervals=None, score_name="score", shares=None, areas=None
+    ):
         self.epsilons = check_array("epsilons", epsilons, ("n_epsilons",))
         n = len(self.epsilons)
         check_dict("scores", scores, "an array of scores")
@@ -74,11 +78,18 @@ class RobustnessCurveDisplay:
         if shares is None:
             shares = all(((each >= 0) & (each <= 1)).all() for each in self.scores.values())
         self.shares = check_flag("shares", shares)
+        self.areas = None
+        if areas is not None:
+            self._check_names("areas", areas, "a number")
+            self.areas = {n: check_real(f"areas[{n!r}]", a) for n, a in areas.items()}
+
+    def _check_names(self, argument, given, of_what):
+        check_dict(argument, given, of_what)
+        if given.keys() != self.scores.keys():
+            raise ValueError(expected(argument, given, f"the names {list(self.scores)}"))
 
     def _checked(self, intervals):
-        check_dict("intervals", intervals, "an array of intervals")
-        if intervals.keys() != self.scores.keys():
-            raise ValueError(expected("intervals", intervals, f"the names {list(self.scores)}"))
+        self._check_names("intervals", intervals, "an array of intervals")
         return {
             name: check_array(f"intervals[{name!r}]", each, (len(self.epsilons), 2), "epsilons")
             for name, each in intervals.items()
@@ -121,7 +132,15 @@ class RobustnessCurveDisplay:
 
     @classmethod
     def from_radius(
-        cls, radius, *, epsilons=None, cumulative=False, confidence=0.95, ax=None, **kwargs
+        cls,
+        radius,
+        *,
+        epsilons=None,
+        cumulative=False,
+        confidence=0.95,
+        area=False,
+        ax=None,
+        **kwargs,
     ):
         """Draw the share of samples whose radius is above epsilon, or the number of the others.
 
@@ -137,6 +156,10 @@ class RobustnessCurveDisplay:
         confidence : float, default=0.95
             Of the Clopper-Pearson intervals of the share; with `cumulative`, its ends times the
             number of samples are drawn.
+        area : bool, default=False
+            Show the area under each curve in the legend, as figure 4 of [2]_: from 0 to the
+            `epsilon_max` of a result of `MarginRobustness`, whose `score` it is, also where
+            the picture ends earlier; of other radii from 0 to the last of `epsilons`.
         ax : matplotlib Axes, default=None
         **kwargs : dict
             For matplotlib's `plot`.
@@ -148,11 +171,14 @@ class RobustnessCurveDisplay:
         Raises
         ------
         ValueError
-            If there is no radius, one is negative or NaN, or `cumulative` is no bool.
+            If there is no radius, one is negative or NaN, `cumulative` or `area` is no bool, or
+            both are True.
 
         References
         ----------
         .. [1] Bastani et al., "Measuring neural net robustness with constraints", NeurIPS 2016.
+        .. [2] Tibo, Jaeger, Larsen, "A general framework for defining and optimizing
+           robustness", arXiv:2006.11122.
 
         Examples
         --------
@@ -166,6 +192,8 @@ class RobustnessCurveDisplay:
         [0.0, 1.0, 2.0]
         """
         check_flag("cumulative", cumulative)
+        if check_flag("area", area) and cumulative:
+            raise ValueError(expected("area", area, "False, with cumulative=True"))
         several = radius if isinstance(radius, dict) else {"radius": radius}
         check_dict("radius", several, "an array of radii")
         radii = {name: _radii(name, each) for name, each in several.items()}
@@ -173,6 +201,9 @@ class RobustnessCurveDisplay:
             finite = [r[np.isfinite(r)].max(initial=0.0) for r in radii.values()]
             epsilons = np.linspace(0, max(finite) or 1.0, 101)
         epsilons = check_array("epsilons", epsilons, ("n_epsilons",))
+        if area and not (np.isfinite(epsilons).all() and (epsilons >= 0).all()):
+            expectation = "finite radii of at least 0, with area=True"
+            raise ValueError(expected("epsilons", list(epsilons), expectation))
         scores, intervals = {}, {}
         for name, r in radii.items():
             is_counted = r[:, None] <= epsilons if cumulative else r[:, None] > epsilons
@@ -183,6 +214,12 @@ class RobustnessCurveDisplay:
         score_name = "number within epsilon" if cumulative else "share above epsilon"
         # Counts of 0 and 1 are no shares.
         options = {"intervals": intervals, "score_name": score_name, "shares": not cumulative}
+        if area:
+            last = epsilons.max()
+            options["areas"] = {
+                name: np.minimum(r, getattr(several[name], "epsilon_max", last)).mean()
+                for name, r in radii.items()
+            }
         return cls(epsilons, scores, **options).plot(ax=ax, **{"marker": ""} | kwargs)
 
     def plot(self, *, ax=None, **kwargs):
@@ -191,7 +228,8 @@ class RobustnessCurveDisplay:
         self.figure_ = self.ax_.figure
         self.lines_ = []
         for name, scores in self.scores.items():
-            style = {"marker": "o", "label": name} | kwargs
+            label = name if self.areas is None else f"{name}, area {self.areas[name]:.3g}"
+            style = {"marker": "o", "label": label} | kwargs
             (line,) = self.ax_.plot(self.epsilons, scores, **style)
             self.lines_.append(line)
             if self.intervals is not None:

@@ -1,6 +1,5 @@
 """Modules to train: made, copied, and looked at before they are trusted."""
 
-import copy
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 
 from skrobust._validation import expected, shown
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks import uncompiled
+from skrobust.networks import copied
 
 __all__ = []
 
@@ -27,16 +26,6 @@ def n_features_of(module):
     while isinstance(module, torch.nn.Sequential) and len(module):
         module = module[0]
     return module.in_features if isinstance(module, torch.nn.Linear) else None
-
-
-def copied(module):
-    """Return a copy of a module that can be trained, read and pickled."""
-    if isinstance(module, torch.jit.ScriptModule):
-        raise UnsupportedModelError(
-            f"Got module={type(module).__name__}, but expected a module that is not scripted: "
-            "what torch.jit.script returns cannot be copied. Give the module that it was made of."
-        )
-    return copy.deepcopy(uncompiled(module))
 
 
 def made(factory, arguments):

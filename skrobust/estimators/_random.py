@@ -181,7 +181,10 @@ class Watch:
 
 
 def is_known(*parts):
-    """Whether objects, and the layers of modules among them, are torch's or our own."""
+    """Whether objects, classes, and the layers of modules are torch's or our own."""
     layers = (part.modules() if isinstance(part, torch.nn.Module) else (part,) for part in parts)
-    names = (type(layer).__module__ for group in layers for layer in group)
-    return all(name.startswith(("torch.nn.", "skrobust.")) for name in names)
+    kinds = (
+        layer if isinstance(layer, type) else type(layer) for group in layers for layer in group
+    )
+    own = ("torch.nn.", "torch.optim.", "skrobust.")
+    return all(kind.__module__.startswith(own) for kind in kinds)

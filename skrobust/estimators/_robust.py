@@ -10,7 +10,7 @@ from skrobust.estimators._base import LogitsClassifier, plain_array
 from skrobust.estimators._modules import (
     check_criterion,
     check_float32,
-    copied,
+    check_input_shape,
     made,
     perceptron,
 )
@@ -25,7 +25,7 @@ from skrobust.estimators._random import Generators, OwnDraws
 from skrobust.estimators._skorch import EpochBridge, RegimeNet
 from skrobust.estimators._weights import checked_sample_weight, joint_weight
 from skrobust.exceptions import DivergedTrainingError
-from skrobust.networks import Network, as_network, check_logits, outputs_of
+from skrobust.networks import Network, as_network, check_logits, copied, outputs_of
 from skrobust.training import SequentialTraining, StandardTraining, TrainingFit
 
 __all__ = ["RobustClassifier"]
@@ -94,6 +94,9 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         The trained net; its module takes rows and returns logits.
     history_ : skorch.history.History
         What each epoch and batch recorded.
+    companion_ : object
+        What the training regime leaves beside the net, such as the generator of
+        `MarginCoTraining`; None of most.
 
     Notes
     -----
@@ -188,7 +191,8 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
     def fit(self, X, y, sample_weight=None):
         """Train from the start.
 
-        An interrupt by the keyboard ends training, as in skorch: what was learned is kept.
+        An interrupt by the keyboard ends training, as in skorch: what was learned is kept, and
+        ``net_.stopped_midway`` is True where the interrupt came within an epoch.
 
         Parameters
         ----------
@@ -320,7 +324,7 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
 
     def _start(self, X, classes):
         """Build the net, with weights drawn by `random_state`."""
-        self.classes_ = classes
+        self.classes_, self.companion_ = classes, None
         self._rng = check_seed(self.random_state)
         with OwnDraws(Generators(self._seed())):
             module = self._module(X.shape[1], len(classes)).to(self.device)
@@ -366,13 +370,14 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
             n_epochs,
             len(self.net_.history),
             self.net_.batch_size,
+            input_shape=check_input_shape(self.input_shape),
         )
         task = {"estimator": self, "X": X, "y": y}
         context = self._init_callback_context(max_subtasks=n_epochs)
         context.call_on_fit_task_begin(**task)
         self.net_.callbacks_.append(("scikit-learn", EpochBridge(self, context, X, y)))
         try:
-            self.net_.train(fit, self._seed(), origin)
+            self.companion_ = self.net_.train(fit, self._seed(), origin)
         finally:
             self.net_.callbacks_.pop()  # it holds the data
         self._check_finite(X)

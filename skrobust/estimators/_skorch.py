@@ -31,6 +31,7 @@ class Call:
     watch: Watch
     origin: np.ndarray  # of the last rows, which were made of others: the row of each
     state: object = None
+    started: bool = False
     masked: list = ()  # pairs of a parameter and the mask of its pruned weights
 
     @classmethod
@@ -62,20 +63,23 @@ class RegimeNet(NeuralNetClassifier):
         self.property = property
 
     def train(self, fit, seed, origin=None):
-        """Train for `fit.n_epochs` epochs on the data of a `TrainingFit`.
+        """Train for `fit.n_epochs` epochs on a `TrainingFit`; return what the regime leaves.
 
         The last rows may have been made of rows before; `origin` has the row of each of them.
         """
-        known = is_known(self.module_, self.criterion_, *_innermost(self.regime))
+        known = is_known(self.module_, self.criterion_, *_codes(self.regime))
         origin = np.zeros(0, dtype=int) if origin is None else origin
         self.call = Call.seeded(replace(fit, previous=self._kept_state()), seed, known, origin)
         self.call.masked = bound(self.module_, self.masks)
         self.stopped_midway = True
         try:
             self.partial_fit(self.call.fit.X, self.call.fit.y, epochs=fit.n_epochs)
+            if not self.call.started:  # an interrupt came before
+                return None
             with self.call.draws:
-                self.regime.finish(self.call.state)
+                companion = self.regime.finish(self.call.state)
             self.kept = (self.regime, self.call.state)
+            return companion
         finally:
             # Regimes and callbacks may have put other weights into the module.
             clear_weights(self.call.masked)
@@ -132,6 +136,7 @@ class RegimeNet(NeuralNetClassifier):
         call.fit = replace(call.fit, X=train.X, y=train.y, sample_weight=train.sample_weight)
         with call.draws:
             call.state = self.regime.start(call.fit)
+        call.started = True
         return train, valid
 
     def _trained_on(self, train):
@@ -239,11 +244,11 @@ class RegimeNet(NeuralNetClassifier):
         return {"loss": (weight.to(self.device) * losses).mean(), "y_pred": logits}
 
 
-def _innermost(regime):
-    """Return a regime in a list, or those of a sequence: a user's own may be among them."""
-    if not isinstance(regime, SequentialTraining):
-        return [regime]
-    return [inner for part in regime.named_parts.values() for inner in _innermost(part)]
+def _codes(regime):
+    """Return a regime, or those of a sequence, with the code that users gave to them."""
+    if isinstance(regime, SequentialTraining):
+        return [code for part in regime.named_parts.values() for code in _codes(part)]
+    return [regime, *filter(callable, vars(regime).values())]
 
 
 def each(criterion):

@@ -6,6 +6,7 @@ from skrobust.networks._black_box import BlackBox, as_model
 from skrobust.networks._modules import (
     check_logits,
     check_precision,
+    copied,
     dtype_and_device,
     evaluation_mode,
     outputs_of,
@@ -23,6 +24,7 @@ __all__ = [
     "check_logits",
     "check_precision",
     "check_rows",
+    "copied",
     "dtype_and_device",
     "evaluation_mode",
     "import_onnx",

@@ -1,7 +1,7 @@
 """What is done with torch modules, whatever they compute."""
 
 from contextlib import contextmanager
-from copy import copy
+from copy import copy, deepcopy
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from skrobust.exceptions import UnsupportedModelError
 __all__ = [
     "check_logits",
     "check_precision",
+    "copied",
     "dtype_and_device",
     "evaluation_mode",
     "linear_layer",
@@ -171,6 +172,33 @@ def uncompiled(module):
     module = copy(module)
     module._modules = module._modules | children
     return module
+
+
+def copied(module, name="module"):
+    """Return a copy of a module that can be trained, read and pickled.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Of one that was compiled, the original is copied.
+    name : str, default="module"
+        Of the argument, for the message.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the module was scripted.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UnsupportedModelError(
+            f"Got {name}={type(module).__name__}, but expected a module that is not scripted: "
+            "what torch.jit.script returns cannot be copied. Give the module that it was made of."
+        )
+    return deepcopy(uncompiled(module))
 
 
 def linear_layer(weight, bias):

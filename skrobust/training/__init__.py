@@ -4,6 +4,7 @@ from skrobust.training._adversarial import AdversarialTraining
 from skrobust.training._augmentation import DataAugmentation
 from skrobust.training._base import PropertyRegime, TrainingRegime
 from skrobust.training._certified import CertifiedTraining
+from skrobust.training._co_training import MarginCoTraining
 from skrobust.training._constraint import ConstraintTraining
 from skrobust.training._cross_lipschitz import CrossLipschitzTraining
 from skrobust.training._hook import TrainingFit, TrainingStep
@@ -18,6 +19,7 @@ __all__ = [
     "ConstraintTraining",
     "CrossLipschitzTraining",
     "DataAugmentation",
+    "MarginCoTraining",
     "MartTraining",
     "PropertyRegime",
     "SequentialTraining",

@@ -30,7 +30,7 @@ class TrainingRegime(BaseEstimator, ABC):
 
     In `partial_fit` each call starts and finishes. `start` is given the state that the call
     before ended with, as `TrainingFit.previous`, and may go on with it. A pickle or a copy of
-    the classifier holds no state.
+    the classifier holds no state; what `finish` returns is kept there.
 
     Examples
     --------
@@ -114,13 +114,21 @@ class TrainingRegime(BaseEstimator, ABC):
     def finish(self, state):
         """Do what is left after the last step: put averaged weights into the module, say.
 
-        Not called where training ended in an error.
+        Called after an interrupt by the keyboard, too, unless it came before `start` had ended;
+        not where training ended in an error.
 
         Parameters
         ----------
         state : object
             What `start` returned.
+
+        Returns
+        -------
+        object
+            What stays with the classifier as its ``companion_``, in pickles and copies too: a
+            second network, say, on the CPU. None by default.
         """
+        return None
 
 
 class PropertyRegime(DefaultParts, TrainingRegime):

@@ -51,6 +51,9 @@ class TrainingFit:
     previous : object or None, default=None
         The state that the last call ended with, in `partial_fit`. None in the first call, where
         the regime is another one since, and where the classifier was copied or unpickled.
+    input_shape : tuple of int or None, default=None
+        The classifier's parameter: the shape, as (channels, height, width), that each row is
+        given before the module that the user wrote sees it; None where that takes rows.
     """
 
     module: torch.nn.Module
@@ -67,6 +70,7 @@ class TrainingFit:
     generator: torch.Generator | None = None
     random_state: np.random.RandomState | None = None
     previous: object = None
+    input_shape: tuple | None = None
 
     @property
     def device(self):

@@ -22,6 +22,7 @@ class _Turns:
     place: int | None = None
     regime: TrainingRegime | None = None
     state: object = None
+    companion: object = None  # what a regime left; the last one that left something
 
 
 class SequentialTraining(NamedParts, TrainingRegime):
@@ -30,7 +31,8 @@ class SequentialTraining(NamedParts, TrainingRegime):
     A regime starts when its turn comes, on the network as the one before has left it, and
     finishes when its turn is over. Each has the data that `fit` was given: samples that one adds
     are its own. What rises over epochs, as the radius of `CertifiedTraining`, rises over those of
-    the regime's own turn. The optimizer goes on throughout.
+    the regime's own turn. The optimizer goes on throughout. The classifier's ``companion_`` is
+    that of the last regime that leaves one.
 
     Parameters
     ----------
@@ -109,6 +111,7 @@ class SequentialTraining(NamedParts, TrainingRegime):
         data = fit.X, fit.y, fit.sample_weight
         previous = fit.previous if isinstance(fit.previous, _Turns) else None
         turns = _Turns(fit, data, starts, previous)
+        turns.companion = None if previous is None else previous.companion
         self._give_turn(turns, fit.epoch)
         return turns
 
@@ -123,7 +126,7 @@ class SequentialTraining(NamedParts, TrainingRegime):
             return
         fit, previous = state.fit, state.previous
         if state.place is not None:
-            state.regime.finish(state.state)
+            self._end_turn(state)
             fit.X, fit.y, fit.sample_weight = state.data
         last = self._last(state, place)
         went_on = previous is not None and previous.place == place
@@ -146,10 +149,15 @@ class SequentialTraining(NamedParts, TrainingRegime):
         own = replace(step, epoch=step.epoch - first, max_epochs=last - first)
         return state.regime.loss(state.state, own)
 
+    def _end_turn(self, state):
+        companion = state.regime.finish(state.state)
+        state.companion = state.companion if companion is None else companion
+
     def finish(self, state):
-        state.regime.finish(state.state)
+        self._end_turn(state)
         # The state is kept for the next call, which brings data of its own.
         state.fit = state.data = state.previous = None
+        return state.companion
 
     def _last(self, state, place):
         """Return the epoch at which the turn of a regime ends."""

@@ -78,6 +78,37 @@ def test_cumulative_curve_counts_what_lies_within():
     assert display.ax_.get_ylim()[1] > 8
 
 
+def test_the_legend_shows_the_area_under_a_curve(model, digits):
+    result = MarginRobustness("l2", epsilon_max=2.0).evaluate(model, digits[0][:60])
+    radii = {"a": result, "b": [0.0, 0.25, np.inf, 1.0]}
+    display = RobustnessCurveDisplay.from_radius(radii, epsilons=[0, 0.5, 0.8], area=True)
+    assert display.areas["a"] == pytest.approx(result.score)
+    assert display.areas["b"] == pytest.approx((0.25 + 0.8 + 0.8) / 4)
+    labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert labels == [f"a, area {result.score:.3g}", "b, area 0.463"]
+    # It is what the curve encloses.
+    fine = np.linspace(0, 0.8, 2001)
+    curve = RobustnessCurveDisplay.from_radius(radii["b"], epsilons=fine).scores["radius"]
+    assert np.trapezoid(curve, fine) == pytest.approx(display.areas["b"], abs=1e-3)
+
+
+def test_refuses_odd_areas():
+    with pytest.raises(ValueError, match="Got area=True, but expected False, with cumulative"):
+        RobustnessCurveDisplay.from_radius([0.1], area=True, cumulative=True)
+    with pytest.raises(ValueError, match="Got area='yes', but expected"):
+        RobustnessCurveDisplay.from_radius([0.1], area="yes")
+    for epsilons in ([0.1, np.nan], [-1.0]):
+        with pytest.raises(ValueError, match=r"Got epsilons=.*, but expected finite radii of at"):
+            RobustnessCurveDisplay.from_radius([0.1], epsilons=epsilons, area=True)
+    for areas, error, message in (
+        ({"b": 1.0}, ValueError, r"Got areas=.*, but expected the names \['a'\]"),
+        ({"a": "1"}, ValueError, r"Got areas\['a'\]='1', but expected a finite number"),
+        (0.5, TypeError, "Got areas=0.5, but expected a dict"),
+    ):
+        with pytest.raises(error, match=message):
+            RobustnessCurveDisplay([0.1], {"a": [0.5]}, areas=areas)
+
+
 def test_small_counts_do_not_cut_off_larger_ones():
     _, ax = plt.subplots()
     for radii in ([0.05] * 8, [np.inf] * 8):

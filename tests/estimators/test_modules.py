@@ -1,4 +1,4 @@
-"""Modules to train: copied, uncompiled, and refused by name before training."""
+"""Modules to train: copies of the originals of compiled ones, or refused by name."""
 
 import pickle
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from skrobust.estimators._modules import copied, n_features_of, uncompiled
+from skrobust.estimators._modules import n_features_of
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import as_network
 from tests.estimators._models import compiled, scripted, small
@@ -81,8 +81,6 @@ def test_a_compiled_module_is_trained_as_the_original(blobs):
         assert not any(hasattr(layer, "_orig_mod") for layer in layers)
 
 
-def test_copies():
+def test_the_features_that_a_module_takes():
     module = nn.Sequential(nn.Linear(4, 2))
-    assert uncompiled(module) is module is uncompiled(compiled(module))
-    assert copied(module) is not module
     assert n_features_of(module) == 4 and n_features_of(nn.Flatten()) is None

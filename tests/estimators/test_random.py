@@ -253,6 +253,8 @@ def test_known_code():
     assert is_known(dropout(), nn.CrossEntropyLoss(), AdversarialTraining())
     assert not is_known(nn.Sequential(Stochastic()))
     assert not is_known(Drawing())
+    assert is_known(nn.Linear, torch.optim.Adam, StandardTraining)
+    assert not is_known(Stochastic) and not is_known(lambda shape: nn.Linear(*shape, 1))
 
 
 def test_checkpoints_around_dropout_are_refused(blobs):

@@ -6,8 +6,8 @@ import numpy as np
 
 import skrobust
 from skrobust import attacks, estimators, exceptions
+from tests.fuzz._display_entries import ENTRIES
 from tests.fuzz._entries import X, Y, add, parameters_of
-from tests.fuzz._further_entries import ENTRIES
 
 __all__ = ["ENTRIES"]
 

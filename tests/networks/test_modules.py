@@ -9,11 +9,14 @@ from skrobust.networks import (
     Network,
     check_logits,
     check_precision,
+    copied,
     dtype_and_device,
     evaluation_mode,
     outputs_of,
+    uncompiled,
 )
 from skrobust.networks._modules import linear_layer
+from tests.estimators._models import scripted
 
 X = np.random.default_rng(0).random((5, 4))
 
@@ -28,6 +31,17 @@ def test_compiled_modules_are_what_they_were():
     assert net.module[0] is inner and net.module[1] is whole[1]
     assert hasattr(partly[0], "_orig_mod")  # the given module is as it was
     assert torch.equal(net(net.rows(X)), whole(net.rows(X)))
+
+
+def test_copies_share_nothing_and_are_of_the_original_of_a_compiled_module():
+    inner = torch.nn.Linear(4, 3)
+    for given in (inner, torch.compile(inner, backend="eager")):
+        copy = copied(given)
+        assert isinstance(copy, torch.nn.Linear) and copy.weight is not inner.weight
+        assert torch.equal(copy.weight, inner.weight)
+        assert uncompiled(given) is inner
+    with pytest.raises(UnsupportedModelError, match=r"Got generator=.*, but expected a module th"):
+        copied(scripted(inner), "generator")
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -67,6 +67,7 @@ def test_the_order_of_calls_and_what_they_hold(blobs):
     assert (fit.n_steps, fit.max_epochs, fit.n_epochs, fit.epoch) == (4, 4, 4, 0)
     assert (fit.device, fit.dtype) == (torch.device("cpu"), torch.float32)
     assert fit.property == CR(0.1) and fit.sample_weight is None and fit.previous is None
+    assert fit.input_shape is None
     assert isinstance(fit.random_state, np.random.RandomState)
     steps = [given for name, given in log if name == "step"]
     assert [(s.epoch, s.batch) for s in steps] == [(e, b) for e in range(4) for b in range(4)]
@@ -78,6 +79,13 @@ def test_the_order_of_calls_and_what_they_hold(blobs):
     for epoch in range(4):
         index = torch.cat([s.index for s in steps if s.epoch == epoch])
         assert sorted(index.tolist()) == list(range(80))
+
+
+def test_the_shape_of_an_input(blobs):
+    log, layers = [], (torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    module = torch.nn.Sequential(*layers)
+    small(Recorder(log), module=module, input_shape=np.array([1, 2, 2]), max_epochs=1).fit(*blobs)
+    assert log[0][1].input_shape == (1, 2, 2)
 
 
 def test_logits_are_computed_when_asked_for():
@@ -244,6 +252,35 @@ def test_pickles_hold_no_state(blobs, tmp_path):
     assert len(pickle.dumps(model)) < 2**18
     assert file.stat().st_size < 2**18
     assert pickle.loads(file.read_bytes()).call is None
+
+
+class Counted(Recorder):
+    """Leaves the number of its steps beside the classifier."""
+
+    def finish(self, state):
+        return {"n_steps": state["n_steps"]}
+
+
+def test_what_finish_returns_stays_with_the_classifier(blobs):
+    model = small(Counted([])).fit(*blobs)
+    assert model.companion_ == {"n_steps": 16}
+    assert pickle.loads(pickle.dumps(model.set_params(training=None))).companion_["n_steps"] == 16
+    assert model.partial_fit(*blobs).companion_ is None
+    model.set_params(training=Counted([])).partial_fit(*blobs)
+    assert model.companion_ == {"n_steps": 4}
+
+
+def test_an_interrupt_before_the_start_has_ended(blobs):
+    log = []
+
+    class Interrupted(Recorder):
+        def start(self, fit):
+            raise KeyboardInterrupt
+
+    model = small(Interrupted(log)).fit(*blobs)
+    assert log == [] and model.net_.stopped_midway and model.companion_ is None
+    assert np.isfinite(model.predict_proba(blobs[0])).all()
+    assert model.net_.kept == (None, None)
 
 
 def test_a_failed_fit_does_not_finish(blobs):

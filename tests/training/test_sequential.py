@@ -206,6 +206,22 @@ def test_epochs_begin_once_each(blobs):
     assert begun == [0, 1, 2, 0, 1, 2, 3]
 
 
+class Leaving(Recorder):
+    def finish(self, state):
+        return self.name
+
+
+def test_the_companion_is_the_last_that_one_leaves(blobs):
+    parts = [(Leaving("a"), 1), (Leaving("b"), 1), (Recorder("c"), 2)]
+    model = small(parts).fit(*blobs)
+    assert model.companion_ == "b"
+    # Also where a later call is another's turn alone.
+    model = small(parts)
+    found = [model.partial_fit(*blobs).companion_ for _ in range(4)]
+    assert found == ["a", "b", "b", "b"]
+    assert small([(Recorder("a"), 1), (Recorder("b"), 3)]).fit(*blobs).companion_ is None
+
+
 def test_sequences_in_sequence(blobs, log):
     inner = SequentialTraining([Recorder("b"), Recorder("c")], [1, 1])
     small([(Recorder("a"), 2), (inner, 2)]).fit(*blobs)
