@@ -76,34 +76,33 @@ def _names(autoencoder):
 class LatentSpace:
     """The codes of an autoencoder, and the points that codes stand for.
 
-        Parameters
-        ----------
-        autoencoder : object
-            Fitted, with ``encode`` and ``decode``, or with ``transform`` and
-            ``inverse_transform``.
-        bounds : pair of floats or of arrays, or None, default=None
-            That decoded points are clipped to.
+    Parameters
+    ----------
+    autoencoder : object
+        Fitted, with ``encode`` and ``decode``, or with ``transform`` and
+        ``inverse_transform``.
+    bounds : pair of floats or of arrays, or None, default=None
+        That decoded points are clipped to.
 
-        Raises
-        ------
-        TypeError
-            If the autoencoder has neither pair of methods, or they return other than numbers.
-        ValueError
-            By the methods, where codes or points have a wrong shape or are not finite.
+    Raises
+    ------
+    TypeError
+        If the autoencoder has neither pair of methods, or they return other than numbers.
+    ValueError
+        By the methods, where codes or points have a wrong shape or are not finite.
 
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sklearn.decomposition import PCA
-    from sklearn.exceptions import NotFittedError
-        >>> from skrobust.networks import LatentSpace
-        >>> X = np.array([[0.0, 0.2], [0.5, 0.5], [1.0, 0.8]])
-        >>> latent = LatentSpace(PCA(1).fit(X), bounds=(0.0, 1.0))
-        >>> codes = latent.codes(X)
-        >>> latent.decoded(codes, n_features=2).round(3)
-        array([[0. , 0.2],
-               [0.5, 0.5],
-               [1. , 0.8]])
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.decomposition import PCA
+    >>> from skrobust.networks import LatentSpace
+    >>> X = np.array([[0.0, 0.2], [0.5, 0.5], [1.0, 0.8]])
+    >>> latent = LatentSpace(PCA(1).fit(X), bounds=(0.0, 1.0))
+    >>> codes = latent.codes(X)
+    >>> latent.decoded(codes, n_features=2).round(3)
+    array([[0. , 0.2],
+           [0.5, 0.5],
+           [1. , 0.8]])
     """
 
     def __init__(self, autoencoder, bounds=None):
