@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from sklearn.utils.multiclass import check_classification_targets
+from skorch.callbacks import Callback
 
 from skrobust._validation import check_device, check_instance, check_integer, check_real, expected
 from skrobust.estimators._modules import check_input_shape
@@ -22,8 +23,7 @@ def check_net_parameters(model):
     check_device(model.device)
     _check_callable("optimizer", model.optimizer, optional=False)
     _check_arguments("optimizer_params", model.optimizer_params)
-    if not (model.callbacks in (None, "disable") or isinstance(model.callbacks, list | tuple)):
-        raise TypeError(expected("callbacks", model.callbacks, "None or a list of callbacks"))
+    _check_callbacks(model.callbacks)
 
 
 def check_parameters(model):
@@ -48,6 +48,19 @@ def _check_module(model):
     if model.input_shape is not None and model.module is None:
         expectation = "None, since the perceptron of module=None takes rows"
         raise ValueError(expected("input_shape", model.input_shape, expectation))
+
+
+def _check_callbacks(callbacks):
+    if callbacks is None or (isinstance(callbacks, str) and callbacks == "disable"):
+        return
+    if not (isinstance(callbacks, list) and all(map(_is_callback, callbacks))):
+        raise TypeError(expected("callbacks", callbacks, "None or a list of callbacks"))
+
+
+def _is_callback(item):
+    """Return whether skorch takes an item: a callback, its class, or a pair (name, either)."""
+    item = item[1] if isinstance(item, tuple) and len(item) == 2 else item
+    return isinstance(item, Callback) or (isinstance(item, type) and issubclass(item, Callback))
 
 
 def _check_arguments(name, value):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 
 from skrobust._validation import expected, kind_of, shown
 from skrobust.networks._base import without_names
@@ -24,8 +25,9 @@ def as_autoencoder(autoencoder):
     Parameters
     ----------
     autoencoder : object
-        A `torch.nn.Module` with ``encode`` and ``decode``, a fitted `Autoencoder`, or a fitted
-        PCA of scikit-learn. Other kinds can be registered, as with `functools.singledispatch`.
+        A `torch.nn.Module` with ``encode`` and ``decode``, a fitted `Autoencoder` or PCA of
+        scikit-learn, also in a FrozenEstimator. Other kinds can be registered, as with
+        `functools.singledispatch`.
 
     Returns
     -------
@@ -63,6 +65,11 @@ def _(autoencoder: PCA):
     up = (directions * scale[:, np.newaxis]).T
     encode = linear_layer(down, -down @ autoencoder.mean_)
     return _Affine(encode, linear_layer(up, autoencoder.mean_))
+
+
+@as_autoencoder.register
+def _(autoencoder: FrozenEstimator):
+    return as_autoencoder(autoencoder.estimator)
 
 
 def _names(autoencoder):

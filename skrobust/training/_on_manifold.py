@@ -51,11 +51,11 @@ class OnManifoldTraining(DefaultParts, TrainingRegime):
     Parameters
     ----------
     autoencoder : object
-        An `~skrobust.estimators.Autoencoder`, a PCA of scikit-learn, or a `torch.nn.Module` with
-        ``encode`` and ``decode``; for "R4" also any other object with ``encode`` and ``decode``
-        or ``transform`` and ``inverse_transform``. One of scikit-learn's kind that is not fitted
-        is fitted, as a copy, to the training data, at the start of training. It does not change
-        while the classifier trains.
+        An `~skrobust.estimators.Autoencoder`, a PCA of scikit-learn, one of these in a
+        `~sklearn.frozen.FrozenEstimator`, or a `torch.nn.Module` with ``encode`` and ``decode``;
+        for "R4" also any other object with ``encode`` and ``decode``, or with ``transform`` and
+        ``inverse_transform``. One that has `fit`, and is not fitted, is fitted as a copy to the
+        training data, at the start of training. It does not change while the classifier trains.
     method : {"R4", "adversarial"}, default="R4"
         What is trained for.
     weight : float, default=1.0
@@ -159,7 +159,7 @@ class OnManifoldTraining(DefaultParts, TrainingRegime):
         check_real("sigma", self.sigma, low=0, closed="neither")
         check_integer("n_points", self.n_points, low=1)
         check_real("min_distance", self.min_distance, low=0, closed="neither")
-        check_real("eta", self.eta, low=0)
+        check_real("eta", self.eta, low=0, high=torch.finfo(torch.float32).max)
         check_real("clean_weight", self.clean_weight, low=0, high=1)
         check_instance("attack", self._part("attack"), Attack, "PGD(n_steps=10)").check()
         bounds = check_bounds(self.bounds, X.shape[1])
@@ -214,7 +214,7 @@ class OnManifoldTraining(DefaultParts, TrainingRegime):
         logits = step.module(torch.cat([step.x, points.flatten(0, 1)]))
         clean, near = logits[: len(step.x)], logits[len(step.x) :]
         task = step.task_loss(clean)  # refuses outputs of a wrong kind, by name
-        disagreement = cross_entropy(clean.unsqueeze(1), near.view(*weights.shape, -1))
+        disagreement = cross_entropy(clean.unsqueeze(1), near.reshape(*weights.shape, -1))
         return task + self.weight * step.mean((weights * disagreement).sum(dim=1)), clean
 
 
@@ -240,7 +240,7 @@ class _Manifold:
     def worst_points(self, step, attack, eta):
         """Return the points of shape (n, n_features) that an attack on the codes ends at."""
         codes = self.latent.encode(step.x)
-        shape, rows = codes.shape[1:], codes.flatten(1)
+        shape, rows = codes.shape[1:], codes.reshape(len(codes), -1)
         through = _Through(self.latent, shape, self.n_features, step.module)
         property = ClassificationRobustness(eta, bounds=None)
         found = replace(step, module=through, x=rows).attack(attack, property)
@@ -257,7 +257,7 @@ class _Through(torch.nn.Module):
         self.classifier = module
 
     def decoded(self, rows):
-        return self.latent.decode(rows.view(-1, *self.code_shape), self.n_features)
+        return self.latent.decode(rows.reshape(-1, *self.code_shape), self.n_features)
 
     def forward(self, rows):
         return self.classifier(self.decoded(rows))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import StandardScaler
 
 from skrobust.estimators import Autoencoder
@@ -53,8 +54,9 @@ def autoencoder():
         Net,
         Double,
         lambda: StandardScaler().fit(X),
+        lambda: FrozenEstimator(PCA(2).fit(X)),
     ],
-    ids=["PCA", "whitened", "Autoencoder", "module", "plain object", "scaler"],
+    ids=["PCA", "whitened", "Autoencoder", "module", "plain object", "scaler", "frozen"],
 )
 def test_tensors_and_arrays_agree(make):
     latent = LatentSpace(make())
@@ -79,7 +81,9 @@ def test_pca_is_two_affine_maps(whiten):
     np.testing.assert_allclose(module.decode(z).numpy(), data, atol=1e-8)
 
 
-@pytest.mark.parametrize("make", [lambda: PCA(2).fit(X), autoencoder, Net])
+@pytest.mark.parametrize(
+    "make", [lambda: PCA(2).fit(X), autoencoder, Net, lambda: FrozenEstimator(autoencoder())]
+)
 def test_gradients_reach_the_codes(make):
     latent = LatentSpace(make())
     z = latent.encode(torch.tensor(X)).requires_grad_()

@@ -38,6 +38,16 @@ class Double(torch.nn.Module):
         return z / 2
 
 
+class OneCode(torch.nn.Module):
+    """The code of a row is one number, without an axis of its own."""
+
+    def encode(self, x):
+        return x.mean(dim=1)
+
+    def decode(self, z):
+        return z.unsqueeze(1).expand(-1, 2)
+
+
 class Line:
     """Arrays alone: the code of a row is its first entry."""
 
@@ -333,9 +343,9 @@ def test_kinds_of_autoencoders(blobs):
     for autoencoder in (Double(), Line(), StandardScaler(), StandardScaler().fit(X)):
         model = small(OnManifoldTraining(autoencoder, weight=0.1)).fit(X, y)
         assert np.isfinite(model.predict_proba(X)).all()
-    module = Double().train()
-    small(OnManifoldTraining(module, method="adversarial")).fit(X, y)
-    assert module.training
+    for module in (Double().train(), OneCode().train()):
+        small(OnManifoldTraining(module, method="adversarial")).fit(X, y)
+        assert module.training
 
 
 @pytest.mark.parametrize("method", METHODS)
