@@ -22,6 +22,7 @@ from skrobust.attacks import PGD, Attack
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import LatentSpace
 from skrobust.properties import ClassificationRobustness
+from skrobust.training._adversarial import loss_at_both
 from skrobust.training._base import TrainingRegime
 
 __all__ = ["OnManifoldTraining"]
@@ -92,7 +93,8 @@ class OnManifoldTraining(DefaultParts, TrainingRegime):
     serves all, and a large `eta` may reach another class.
 
     A fitted autoencoder is the same object in clones of the regime: a search does not fit it
-    again. In `partial_fit`, one that was fitted in the first call stays.
+    again. In `partial_fit`, what was fitted in the first call stays, unless the parameter is
+    another object since.
 
     No property is trained for; one that the classifier has is not used.
 
@@ -182,10 +184,10 @@ class OnManifoldTraining(DefaultParts, TrainingRegime):
             )
 
     def start(self, fit):
-        if isinstance(fit.previous, _Manifold):
-            return fit.previous
-        rows = fit.X.numpy()
-        if _is_fitted(self.autoencoder):
+        rows, previous = fit.X.numpy(), fit.previous
+        if isinstance(previous, _Manifold) and previous.given is self.autoencoder:
+            autoencoder = previous.latent.autoencoder
+        elif _is_fitted(self.autoencoder):
             # A copy, since modules are put in evaluation mode, maybe in several threads.
             autoencoder = copy.deepcopy(self.autoencoder)
         else:
@@ -193,19 +195,13 @@ class OnManifoldTraining(DefaultParts, TrainingRegime):
         n_features = rows.shape[1]
         latent = LatentSpace(autoencoder, check_bounds(self.bounds, n_features))
         self._check_latent(latent, rows[:1])
-        return _Manifold(latent, n_features)
+        return _Manifold(latent, n_features, self.autoencoder)
 
     def loss(self, state, step):
         if self.method == "R4":
             return self._r4_loss(state, step)
         x = state.worst_points(step, self._part("attack"), self.eta)
-        if self.clean_weight == 0:
-            logits = step.module(x)
-            return step.task_loss(logits), logits
-        # One pass over both, so that batch statistics are shared.
-        clean, attacked = step.module(torch.cat([step.x, x])).chunk(2)
-        losses = step.task_loss(clean), step.task_loss(attacked)
-        return self.clean_weight * losses[0] + (1 - self.clean_weight) * losses[1], clean
+        return loss_at_both(step, x, self.clean_weight)
 
     def _r4_loss(self, state, step):
         points = state.noisy_points(step.x, self.sigma, int(self.n_points), step.generator)
@@ -224,6 +220,7 @@ class _Manifold:
 
     latent: LatentSpace
     n_features: int
+    given: object = None  # the parameter that the autoencoder was made of
 
     @torch.no_grad()
     def noisy_points(self, x, sigma, n_points, generator):
@@ -234,7 +231,10 @@ class _Manifold:
         codes = self.latent.encode(x).unsqueeze(1)
         shape = (len(x), n_points, *codes.shape[2:])
         noise = torch.randn(shape, generator=generator, dtype=x.dtype, device=x.device)
-        decoded = self.latent.decode((codes + sigma * noise).flatten(0, 1), self.n_features)
+        noisy = codes + sigma * noise
+        if not torch.isfinite(noisy).all():
+            raise ValueError(expected("sigma", sigma, f"codes in the range of {x.dtype}"))
+        decoded = self.latent.decode(noisy.flatten(0, 1), self.n_features)
         return decoded.view(len(x), n_points, -1)
 
     def worst_points(self, step, attack, eta):

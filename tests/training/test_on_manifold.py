@@ -331,10 +331,22 @@ def test_one_that_is_fitted_stays(blobs, method):
 def test_partial_fit_goes_on_with_the_same(blobs):
     X, y = blobs
     model = small(OnManifoldTraining(Autoencoder(2, max_epochs=1))).partial_fit(X, y)
-    state = model.net_.kept[1]
+
+    def used():
+        return model.net_.kept[1].latent.autoencoder
+
+    first = used()
     model.partial_fit(X, y)
-    assert model.net_.kept[1] is state
-    assert model.fit(X, y).net_.kept[1] is not state
+    assert used() is first
+    # What else of the regime was changed takes effect.
+    model.set_params(training__bounds=(-1.0, 2.0), training__method="adversarial").partial_fit(
+        X, y
+    )
+    assert used() is first and model.net_.kept[1].latent.bounds == (-1.0, 2.0)
+    model.set_params(training__autoencoder=PCA(1)).partial_fit(X, y)
+    assert isinstance(used(), PCA)
+    with pytest.raises(UnsupportedModelError, match="expected one with gradients"):
+        model.set_params(training__autoencoder=StandardScaler()).partial_fit(X, y)
 
 
 def test_kinds_of_autoencoders(blobs):
@@ -366,9 +378,12 @@ def test_dropout_batch_norm_and_views(blobs, method):
 def test_searches(blobs):
     X, y = blobs
     training = OnManifoldTraining(PCA(2, whiten=True).fit(X))
-    weights = {"training__weight": [0.1, 1.0]}
-    search = GridSearchCV(small(training), weights, cv=2, refit=False).fit(X, y)
-    assert len(set(search.cv_results_["mean_test_score"])) <= 2
+    weights = {"training__weight": [0.1, 20.0]}
+    search = GridSearchCV(small(training, max_epochs=20), weights, cv=2, scoring="neg_log_loss")
+    scores = search.fit(X, y).cv_results_["mean_test_score"]
+    assert scores[0] > scores[1]
+    assert search.best_estimator_.training.weight == 0.1
+    assert search.best_estimator_.training.autoencoder is training.autoencoder
     grid = {"training__autoencoder__n_components": [1, 2], "training__attack__n_steps": [1]}
     inner = small(OnManifoldTraining(PCA(), method="adversarial"))
     model = GridSearchCV(inner, grid, cv=2).fit(X, y).best_estimator_
@@ -391,6 +406,7 @@ class Lonely:
     [
         ({"sigma": 0.0}, ValueError, r"Got sigma=0\.0, but expected a finite number in \(0"),
         ({"sigma": -1}, ValueError, "Got sigma=-1"),
+        ({"sigma": 1e39}, ValueError, r"Got sigma=1e\+39, but expected codes in the range of"),
         ({"weight": -1.0}, ValueError, r"Got weight=-1\.0"),
         ({"n_points": 0}, ValueError, "Got n_points=0"),
         ({"min_distance": 0.0}, ValueError, r"Got min_distance=0\.0"),
