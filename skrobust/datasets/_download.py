@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from contextlib import suppress
 from http.client import HTTPException
 from urllib.request import urlopen
 
@@ -52,7 +53,8 @@ def download_published(source, path, paths, download_if_missing):
             raise OSError(f"what came has the MD5 sum {received}, not {checksum}")
         part.replace(path)
     except (OSError, HTTPException, ValueError) as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where there could be none
+            part.unlink()
         reason = f"the download failed with {type(error).__name__}: {error}"
         raise _missing(source, paths, reason) from error
 

@@ -135,3 +135,10 @@ def test_without_network(tmp_path, monkeypatch):
         assert part in str(caught.value)
     with pytest.raises(FileNotFoundError, match="download_if_missing=False"):
         fetch_svhn(data_home=tmp_path, download_if_missing=False)
+
+
+def test_where_no_folder_can_be(tmp_path, site):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(FileNotFoundError, match="the download failed with NotADirectoryError"):
+        fetch_svhn(data_home=tmp_path / "taken")
+    assert site == []
