@@ -6,7 +6,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skrobust import RobustClassifier
 from skrobust.attacks import LinearBoundary
-from skrobust.estimators import AdversarialFineTuning, MagnitudePruning
+from skrobust.estimators import AdversarialFineTuning, Autoencoder, MagnitudePruning
 from skrobust.properties import ClassificationRobustness
 from skrobust.training import AdversarialTraining, ConstraintTraining, DataAugmentation
 
@@ -34,6 +34,8 @@ _EXPECTED = {
             epsilon_max=10.0,
         ),
         MagnitudePruning(RobustClassifier(random_state=0), iterations=2, n_epochs=5),
+        Autoencoder(max_epochs=20),
+        Autoencoder(loss="wasserstein", max_epochs=20),
     ],
     expected_failed_checks=lambda estimator: _EXPECTED,
 )

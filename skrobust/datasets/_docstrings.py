@@ -61,9 +61,13 @@ def _shared(source, name):
         n_features=source.n_features,
         input_shape=source.input_shape,
         last_class=len(source.target_names) - 1,
-        download=(
-            "Whether to download from OpenML, into `data_home`, where there is no file."
-            if source.openml
-            else "Without effect, since OpenML does not have this data set."
-        ),
+        download=_download_text(source),
     )
+
+
+def _download_text(source):
+    if source.openml:
+        return "Whether to download from OpenML, into `data_home`, where there is no file."
+    if source.page:
+        return "Whether to download the published files, into `data_home`, where there are none."
+    return "Without effect, since OpenML does not have this data set."

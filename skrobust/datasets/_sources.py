@@ -1,9 +1,9 @@
 """The data sets: where each is found, and what must be found there."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["CIFAR10", "FASHION_MNIST", "GTSRB", "MNIST", "Source"]
+__all__ = ["CIFAR10", "FASHION_MNIST", "GTSRB", "MNIST", "SVHN", "Source"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Source:
         How many of the rows at OpenML, from the first, are the training split.
     class_ids : tuple of int or None
         What the array ``class_ids`` must hold in files that have one.
+    page : str or None
+        Address of the folder that files are published in, as ``published`` says.
+    published : dict of str to (str, str)
+        For each split the name of its published file, and the MD5 sum of that.
     """
 
     title: str
@@ -35,6 +39,8 @@ class Source:
     openml: str | None = None
     n_train: int | None = None
     class_ids: tuple | None = None
+    page: str | None = None
+    published: dict = field(default_factory=dict)
 
     @property
     def n_features(self):
@@ -121,4 +127,20 @@ GTSRB = Source(
         "Keep left",
     ),
     class_ids=(3, 5, 6, 11, 12, 13, 14, 32, 38, 39),
+)
+
+SVHN = Source(
+    title="SVHN, cropped digits",
+    description=(
+        "Street View House Numbers, 32 x 32 in color, with the digit to name in the middle:\n"
+        "73257 to train on, 26032 to test on."
+    ),
+    files=("svhn.npz",),
+    image_shape=(32, 32, 3),
+    target_names=tuple("0123456789"),
+    page="http://ufldl.stanford.edu/housenumbers",
+    published={
+        "train": ("train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+        "test": ("test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
+    },
 )

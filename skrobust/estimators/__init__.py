@@ -1,8 +1,15 @@
-"""Classifiers: trained under a robustness property, of a given module, fine-tuned, or pruned."""
+"""Classifiers: trained under a property, given, fine-tuned or pruned; and an autoencoder."""
 
+from skrobust.estimators._autoencoder import Autoencoder
 from skrobust.estimators._fine_tuning import AdversarialFineTuning
 from skrobust.estimators._given import TorchClassifier
 from skrobust.estimators._pruning import MagnitudePruning
 from skrobust.estimators._robust import RobustClassifier
 
-__all__ = ["AdversarialFineTuning", "MagnitudePruning", "RobustClassifier", "TorchClassifier"]
+__all__ = [
+    "AdversarialFineTuning",
+    "Autoencoder",
+    "MagnitudePruning",
+    "RobustClassifier",
+    "TorchClassifier",
+]

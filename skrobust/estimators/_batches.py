@@ -82,14 +82,18 @@ class Shuffled:
     def __iter__(self):
         fit = self.fit
         samples = Samples(fit.X, fit.y, fit.sample_weight)
-        index = torch.randperm(len(samples), generator=self.generator)
-        parts = list(index.split(fit.batch_size))
-        if len(parts) > len(self):
-            parts[-2:] = [torch.cat(parts[-2:])]
-        for part in parts:
+        for part in shuffled_parts(len(samples), fit.batch_size, self.generator):
             batch = samples[part]
             batch.index = part
             yield batch
 
     def __len__(self):
         return self.fit.n_steps
+
+
+def shuffled_parts(n, batch_size, generator):
+    """Return the rows of each batch of an epoch; a last one of one sample joins the one before."""
+    parts = list(torch.randperm(n, generator=generator).split(batch_size))
+    if len(parts) > 1 and n % batch_size == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts

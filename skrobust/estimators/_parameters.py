@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from sklearn.utils.multiclass import check_classification_targets
+from skorch.callbacks import Callback
 
 from skrobust._validation import check_device, check_instance, check_integer, check_real, expected
 from skrobust.estimators._modules import check_input_shape
@@ -13,26 +14,30 @@ from skrobust.training import TrainingRegime
 __all__ = []
 
 
-def check_parameters(model):
-    """Raise a ValueError or TypeError that names the first parameter that is not valid."""
+def check_net_parameters(model):
+    """Raise an error that names the first parameter, of those that all nets have, not valid."""
     check_integer("max_epochs", model.max_epochs, low=1)
     check_integer("batch_size", model.batch_size, low=1)
     # Torch multiplies by it in the float32 of the module.
     check_real("lr", model.lr, low=0, high=float(np.finfo(np.float32).max), closed="right")
     check_device(model.device)
+    _check_callable("optimizer", model.optimizer, optional=False)
+    _check_arguments("optimizer_params", model.optimizer_params)
+    _check_callbacks(model.callbacks)
+
+
+def check_parameters(model):
+    """Raise a ValueError or TypeError that names the first parameter that is not valid."""
+    check_net_parameters(model)
     check_class_weight(model.class_weight)
     if model.clamp is not None and not _is_range(model.clamp):
         expectation = "None, or a pair (low, high) of finite floats with low < high"
         raise ValueError(expected("clamp", model.clamp, expectation))
-    for name in ("module", "optimizer", "criterion", "train_split"):
-        _check_callable(name, getattr(model, name), optional=name in ("module", "train_split"))
-    for name in ("module_params", "optimizer_params", "criterion_params"):
-        value = getattr(model, name)
-        if not (value is None or isinstance(value, dict)):
-            raise TypeError(expected(name, value, "None or a dict"))
+    for name in ("module", "criterion", "train_split"):
+        _check_callable(name, getattr(model, name), optional=name != "criterion")
+    for name in ("module_params", "criterion_params"):
+        _check_arguments(name, getattr(model, name))
     _check_module(model)
-    if not (model.callbacks in (None, "disable") or isinstance(model.callbacks, list | tuple)):
-        raise TypeError(expected("callbacks", model.callbacks, "None or a list of callbacks"))
 
 
 def _check_module(model):
@@ -43,6 +48,24 @@ def _check_module(model):
     if model.input_shape is not None and model.module is None:
         expectation = "None, since the perceptron of module=None takes rows"
         raise ValueError(expected("input_shape", model.input_shape, expectation))
+
+
+def _check_callbacks(callbacks):
+    if callbacks is None or (isinstance(callbacks, str) and callbacks == "disable"):
+        return
+    if not (isinstance(callbacks, list) and all(map(_is_callback, callbacks))):
+        raise TypeError(expected("callbacks", callbacks, "None or a list of callbacks"))
+
+
+def _is_callback(item):
+    """Return whether skorch takes an item: a callback, its class, or a pair (name, either)."""
+    item = item[1] if isinstance(item, tuple) and len(item) == 2 else item
+    return isinstance(item, Callback) or (isinstance(item, type) and issubclass(item, Callback))
+
+
+def _check_arguments(name, value):
+    if not (value is None or isinstance(value, dict)):
+        raise TypeError(expected(name, value, "None or a dict"))
 
 
 def _check_callable(name, value, optional):

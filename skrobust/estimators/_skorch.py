@@ -49,7 +49,29 @@ class Call:
         return cls(fit, shuffler, OwnDraws(generators), Watch(generators, known), origin)
 
 
-class RegimeNet(NeuralNetClassifier):
+class NamesOptimizer:
+    """Mixin of skorch's nets: an optimizer that cannot be made is refused by name."""
+
+    def initialize_optimizer(self, *args, **kwargs):
+        try:
+            super().initialize_optimizer(*args, **kwargs)
+        except Exception as error:  # whatever a user's code raises
+            expectation = f"what takes parameters of a module, lr and these. It says: {error}"
+            raise ValueError(self._optimizer_refusal(expectation)) from error
+        if not isinstance(self.optimizer_, torch.optim.Optimizer):
+            expectation = "what returns a torch.optim.Optimizer, as torch.optim.Adam does."
+            raise TypeError(self._optimizer_refusal(expectation))
+        return self
+
+    def _optimizer_refusal(self, expectation):
+        given = self.get_params_for("optimizer")
+        return (
+            f"Got optimizer={shown(self.optimizer)} with optimizer_params={shown(given)}, but "
+            f"expected {expectation}"
+        )
+
+
+class RegimeNet(NamesOptimizer, NeuralNetClassifier):
     """A skorch classifier whose training step is a regime's."""
 
     call = None  # while it trains
@@ -93,24 +115,6 @@ class RegimeNet(NeuralNetClassifier):
         # Neither data nor what a regime made of them: also where skorch's Checkpoint pickles.
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name not in ("call", "kept")}
-
-    def initialize_optimizer(self, *args, **kwargs):
-        try:
-            super().initialize_optimizer(*args, **kwargs)
-        except Exception as error:  # whatever a user's code raises
-            expectation = f"what takes parameters of a module, lr and these. It says: {error}"
-            raise ValueError(self._optimizer_refusal(expectation)) from error
-        if not isinstance(self.optimizer_, torch.optim.Optimizer):
-            expectation = "what returns a torch.optim.Optimizer, as torch.optim.Adam does."
-            raise TypeError(self._optimizer_refusal(expectation))
-        return self
-
-    def _optimizer_refusal(self, expectation):
-        given = self.get_params_for("optimizer")
-        return (
-            f"Got optimizer={shown(self.optimizer)} with optimizer_params={shown(given)}, but "
-            f"expected {expectation}"
-        )
 
     # ---- data -----------------------------------------------------------------
 
@@ -218,11 +222,8 @@ class RegimeNet(NeuralNetClassifier):
             expectation = "a tensor of shape (), such as step.mean(losses), for the loss"
             raise TypeError(_message(f"{regime}.loss(...)[0]", loss, expectation))
         if not torch.isfinite(loss):
-            raise DivergedTrainingError(
-                f"The training loss became {loss.item()} in epoch {step.epoch + 1}, batch "
-                f"{step.batch + 1}. Try a smaller lr, scaled inputs, or a smaller weight of the "
-                "property's loss."
-            )
+            where = f"epoch {step.epoch + 1}, batch {step.batch + 1}"
+            raise diverged(loss, where, "a smaller weight of the property's loss")
         if not loss.requires_grad:
             expectation = "a loss with a gradient in the weights of the module"
             raise ValueError(_message(f"{regime}.loss(...)[0]", loss, expectation))
@@ -242,6 +243,14 @@ class RegimeNet(NeuralNetClassifier):
             logits = self.infer(x)
             losses = each(self.criterion_)(logits, labels)
         return {"loss": (weight.to(self.device) * losses).mean(), "y_pred": logits}
+
+
+def diverged(loss, where, weight):
+    """Return the error about a loss that is not finite; `weight` is what else to make smaller."""
+    return DivergedTrainingError(
+        f"The training loss became {loss.item()} in {where}. Try a smaller lr, scaled inputs, or "
+        f"{weight}."
+    )
 
 
 def _codes(regime):

@@ -3,6 +3,7 @@
 from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (register themselves)
 from skrobust.networks._base import Model, Network, as_network
 from skrobust.networks._black_box import BlackBox, as_model
+from skrobust.networks._latent import LatentSpace, as_autoencoder
 from skrobust.networks._modules import (
     check_logits,
     check_precision,
@@ -17,8 +18,10 @@ from skrobust.networks._rows import check_rows
 
 __all__ = [
     "BlackBox",
+    "LatentSpace",
     "Model",
     "Network",
+    "as_autoencoder",
     "as_model",
     "as_network",
     "check_logits",

@@ -95,8 +95,9 @@ class ManifoldRobustness(RobustnessScorer):
     Parameters
     ----------
     autoencoder : object
-        Fitted, with ``encode(X)`` and ``decode(Z)``, or with ``transform(X)`` and
-        ``inverse_transform(Z)`` such as scikit-learn's PCA. X has shape (n, n_features); Z is an
+        Fitted: an `~skrobust.estimators.Autoencoder`, or any object with ``encode(X)`` and
+        ``decode(Z)``, or with ``transform(X)`` and ``inverse_transform(Z)`` such as
+        scikit-learn's PCA. X has shape (n, n_features); Z is an
         array with one code a row, of any shape. A `torch.nn.Module` is given tensors of its own
         dtype, without gradients, in evaluation mode; anything else arrays.
     sigma : float, default=0.06
@@ -209,7 +210,7 @@ class ManifoldRobustness(RobustnessScorer):
 
     def check(self):
         """Validate the parameters; return self."""
-        LatentNoise(self.autoencoder, check_bounds(self.bounds)).check()
+        LatentNoise(self.autoencoder, check_bounds(self.bounds))
         check_real("sigma", self.sigma, low=0, closed="neither")
         if isinstance(self.epsilons, str):
             check_choice("epsilons", self.epsilons, ("distances", "uniform"))
@@ -246,9 +247,11 @@ class ManifoldRobustness(RobustnessScorer):
         bounds = check_bounds(self.bounds, sample.rows.shape[1])
         check_within_bounds(sample.rows, bounds)
         radii = self._shared_radii(bounds, sample.rows.shape[1])
+        latent = LatentNoise(self.autoencoder, bounds)
+        latent.check_rows(sample.rows[:1])
         measure = partial(
             _generated,
-            latent=LatentNoise(self.autoencoder, bounds),
+            latent=latent,
             sigma=float(self.sigma),
             n_samples=int(self.n_samples),
             by_label=by_label,

@@ -9,6 +9,7 @@ from skrobust.training._constraint import ConstraintTraining
 from skrobust.training._cross_lipschitz import CrossLipschitzTraining
 from skrobust.training._hook import TrainingFit, TrainingStep
 from skrobust.training._mart import MartTraining
+from skrobust.training._on_manifold import OnManifoldTraining
 from skrobust.training._sequential import SequentialTraining
 from skrobust.training._standard import StandardTraining
 from skrobust.training._trades import TradesTraining
@@ -21,6 +22,7 @@ __all__ = [
     "DataAugmentation",
     "MarginCoTraining",
     "MartTraining",
+    "OnManifoldTraining",
     "PropertyRegime",
     "SequentialTraining",
     "StandardTraining",

@@ -41,10 +41,30 @@ class AdversarialTraining(PropertyRegime):
 
     def loss(self, state, step):
         x = step.attack(self._part("attack"), self.trained_property(step.property))
-        if self.clean_weight == 0:
-            logits = step.module(x)
-            return step.task_loss(logits), logits
-        # One pass over both, so that batch statistics are shared.
-        clean, attacked = step.module(torch.cat([step.x, x])).chunk(2)
-        losses = step.task_loss(clean), step.task_loss(attacked)
-        return self.clean_weight * losses[0] + (1 - self.clean_weight) * losses[1], clean
+        return loss_at_both(step, x, self.clean_weight)
+
+
+def loss_at_both(step, x, clean_weight):
+    """Return the loss of the task at the batch and at points found near it, and the outputs.
+
+    Parameters
+    ----------
+    step : TrainingStep
+    x : Tensor of shape (n, n_features)
+        A point for each row of the batch.
+    clean_weight : float
+        Weight of the batch itself; the points have the rest.
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+    logits : Tensor of shape (n, n_classes)
+        At the batch; at the points where the batch has no weight.
+    """
+    if clean_weight == 0:
+        logits = step.module(x)
+        return step.task_loss(logits), logits
+    # One pass over both, so that batch statistics are shared.
+    clean, attacked = step.module(torch.cat([step.x, x])).chunk(2)
+    losses = step.task_loss(clean), step.task_loss(attacked)
+    return clean_weight * losses[0] + (1 - clean_weight) * losses[1], clean

@@ -9,6 +9,7 @@ from skrobust.datasets import (
     fetch_fashion_mnist,
     fetch_gtsrb,
     fetch_mnist,
+    fetch_svhn,
 )
 
 # fetcher, file, shape of an image in the file, input_shape, has OpenML the data
@@ -16,6 +17,7 @@ CASES = [
     pytest.param(fetch_mnist, "mnist.npz", (28, 28), (1, 28, 28), id="mnist"),
     pytest.param(fetch_fashion_mnist, "fashion_mnist.npz", (28, 28), (1, 28, 28), id="fashion"),
     pytest.param(fetch_cifar10, "cifar10.npz", (32, 32, 3), (3, 32, 32), id="cifar10"),
+    pytest.param(fetch_svhn, "svhn.npz", (32, 32, 3), (3, 32, 32), id="svhn"),
     pytest.param(fetch_gtsrb, "gtsrb10.npz", (48, 48), (1, 48, 48), id="gtsrb"),
 ]
 N_TRAIN, N_TEST = 5, 3

@@ -8,8 +8,9 @@ from skrobust.datasets import _download
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch, tmp_path):
     def refuse(*args, **kwargs):
-        pytest.fail("fetch_openml was called")
+        pytest.fail("the network was asked")
 
     monkeypatch.setattr(_download, "fetch_openml", refuse)
+    monkeypatch.setattr(_download, "urlopen", refuse)
     monkeypatch.delenv("SKROBUST_DATA", raising=False)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "scikit_learn_data"))

@@ -4,7 +4,13 @@ import inspect
 
 import pytest
 
-from skrobust.datasets import fetch_cifar10, fetch_fashion_mnist, fetch_gtsrb, fetch_mnist
+from skrobust.datasets import (
+    fetch_cifar10,
+    fetch_fashion_mnist,
+    fetch_gtsrb,
+    fetch_mnist,
+    fetch_svhn,
+)
 from skrobust.datasets._docstrings import documented
 from skrobust.datasets._sources import GTSRB, MNIST
 
@@ -15,6 +21,7 @@ from skrobust.datasets._sources import GTSRB, MNIST
         (fetch_mnist, ("mnist : Bunch", "(n_samples, 784)", "tuple (1, 28, 28)")),
         (fetch_fashion_mnist, ("fashion_mnist : Bunch", "(n_samples, 784)")),
         (fetch_cifar10, ("cifar10 : Bunch", "(n_samples, 3072)", "tuple (3, 32, 32)")),
+        (fetch_svhn, ("svhn : Bunch", "(n_samples, 3072)", "download the published files")),
         (fetch_gtsrb, ("gtsrb : Bunch", "(n_samples, 2304)", "OpenML does not have this")),
     ],
 )

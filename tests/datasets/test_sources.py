@@ -2,10 +2,10 @@
 
 import pytest
 
-from skrobust.datasets._sources import CIFAR10, FASHION_MNIST, GTSRB, MNIST
+from skrobust.datasets._sources import CIFAR10, FASHION_MNIST, GTSRB, MNIST, SVHN
 
 
-@pytest.mark.parametrize("source", [MNIST, FASHION_MNIST, CIFAR10, GTSRB])
+@pytest.mark.parametrize("source", [MNIST, FASHION_MNIST, CIFAR10, GTSRB, SVHN])
 def test_shapes_and_classes(source):
     channels, height, width = source.input_shape
     assert (height, width) == source.image_shape[:2]

@@ -385,9 +385,10 @@ add(
     {"module": "value", "classes": "value", "bounds": "value", "input_shape": "value"},
 )
 _REGIMES = [name for name in training.__all__ if name.endswith(("Training", "Augmentation"))]
+_NEEDED = {"OnManifoldTraining": {"autoencoder": PCA(2).fit(X)}}
 for _name in _REGIMES:
     _kind = getattr(training, _name)
-    _own = _kind().get_params(deep=False)
+    _own = _kind(**_NEEDED.get(_name, {})).get_params(deep=False)
     if _own:
         add(
             _name,

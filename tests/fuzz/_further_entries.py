@@ -355,6 +355,7 @@ def _data_home():
         "fashion_mnist": (28, 28),
         "cifar10": (32, 32, 3),
         "gtsrb10": (48, 48),
+        "svhn": (32, 32, 3),
     }.items():
         images, labels = np.zeros((2, *shape), dtype=np.uint8), np.arange(2)
         np.savez(
@@ -366,7 +367,7 @@ def _data_home():
 
 
 for _name in ("load_digits", "fetch_mnist", "fetch_fashion_mnist", "fetch_cifar10",
-              "fetch_gtsrb", "fetch_mnist_c"):  # fmt: skip
+              "fetch_gtsrb", "fetch_mnist_c", "fetch_svhn"):  # fmt: skip
     _function = getattr(datasets, _name)
     _names = parameters_of(_function)
     add(

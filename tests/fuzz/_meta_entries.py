@@ -1,13 +1,15 @@
-"""Entries of meta-estimators: what is done further with a trained classifier."""
+"""Entries of meta-estimators and of what goes with them: autoencoders, and training by them."""
 
 import warnings
+from functools import cache
 
 import numpy as np
+from sklearn.decomposition import PCA
 
 import skrobust
-from skrobust import attacks, estimators, exceptions
+from skrobust import attacks, estimators, exceptions, training
 from tests.fuzz._display_entries import ENTRIES
-from tests.fuzz._entries import X, Y, add, parameters_of
+from tests.fuzz._entries import X, Y, add, fitted, parameters_of
 
 __all__ = ["ENTRIES"]
 
@@ -55,5 +57,56 @@ add(
     lambda X, y: estimators.MagnitudePruning(**_PRUNED).fit(X, y).predict_proba(X[:1]),
     lambda: {"X": X, "y": Y},
     {"X": "array", "y": "labels"},
+    lambda result, call: np.isfinite(result).all(),
+)
+
+
+# ---- autoencoders -----------------------------------------------------------------------------
+
+
+def _autoencoder(X=X, **parameters):
+    return estimators.Autoencoder(**({"n_components": 2, "max_epochs": 1} | parameters)).fit(X)
+
+
+@cache
+def _trained_autoencoder():
+    return _autoencoder(random_state=0)
+
+
+add(
+    "Autoencoder",
+    lambda **parameters: _autoencoder(**parameters).transform(X),
+    dict,
+    {name: "value" for name in parameters_of(estimators.Autoencoder) if name != "verbose"},
+    lambda result, call: np.isfinite(result).all(),
+)
+add(
+    "Autoencoder.fit",
+    lambda X: _autoencoder(X, loss="wasserstein").score(np.zeros((1, 3)) + 0.5),
+    lambda: {"X": X},
+    {"X": "array"},
+    lambda result, call: np.isfinite(result),
+)
+for _method in ("transform", "score"):
+    add(
+        f"Autoencoder.{_method}",
+        lambda X, method=_method: getattr(_trained_autoencoder(), method)(X),
+        lambda: {"X": X},
+        {"X": "array"},
+    )
+add(
+    "Autoencoder.inverse_transform",
+    lambda X: _trained_autoencoder().inverse_transform(X),
+    lambda: {"X": X[:, :2]},
+    {"X": "array"},
+)
+_ADVERSARIAL = {"autoencoder": PCA(2).fit(X), "method": "adversarial", "attack": attacks.PGD(2)}
+add(
+    "OnManifoldTraining, adversarial",
+    lambda **parameters: fitted(
+        training=training.OnManifoldTraining(**(_ADVERSARIAL | parameters))
+    ).predict_proba(X),
+    lambda: dict(_ADVERSARIAL),
+    {name: "value" for name in ("autoencoder", "eta", "attack", "clean_weight", "bounds")},
     lambda result, call: np.isfinite(result).all(),
 )

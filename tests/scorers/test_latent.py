@@ -41,7 +41,7 @@ def test_kinds_of_autoencoders(codes):
         codes.fit(X)
     if isinstance(codes, torch.nn.Module):
         codes.encode = codes.decode = torch.nn.Identity()
-    latent = LatentNoise(codes, None).check()
+    latent = LatentNoise(codes, None)
     decoded = latent.decoded(latent.codes(X), 2)
     np.testing.assert_allclose(decoded, X, atol=1e-6)
 
@@ -49,4 +49,4 @@ def test_kinds_of_autoencoders(codes):
 @pytest.mark.parametrize("thing", [None, 3, Double, torch.nn.Linear(2, 2)], ids=str)
 def test_what_cannot_encode_is_named(thing):
     with pytest.raises(TypeError, match=r"Got autoencoder=.*but expected a fitted object with"):
-        LatentNoise(thing, None).check()
+        LatentNoise(thing, None)
