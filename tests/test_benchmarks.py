@@ -195,6 +195,7 @@ def test_names_without_a_script_are_refused_before_any_runs(place):
 # The fewest images, runs and seconds with which a script goes through all that it does.
 SMALLEST = {
     "certified": "--train 240 --images 8 --epochs 2 --ramp-epochs 1 --lrs 1e-3 --timeout 5",
+    "grid_search": "--epochs 1 --repeats 1",
     "closest": "--points 2 --train 240 --epochs 1",
     "large_networks": "--images 1 --epochs 1 --depths 2 --epsilons 0.03 --timeout 5",
     "pointwise": "--points 2 --reference 2 --runs 1 --tightness-lenet 1 --points-cifar 1 "
