@@ -13,12 +13,12 @@ from skrobust.networks import uncompiled
 __all__ = []
 
 
-def perceptron(n_inputs, hidden_layer_sizes, n_outputs):
-    """Return a ReLU network."""
+def perceptron(n_inputs, hidden_layer_sizes, n_outputs, activation=torch.nn.ReLU):
+    """Return a network of linear layers with an activation between them."""
     sizes = [n_inputs, *hidden_layer_sizes]
     layers = []
     for before, after in pairwise(sizes):
-        layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
+        layers += [torch.nn.Linear(before, after), activation()]
     return torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], n_outputs))
 
 

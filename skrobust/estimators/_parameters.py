@@ -1,11 +1,11 @@
-"""Checks of the parameters of RobustClassifier, and what they stand for."""
+"""Checks of the parameters of classifiers that train a network, and what they stand for."""
 
 import numpy as np
 import torch
 from sklearn.utils.multiclass import check_classification_targets
 
 from skrobust._validation import check_device, check_instance, check_integer, check_real, expected
-from skrobust.estimators._modules import check_input_shape
+from skrobust.estimators._modules import check_input_shape, copied, made, perceptron
 from skrobust.estimators._weights import check_class_weight
 from skrobust.properties import check_property
 from skrobust.training import TrainingRegime
@@ -24,18 +24,19 @@ def check_parameters(model):
     if model.clamp is not None and not _is_range(model.clamp):
         expectation = "None, or a pair (low, high) of finite floats with low < high"
         raise ValueError(expected("clamp", model.clamp, expectation))
-    for name in ("module", "optimizer", "criterion", "train_split"):
-        _check_callable(name, getattr(model, name), optional=name in ("module", "train_split"))
-    for name in ("module_params", "optimizer_params", "criterion_params"):
-        value = getattr(model, name)
-        if not (value is None or isinstance(value, dict)):
-            raise TypeError(expected(name, value, "None or a dict"))
-    _check_module(model)
+    for name in ("optimizer", "criterion", "train_split"):
+        _check_callable(name, getattr(model, name), optional=name == "train_split")
+    for name in ("optimizer_params", "criterion_params"):
+        _check_arguments(name, getattr(model, name))
+    check_module_parameters(model)
     if not (model.callbacks in (None, "disable") or isinstance(model.callbacks, list | tuple)):
         raise TypeError(expected("callbacks", model.callbacks, "None or a list of callbacks"))
 
 
-def _check_module(model):
+def check_module_parameters(model):
+    """Raise if `module`, `module_params` and `input_shape` do not go together."""
+    _check_callable("module", model.module, optional=True)
+    _check_arguments("module_params", model.module_params)
     takes_none = model.module is None or isinstance(model.module, torch.nn.Module)
     if model.module_params and takes_none:
         expectation = "None, unless module is a callable that takes them"
@@ -43,6 +44,26 @@ def _check_module(model):
     if model.input_shape is not None and model.module is None:
         expectation = "None, since the perceptron of module=None takes rows"
         raise ValueError(expected("input_shape", model.input_shape, expectation))
+
+
+def module_of(model, n_features, n_classes, activation=torch.nn.ReLU):
+    """Return the module that the parameters of a classifier describe, from rows to outputs."""
+    if model.module is None:
+        sizes = hidden_sizes(model.hidden_layer_sizes)
+        module = perceptron(n_features, sizes, n_classes, activation)
+    elif isinstance(model.module, torch.nn.Module):
+        module = copied(model.module)
+    else:
+        module = made(model.module, model.module_params or {})
+    if model.input_shape is None:
+        return torch.nn.Sequential(module)
+    shape = row_shape(model.input_shape, n_features)
+    return torch.nn.Sequential(torch.nn.Unflatten(1, shape), module)
+
+
+def _check_arguments(name, value):
+    if not (value is None or isinstance(value, dict)):
+        raise TypeError(expected(name, value, "None or a dict"))
 
 
 def _check_callable(name, value, optional):
