@@ -220,10 +220,9 @@ class BayesianClassifier(LogitsClassifier):
         rows = torch.tensor(X, device=self.device)
         labels = torch.as_tensor(labels, device=self.device)
         chains, module = self._started(_chain_type(), rows, labels, len(classes))
-        interrupted, samples, energies = _sampled(
-            chains, int(self.warmup), int(self.n_samples) // len(chains)
-        )
-        self.classes_, self.interrupted_ = classes, interrupted
+        n_asked = int(self.n_samples) // len(chains)
+        n_draws, samples, energies = _sampled(chains, int(self.warmup), n_asked)
+        self.classes_, self.interrupted_ = classes, n_draws < n_asked
         self.log_density_ = -energies
         n_weights = samples.shape[2]
         names = [name for name, value in module.named_parameters() if value.requires_grad]
@@ -233,7 +232,7 @@ class BayesianClassifier(LogitsClassifier):
         )
         self.n_divergent_ = np.array([chain.n_divergent for chain in chains])
         self.step_size_ = np.array([chain.step_size for chain in chains])
-        self._judge(rows, labels)
+        self._judge(rows, labels, n_draws)
         return self
 
     def _check(self):
@@ -298,15 +297,13 @@ class BayesianClassifier(LogitsClassifier):
         check_logits(outputs, len(rows[:2]), n_classes)
         return module
 
-    def _judge(self, rows, labels):
+    def _judge(self, rows, labels, n_draws):
         """Compute what tells whether the chains have converged, and warn where it is poor."""
         index = np.unique(np.linspace(0, len(rows) - 1, _MONITORED).astype(int))
-        n_chains, n_draws = self.log_density_.shape
         of_rows = self.module_.log_probabilities(rows[index])
-        of_labels = of_rows[:, np.arange(len(index)), labels[index]].double().exp()
-        draws = np.concatenate(
-            [self.log_density_[:, :, None], of_labels.cpu().reshape(n_chains, n_draws, -1)], axis=2
-        )
+        of_labels = of_rows[:, torch.arange(len(index), device=rows.device), labels[index]].double().exp()
+        of_labels = of_labels.cpu().reshape(*self.log_density_.shape, len(index))
+        draws = np.concatenate([self.log_density_[:, :, None], of_labels.numpy()], axis=2)
         self.r_hat_ = r_hat(draws)
         self.effective_sample_size_ = effective_sample_size(draws)
         warn_if_poor(
@@ -358,7 +355,8 @@ def _sampled(chains, warmup, n_draws):
 
     Returns
     -------
-    interrupted : bool
+    n_done : int
+        Draws of each chain.
     samples : Tensor of shape (n_chains, n_draws, n_weights)
         Fewer draws after an interrupt; the places of the chains if there were none.
     energies : ndarray of shape (n_chains, n_draws)
@@ -367,7 +365,6 @@ def _sampled(chains, warmup, n_draws):
     samples = weights.new_empty(len(chains), n_draws, weights.shape[1])
     energies = np.empty((len(chains), n_draws))
     n_done = 0
-    interrupted = False
     try:
         for step in range(warmup + n_draws):
             for chain in chains:
@@ -379,12 +376,12 @@ def _sampled(chains, warmup, n_draws):
                 energies[row, n_done] = chain.value
             n_done += 1
     except KeyboardInterrupt:
-        interrupted = True
-    if n_done == 0:
-        samples = torch.stack([chain.weights for chain in chains]).unsqueeze(1)
-        energies = np.array([[chain.value] for chain in chains])
-        n_done = 1
-    return interrupted, samples[:, :n_done], energies[:, :n_done]
+        if n_done == 0:
+            samples = torch.stack([chain.weights for chain in chains]).unsqueeze(1)
+            return 0, samples, np.array([[chain.value] for chain in chains])
+    if n_done < n_draws:  # not a part of what was laid out for all, which a pickle would hold
+        samples = samples[:, :n_done].clone()
+    return n_done, samples, energies[:, :n_done]
 
 
 @as_network.register(BayesianClassifier)

@@ -71,13 +71,13 @@ def warn_if_poor(r_hat, effective, acceptance, n_draws, interrupted):
     r_hat, effective : ndarray of shape (n_quantities,)
     acceptance : ndarray of shape (n_chains,)
     n_draws : int
-        Of each chain.
+        Of each chain, after the warm-up.
     interrupted : bool
     """
     n_chains = len(acceptance)
     reasons = []
     if interrupted:
-        reasons.append(f"an interrupt left {n_draws} samples of each chain")
+        reasons.append(f"an interrupt left {n_draws or 'no'} samples of each chain")
     if n_chains < 2:
         reasons.append("there is no test of convergence with one chain (n_chains=1)")
     elif n_draws < _FEWEST:

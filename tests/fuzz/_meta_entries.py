@@ -1,8 +1,9 @@
-"""Entries of meta-estimators: what is done further with a trained classifier."""
+"""Entries of meta-estimators and of the Bayesian classifier."""
 
 import warnings
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 import skrobust
 from skrobust import attacks, estimators, exceptions
@@ -56,4 +57,29 @@ add(
     lambda: {"X": X, "y": Y},
     {"X": "array", "y": "labels"},
     lambda result, call: np.isfinite(result).all(),
+)
+_SAMPLED = {"hidden_layer_sizes": 2, "n_samples": 2, "warmup": 1, "num_steps": 1}
+
+
+def _sampled(X=X, y=Y, **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of chains of one sample
+        return estimators.BayesianClassifier(**(_SAMPLED | parameters)).fit(X, y)
+
+
+add(
+    "BayesianClassifier",
+    lambda **parameters: _sampled(**parameters).predict_proba(X),
+    lambda: dict(_SAMPLED),
+    {name: "value" for name in parameters_of(estimators.BayesianClassifier)},
+    lambda result, call: np.isfinite(result).all(),
+    package="pyro",
+)
+add(
+    "BayesianClassifier.fit",
+    lambda X, y: _sampled(X, y).predict_proba(np.zeros((1, 3)) + 0.5),
+    lambda: {"X": X, "y": Y},
+    {"X": "array", "y": "labels"},
+    lambda result, call: np.isfinite(result).all(),
+    package="pyro",
 )
