@@ -50,11 +50,7 @@ def test_scikit_learn_checks(estimator, check):
 # Chains as short as these have nothing to show that they have converged.
 @pytest.mark.filterwarnings("ignore:The samples may not be:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
-    [
-        BayesianClassifier(
-            hidden_layer_sizes=5, step_size=0.1, num_steps=5, n_samples=4, warmup=15
-        )
-    ],
+    [BayesianClassifier(hidden_layer_sizes=5, step_size=0.1, num_steps=5, n_samples=4, warmup=15)],
     expected_failed_checks=lambda estimator: _SHORT_EXPECTED,
     xfail_strict=False,  # on some processors it holds
 )

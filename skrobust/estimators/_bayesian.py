@@ -139,15 +139,22 @@ class BayesianClassifier(LogitsClassifier):
 
     Examples
     --------
-    >>> from skrobust.datasets import load_digits
+    >>> from sklearn.datasets import make_moons
     >>> from skrobust.estimators import BayesianClassifier
-    >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = make_moons(200, noise=0.2, random_state=0)
     >>> model = BayesianClassifier(
-    ...     hidden_layer_sizes=10, adapt_step_size=True, n_samples=60, random_state=0
-    ... ).fit(X[:200], y[:200])
-    >>> model.samples_.shape  # of 64 * 10 + 10 + 10 * 10 + 10 weights
-    (60, 760)
-    >>> model.score(X[1000:], y[1000:]) > 0.8
+    ...     hidden_layer_sizes=10,
+    ...     activation="tanh",
+    ...     prior="fan-in",
+    ...     step_size=0.12,
+    ...     warmup=30,
+    ...     random_state=0,
+    ... ).fit(X[:40], y[:40])
+    >>> model.samples_.shape  # of 2 * 10 + 10 + 10 * 2 + 2 weights
+    (100, 52)
+    >>> bool((model.r_hat_ < 1.1).all())
+    True
+    >>> model.score(X[40:], y[40:]) > 0.8
     True
     """
 
@@ -301,7 +308,9 @@ class BayesianClassifier(LogitsClassifier):
         """Compute what tells whether the chains have converged, and warn where it is poor."""
         index = np.unique(np.linspace(0, len(rows) - 1, _MONITORED).astype(int))
         of_rows = self.module_.log_probabilities(rows[index])
-        of_labels = of_rows[:, torch.arange(len(index), device=rows.device), labels[index]].double().exp()
+        of_labels = (
+            of_rows[:, torch.arange(len(index), device=rows.device), labels[index]].double().exp()
+        )
         of_labels = of_labels.cpu().reshape(*self.log_density_.shape, len(index))
         draws = np.concatenate([self.log_density_[:, :, None], of_labels.numpy()], axis=2)
         self.r_hat_ = r_hat(draws)

@@ -279,7 +279,9 @@ def test_search_over_step_sizes_in_a_pipeline():
     np.testing.assert_allclose(probabilities, search.predict_proba(X.numpy()), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("tanh", torch.nn.Tanh), ("sigmoid", torch.nn.Sigmoid)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("tanh", torch.nn.Tanh), ("sigmoid", torch.nn.Sigmoid)]
+)
 def test_activations(name, kind):
     model = fitted(activation=name, hidden_layer_sizes=(3, 2))
     assert [type(part) for part in model.module_.module[0]].count(kind) == 2

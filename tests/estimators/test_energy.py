@@ -26,7 +26,9 @@ def data(n=7):
 
 def test_energy_by_hand():
     module = torch.nn.Linear(1, 2)
-    energy = PosteriorEnergy(module, torch.tensor([[2.0]]), torch.tensor([1]), torch.full((4,), 0.5))
+    energy = PosteriorEnergy(
+        module, torch.tensor([[2.0]]), torch.tensor([1]), torch.full((4,), 0.5)
+    )
     weights = torch.tensor([0.0, 1.0, 0.0, 0.0])  # logits (0, 2)
     value, gradient = energy(weights)
     assert value.dtype == torch.float64
