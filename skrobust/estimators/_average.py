@@ -80,7 +80,9 @@ class PosteriorAverage(torch.nn.Module):
         return torch.stack(sums).logsumexp(dim=0) - math.log(len(self.samples))
 
     def _parts(self, n_rows):
-        return self.samples.split(max(1, _BUDGET // (self._width * max(1, n_rows))))
+        # The weights count, too: products of many matrices at once may copy these.
+        n_floats = self._width * n_rows + self.samples.shape[1]
+        return self.samples.split(max(1, _BUDGET // n_floats))
 
     def _log_sum(self, x, samples):
         return self._of_samples(x, samples).logsumexp(dim=0)

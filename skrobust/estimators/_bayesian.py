@@ -128,7 +128,7 @@ class BayesianClassifier(LogitsClassifier):
     The study of global robustness with grids of such networks (step sizes 0.0001 to 0.01, 10 to
     20 steps, 100 to 600 samples) names neither prior, nor warm-up, chains, or how an attack meets
     a posterior. The defaults are a reading of it: a standard normal prior, as in the examples of
-    the library that it used, and attacks on the mean prediction.
+    Edward, which it used, and attacks on the mean prediction.
 
     References
     ----------
@@ -264,13 +264,17 @@ class BayesianClassifier(LogitsClassifier):
     def _started(self, chain_type, rows, labels, n_classes):
         """Return chains at their first weights, and the module whose weights these are."""
         rng = check_seed(self.random_state)
+        first, *others = (
+            [int(seed) for seed in rng.randint(2**31 - 1, size=2)] for _ in range(self.n_chains)
+        )
+        module = self._module(rows, n_classes, first[0])
+        starts = [_weights(module)]
+        starts += [_weights(self._module(rows, n_classes, initial)) for initial, _ in others]
+        # One module for all chains, so that what is not sampled is the same in each.
+        std = prior_std(module, float(self.prior_scale), self.prior)
+        energy = PosteriorEnergy(module, rows, labels, std)
         chains = []
-        for _ in range(int(self.n_chains)):
-            initial, draws = (int(seed) for seed in rng.randint(2**31 - 1, size=2))
-            module = self._module(rows, n_classes, initial)
-            start = torch.nn.utils.parameters_to_vector(sampled_parameters(module)).detach()
-            std = prior_std(module, float(self.prior_scale), self.prior)
-            energy = PosteriorEnergy(module, rows, labels, std)
+        for start, (_, draws) in zip(starts, (first, *others), strict=True):
             value, gradient = energy(start)
             if not (torch.isfinite(value) and torch.isfinite(gradient).all()):
                 raise DivergedTrainingError(
@@ -308,10 +312,9 @@ class BayesianClassifier(LogitsClassifier):
         """Compute what tells whether the chains have converged, and warn where it is poor."""
         index = np.unique(np.linspace(0, len(rows) - 1, _MONITORED).astype(int))
         of_rows = self.module_.log_probabilities(rows[index])
-        of_labels = (
-            of_rows[:, torch.arange(len(index), device=rows.device), labels[index]].double().exp()
-        )
-        of_labels = of_labels.cpu().reshape(*self.log_density_.shape, len(index))
+        each_row = torch.arange(len(index), device=rows.device)
+        of_labels = of_rows[:, each_row, labels[index]].double().exp().cpu()
+        of_labels = of_labels.reshape(*self.log_density_.shape, len(index))
         draws = np.concatenate([self.log_density_[:, :, None], of_labels.numpy()], axis=2)
         self.r_hat_ = r_hat(draws)
         self.effective_sample_size_ = effective_sample_size(draws)
@@ -344,6 +347,11 @@ class BayesianClassifier(LogitsClassifier):
         network = self._network()
         with torch.no_grad():
             return network(network.rows(X)).cpu().numpy()
+
+
+def _weights(module):
+    """Return a copy of the parameters that are sampled, as one vector."""
+    return torch.nn.utils.parameters_to_vector(sampled_parameters(module)).detach().clone()
 
 
 def _chain_type():

@@ -10,7 +10,7 @@ __all__ = []
 
 _R_HAT = 1.1  # Gelman et al., "Bayesian Data Analysis", 3rd edition, section 11.4
 _EFFECTIVE = 10  # for each chain; the same, section 11.5
-_ACCEPTANCE = 0.4  # the cost is lowest around 0.65: Neal, section 5.4.4.3
+_ACCEPTANCE = 0.4  # the cost is lowest around 0.65: Neal 2011, section 5.4.4
 _FEWEST = 4  # samples of a chain that can be split into halves which have a variance
 
 

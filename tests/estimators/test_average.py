@@ -68,6 +68,14 @@ def test_mean_and_its_gradient(module, budget, monkeypatch):
     torch.testing.assert_close(*gradients)
 
 
+def test_parts_are_bounded_in_floats_of_layers_and_of_weights(monkeypatch):
+    averaged = average(perceptron(), n=20)  # 43 weights, and 5 + 5 + 3 + 3 floats of a row
+    monkeypatch.setattr(_average, "_BUDGET", 200)
+    assert [len(part) for part in averaged._parts(1)] == [3, 3, 3, 3, 3, 3, 2]
+    assert {len(part) for part in averaged._parts(3)} == {2}
+    assert {len(part) for part in averaged._parts(1000)} == {1}
+
+
 def test_log_probabilities_of_each_sample():
     averaged = average(perceptron())
     x = torch.rand(5, 4)

@@ -323,6 +323,27 @@ def test_modules_are_taken_as_training_takes_them():
     assert small(frozen, input_shape=(1, 2, 2)).fit(X, y).samples_.shape == (6, 6)
 
 
+def half_frozen():
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    module[0].requires_grad_(False)
+    return module
+
+
+def test_frozen_parameters_are_the_same_for_all_chains():
+    """Each call of the function draws others; those of the average belong to every sample."""
+    X, y = data()
+    model = small(half_frozen).fit(X, y)
+    frozen = model.module_.module[0][0]
+    hidden = torch.relu(frozen(torch.tensor(X, dtype=torch.float32)))
+    label = as_network(model).encode(y)
+    for weights, density in zip(model.samples_, model.log_density_.ravel(), strict=True):
+        w = torch.from_numpy(weights)
+        loss = torch.nn.functional.cross_entropy(
+            hidden @ w[:6].view(2, 3).T + w[6:], label, reduction="sum"
+        )
+        assert density == pytest.approx(-(loss + 0.5 * w.square().sum()).item(), rel=1e-5)
+
+
 def test_modules_are_in_evaluation_mode():
     dropped = torch.nn.Sequential(torch.nn.Dropout(0.9), torch.nn.Linear(4, 2))
     model = small(dropped).fit(*data())
@@ -369,7 +390,7 @@ def test_bad_data_are_named():
     X, y = data()
     with pytest.raises(ValueError, match="Got y with the one class"):
         small().fit(X, np.zeros(40))
-    with pytest.raises(DivergedTrainingError, match="first weights is .* Scale the inputs"):
+    with pytest.raises(DivergedTrainingError, match=r"first weights is .* Scale the inputs"):
         small().fit(X * 1e38, y)
     with pytest.raises(NotFittedError):
         as_network(small())
