@@ -246,7 +246,10 @@ class BayesianClassifier(LogitsClassifier):
         check_module_parameters(self)
         hidden_sizes(self.hidden_layer_sizes)
         check_choice("activation", self.activation, tuple(_ACTIVATIONS))
-        check_real("step_size", self.step_size, low=0, closed="neither")
+        # Torch multiplies weights by them in float32.
+        largest = float(np.finfo(np.float32).max)
+        check_real("step_size", self.step_size, low=0, high=largest, closed="right")
+        check_real("prior_scale", self.prior_scale, low=0, high=largest, closed="right")
         check_integer("num_steps", self.num_steps, low=1)
         n_samples = check_integer("n_samples", self.n_samples, low=1)
         warmup = check_integer("warmup", self.warmup)
@@ -254,7 +257,6 @@ class BayesianClassifier(LogitsClassifier):
         if n_samples % n_chains:
             expectation = f"a multiple of n_chains={self.n_chains}, with as many samples of each"
             raise ValueError(expected("n_samples", self.n_samples, expectation))
-        check_real("prior_scale", self.prior_scale, low=0, closed="neither")
         check_choice("prior", self.prior, ("isotropic", "fan-in"))
         if check_flag("adapt_step_size", self.adapt_step_size) and not warmup:
             expectation = "at least 1 where adapt_step_size=True, which it adapts"

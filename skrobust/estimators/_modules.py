@@ -41,7 +41,13 @@ def copied(module):
 
 def made(factory, arguments):
     """Return the module that a class or function makes; raise where it is none."""
-    module = factory(**arguments)
+    try:
+        module = factory(**arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"Got module={shown(factory)} with module_params={shown(arguments)}, but expected a "
+            f"callable that takes these. It says: {error}"
+        ) from error
     if not isinstance(module, torch.nn.Module):
         raise TypeError(expected("module", factory, "a callable that returns a torch.nn.Module"))
     return copied(module)
