@@ -120,7 +120,7 @@ class BayesianClassifier(LogitsClassifier):
     R-hat lenient.
 
     Memory is that of the samples (600 of a perceptron of three layers of 512 units for 784
-    inputs: 2.2 GB) and some tens of megabytes: samples are averaged in parts.
+    inputs: 2.2 GB) and, for attacks, about 0.2 GB more: samples are averaged in parts.
 
     Verification, which reads networks as pieces of linear functions, refuses an average of
     softmaxes by name. Attacks and sampling work.
