@@ -194,6 +194,8 @@ def test_names_without_a_script_are_refused_before_any_runs(place):
 
 # The fewest images, runs and seconds with which a script goes through all that it does.
 SMALLEST = {
+    "bayesian": "--images 40 --samples 8 --proposals 2 --repeats 1 --posterior 5 --layers 20 "
+    "--rows 3",
     "certified": "--train 240 --images 8 --epochs 2 --ramp-epochs 1 --lrs 1e-3 --timeout 5",
     "grid_search": "--epochs 1 --repeats 1",
     "closest": "--points 2 --train 240 --epochs 1",
@@ -211,6 +213,7 @@ SMALLEST = {
     "trees": "--repeats 1 --digits 2 --skip-programs",
 }
 NEEDS = {
+    "bayesian": ["pyro"],
     "closest": ["adv_lib"],
     "pointwise": ["highspy", "cvxpy"],
     "sampling": ["psutil"],

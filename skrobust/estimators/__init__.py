@@ -1,6 +1,7 @@
-"""Classifiers: trained under a property, given, fine-tuned or pruned; and an autoencoder."""
+"""Classifiers: trained under a property, given, fine-tuned, pruned or Bayesian; an autoencoder."""
 
 from skrobust.estimators._autoencoder import Autoencoder
+from skrobust.estimators._bayesian import BayesianClassifier
 from skrobust.estimators._fine_tuning import AdversarialFineTuning
 from skrobust.estimators._given import TorchClassifier
 from skrobust.estimators._pruning import MagnitudePruning
@@ -9,6 +10,7 @@ from skrobust.estimators._robust import RobustClassifier
 __all__ = [
     "AdversarialFineTuning",
     "Autoencoder",
+    "BayesianClassifier",
     "MagnitudePruning",
     "RobustClassifier",
     "TorchClassifier",

@@ -22,11 +22,11 @@ from skrobust.estimators._autoencoder_net import (
     default_encoder,
 )
 from skrobust.estimators._base import plain_array
-from skrobust.estimators._modules import check_float32, copied
+from skrobust.estimators._modules import check_float32
 from skrobust.estimators._parameters import check_net_parameters, hidden_sizes, row_shape
 from skrobust.estimators._random import Generators, OwnDraws
 from skrobust.exceptions import DivergedTrainingError
-from skrobust.networks import as_autoencoder
+from skrobust.networks import as_autoencoder, copied
 
 __all__ = ["Autoencoder"]
 

@@ -12,12 +12,12 @@ from skrobust.networks import copied
 __all__ = []
 
 
-def perceptron(n_inputs, hidden_layer_sizes, n_outputs):
-    """Return a ReLU network."""
+def perceptron(n_inputs, hidden_layer_sizes, n_outputs, activation=torch.nn.ReLU):
+    """Return a network of linear layers with an activation between them."""
     sizes = [n_inputs, *hidden_layer_sizes]
     layers = []
     for before, after in pairwise(sizes):
-        layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
+        layers += [torch.nn.Linear(before, after), activation()]
     return torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], n_outputs))
 
 
@@ -30,7 +30,13 @@ def n_features_of(module):
 
 def made(factory, arguments):
     """Return the module that a class or function makes; raise where it is none."""
-    module = factory(**arguments)
+    try:
+        module = factory(**arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"Got module={shown(factory)} with module_params={shown(arguments)}, but expected a "
+            f"callable that takes these. It says: {error}"
+        ) from error
     if not isinstance(module, torch.nn.Module):
         raise TypeError(expected("module", factory, "a callable that returns a torch.nn.Module"))
     return copied(module)

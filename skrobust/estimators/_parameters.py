@@ -1,4 +1,4 @@
-"""Checks of the parameters of RobustClassifier, and what they stand for."""
+"""Checks of the parameters of classifiers that train a network, and what they stand for."""
 
 import numpy as np
 import torch
@@ -6,8 +6,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from skorch.callbacks import Callback
 
 from skrobust._validation import check_device, check_instance, check_integer, check_real, expected
-from skrobust.estimators._modules import check_input_shape
+from skrobust.estimators._modules import check_input_shape, made, perceptron
 from skrobust.estimators._weights import check_class_weight
+from skrobust.networks import copied
 from skrobust.properties import check_property
 from skrobust.training import TrainingRegime
 
@@ -33,14 +34,16 @@ def check_parameters(model):
     if model.clamp is not None and not _is_range(model.clamp):
         expectation = "None, or a pair (low, high) of finite floats with low < high"
         raise ValueError(expected("clamp", model.clamp, expectation))
-    for name in ("module", "criterion", "train_split"):
+    for name in ("criterion", "train_split"):
         _check_callable(name, getattr(model, name), optional=name != "criterion")
-    for name in ("module_params", "criterion_params"):
-        _check_arguments(name, getattr(model, name))
-    _check_module(model)
+    _check_arguments("criterion_params", model.criterion_params)
+    check_module_parameters(model)
 
 
-def _check_module(model):
+def check_module_parameters(model):
+    """Raise if `module`, `module_params` and `input_shape` do not go together."""
+    _check_callable("module", model.module, optional=True)
+    _check_arguments("module_params", model.module_params)
     takes_none = model.module is None or isinstance(model.module, torch.nn.Module)
     if model.module_params and takes_none:
         expectation = "None, unless module is a callable that takes them"
@@ -61,6 +64,21 @@ def _is_callback(item):
     """Return whether skorch takes an item: a callback, its class, or a pair (name, either)."""
     item = item[1] if isinstance(item, tuple) and len(item) == 2 else item
     return isinstance(item, Callback) or (isinstance(item, type) and issubclass(item, Callback))
+
+
+def module_of(model, n_features, n_classes, activation=torch.nn.ReLU):
+    """Return the module that the parameters of a classifier describe, from rows to outputs."""
+    if model.module is None:
+        sizes = hidden_sizes(model.hidden_layer_sizes)
+        module = perceptron(n_features, sizes, n_classes, activation)
+    elif isinstance(model.module, torch.nn.Module):
+        module = copied(model.module)
+    else:
+        module = made(model.module, model.module_params or {})
+    if model.input_shape is None:
+        return torch.nn.Sequential(module)
+    shape = row_shape(model.input_shape, n_features)
+    return torch.nn.Sequential(torch.nn.Unflatten(1, shape), module)
 
 
 def _check_arguments(name, value):

@@ -7,25 +7,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skrobust._validation import check_seed, expected
 from skrobust.estimators._base import LogitsClassifier, plain_array
-from skrobust.estimators._modules import (
-    check_criterion,
-    check_float32,
-    check_input_shape,
-    made,
-    perceptron,
-)
+from skrobust.estimators._modules import check_criterion, check_float32, check_input_shape
 from skrobust.estimators._parameters import (
     check_data,
     check_parameters,
-    hidden_sizes,
-    row_shape,
+    module_of,
     weight_tensor,
 )
 from skrobust.estimators._random import Generators, OwnDraws
 from skrobust.estimators._skorch import EpochBridge, RegimeNet
 from skrobust.estimators._weights import checked_sample_weight, joint_weight
 from skrobust.exceptions import DivergedTrainingError
-from skrobust.networks import Network, as_network, check_logits, copied, outputs_of
+from skrobust.networks import Network, as_network, check_logits, outputs_of
 from skrobust.training import SequentialTraining, StandardTraining, TrainingFit
 
 __all__ = ["RobustClassifier"]
@@ -400,18 +393,10 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         return self._rng.randint(2**31 - 1)
 
     def _module(self, n_features, n_classes):
-        if self.module is None:
-            module = perceptron(n_features, hidden_sizes(self.hidden_layer_sizes), n_classes)
-        elif isinstance(self.module, torch.nn.Module):
-            module = copied(self.module)
-        else:
-            module = made(self.module, self.module_params or {})
-        layers = [module]
-        if self.input_shape is not None:
-            layers.insert(0, torch.nn.Unflatten(1, row_shape(self.input_shape, n_features)))
+        module = module_of(self, n_features, n_classes)
         if self.clamp is not None:
-            layers.append(torch.nn.Hardtanh(*map(float, self.clamp)))
-        return torch.nn.Sequential(*layers)
+            module.append(torch.nn.Hardtanh(*map(float, self.clamp)))
+        return module
 
     def _network(self):
         return Network(self.net_.module_, self.classes_, self.n_features_in_)

@@ -1,10 +1,11 @@
-"""Entries of meta-estimators and of what goes with them: autoencoders, and training by them."""
+"""Entries of meta-estimators, autoencoders and what trains with them, and Bayesian networks."""
 
 import warnings
 from functools import cache
 
 import numpy as np
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 
 import skrobust
 from skrobust import attacks, estimators, exceptions, training
@@ -109,4 +110,29 @@ add(
     lambda: dict(_ADVERSARIAL),
     {name: "value" for name in ("autoencoder", "eta", "attack", "clean_weight", "bounds")},
     lambda result, call: np.isfinite(result).all(),
+)
+_SAMPLED = {"hidden_layer_sizes": 2, "n_samples": 2, "warmup": 1, "num_steps": 1}
+
+
+def _sampled(X=X, y=Y, **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of chains of one sample
+        return estimators.BayesianClassifier(**(_SAMPLED | parameters)).fit(X, y)
+
+
+add(
+    "BayesianClassifier",
+    lambda **parameters: _sampled(**parameters).predict_proba(X),
+    lambda: dict(_SAMPLED),
+    {name: "value" for name in parameters_of(estimators.BayesianClassifier)},
+    lambda result, call: np.isfinite(result).all(),
+    package="pyro",
+)
+add(
+    "BayesianClassifier.fit",
+    lambda X, y: _sampled(X, y).predict_proba(np.zeros((1, 3)) + 0.5),
+    lambda: {"X": X, "y": Y},
+    {"X": "array", "y": "labels"},
+    lambda result, call: np.isfinite(result).all(),
+    package="pyro",
 )
