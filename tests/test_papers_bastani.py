@@ -87,6 +87,9 @@ def few(bastani, monkeypatch):
 
 def network(*layers, seed=0):
     torch.manual_seed(seed)
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
     return TorchClassifier(nn.Sequential(*layers), [0, 1, 2])
 
 

@@ -24,10 +24,18 @@ def mean_scores(results, argument, name):
     return results[f"mean_test_{name}"]
 
 
-def parameter_values(results, argument, name, missing=NOT_SET):
-    """Return the value of a parameter for each candidate, and `missing` where it has none."""
+def parameters_of(*results):
+    """Return the names of the parameters that searches vary."""
+    return list(dict.fromkeys(name for each in results for name in _endings(each, "param_")))
+
+
+def parameter_values(results, argument, name, missing=NOT_SET, known=None):
+    """Return the value of a parameter for each candidate, and `missing` where it has none.
+
+    The name must be among the `known` ones, by default those that the search varies.
+    """
     check_instance(argument, name, str, "'max_epochs'")
-    known = _endings(results, "param_")
+    known = parameters_of(results) if known is None else known
     if name not in known:
         raise ValueError(expected(argument, name, f"one of {known}"))
     return [parameters.get(name, missing) for parameters in results["params"]]

@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 
 from skrobust._validation import check_instance, expected
 from skrobust.displays._axes import axes_for, check_array, legend_beside, short_names
-from skrobust.displays._search import mean_scores, parameter_values, results_of
+from skrobust.displays._search import mean_scores, parameter_values, parameters_of, results_of
 
 __all__ = ["TradeOffDisplay"]
 
@@ -174,7 +174,9 @@ class TradeOffDisplay:
             elif isinstance(search, dict):
                 given["groups"] += [name] * len(results["params"])
             if shade_by is not None:
-                given["shades"] += parameter_values(results, "shade_by", shade_by, np.nan)
+                # What one of several searches does not vary is gray there.
+                varied = parameters_of(*map(results_of, searches.values()))
+                given["shades"] += parameter_values(results, "shade_by", shade_by, np.nan, varied)
         display = cls(
             given["accuracy"],
             given["robustness"],

@@ -204,16 +204,20 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 verbose=self.verbose,
                 **{f"optimizer__{k}": v for k, v in (self.optimizer_params or {}).items()},
             )
-            self.net_ = net.initialize()
-        self._n_features_out = int(self.n_components)  # which names the features that come out
+            net.initialize()
         rows = torch.from_numpy(np.require(X, requirements=["C", "W"]))
-        self.net_.train(rows, random.randint(2**31 - 1), int(self.max_epochs))
-        self.net_.module_.eval()
-        if not np.isfinite(self._reconstructed(X[: self.batch_size])).all():
+        net.train(rows, random.randint(2**31 - 1), int(self.max_epochs))
+        trained = net.module_.eval()
+        with torch.no_grad():
+            x = rows[: self.batch_size].to(self.device)
+            is_finite = torch.isfinite(trained.decode(trained.encode(x))).all()
+        if not is_finite:
             raise DivergedTrainingError(
                 "The weights or outputs became NaN or infinite in the last step. Try a smaller "
                 "lr, or scaled inputs."
             )
+        self.net_ = net
+        self._n_features_out = int(self.n_components)  # which names the features that come out
         return self
 
     def transform(self, X):

@@ -137,6 +137,7 @@ class AutoencoderNet(NamesOptimizer, NeuralNet):
     """A skorch net that learns to reconstruct rows, with codes near a prior if that has weight."""
 
     generators = order = watch = None  # while it trains
+    stopped_midway = False  # whether training ended within an epoch, by an interrupt
 
     def __init__(self, *args, weight, **kwargs):
         super().__init__(*args, **kwargs)
@@ -166,6 +167,12 @@ class AutoencoderNet(NamesOptimizer, NeuralNet):
             return InOrder(dataset, self.batch_size)
         parts = shuffled_parts(len(dataset), self.batch_size, self.order)
         return [Batch((dataset.X[part], dataset.y[part])) for part in parts]
+
+    def run_single_epoch(self, *args, **kwargs):
+        # Callbacks that end training raise the same KeyboardInterrupt, but between epochs.
+        self.stopped_midway = True
+        super().run_single_epoch(*args, **kwargs)
+        self.stopped_midway = False
 
     def train_step_single(self, batch, **fit_params):
         self._set_training(True)

@@ -1,15 +1,18 @@
 """One network that averages the probabilities of many."""
 
 import math
-from copy import copy
+from copy import deepcopy
 from functools import partial
 
 import torch
 from torch.func import functional_call, vmap
+from torch.nn.utils import vector_to_parameters
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils.checkpoint import checkpoint
 
+from skrobust._validation import expected
 from skrobust.estimators._energy import floats_per_row
+from skrobust.exceptions import UnsupportedModelError
 
 __all__ = []
 
@@ -44,9 +47,14 @@ class PosteriorAverage(torch.nn.Module):
         self._shapes = {name: parameters[name].shape for name in names}
         self._width = floats_per_row(module, x[:2])
         # What looks at numbers to decide what to do cannot run on many samples at once.
-        self._at_once = True
+        self._at_once = False
         with torch.no_grad():
-            self._at_once = self._agrees(x[:2])
+            loaded = self._loaded(x[:2], names)
+            for self._at_once in (True, False):
+                if self._agrees(x[:2], loaded):
+                    return
+        expectation = "one that computes with its parameters as they are named, not with aliases"
+        raise UnsupportedModelError(expected("module", module, expectation))
 
     def forward(self, x):
         return log_mean_probabilities(x, self)
@@ -56,13 +64,21 @@ class PosteriorAverage(torch.nn.Module):
         with torch.no_grad():
             return torch.cat([self._of_samples(x, samples) for samples in self._parts(len(x))])
 
-    def _agrees(self, x):
-        one_by_one = self._one_by_one(x, self.samples[:2])
+    def _loaded(self, x, names):
+        """Return the outputs of a few samples, each written into a copy of the module."""
+        outputs, module = [], deepcopy(self.module)
+        parameters = dict(module.named_parameters())
+        for weights in self.samples[:2]:
+            vector_to_parameters(weights, [parameters[name] for name in names])
+            outputs.append(module(x))
+        return torch.stack(outputs)
+
+    def _agrees(self, x, loaded):
         try:
-            at_once = self._outputs(x, self.samples[:2])
-            return torch.allclose(at_once, one_by_one, 1e-3, 1e-4, equal_nan=True)
+            outputs = self._outputs(x, self.samples[:2])
         except Exception:  # whatever torch says of a module that it cannot map
             return False
+        return torch.allclose(outputs, loaded, 1e-3, 1e-4, equal_nan=True)
 
     def _average(self, x):
         n_rows = max(1, _BUDGET // self._width)
@@ -122,10 +138,8 @@ def log_mean_probabilities(x, average):
 
 
 def _twin(module):
-    """Return a module that shares its tensors with another, each of which can be replaced."""
-    twin = copy(module)
-    twin._parameters, twin._buffers = dict(module._parameters), dict(module._buffers)
-    twin._modules = {
-        name: None if child is None else _twin(child) for name, child in module._modules.items()
-    }
-    return twin
+    """Return a module that shares its tensors with another, each of which can be replaced.
+
+    Layers are copied wherever the module keeps them, also in lists and as bound methods.
+    """
+    return deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})

@@ -1,5 +1,7 @@
 """A classifier that averages networks, whose weights are samples of their posterior."""
 
+import copy
+
 import numpy as np
 import torch
 from sklearn.utils.multiclass import check_classification_targets
@@ -232,8 +234,8 @@ class BayesianClassifier(LogitsClassifier):
         self.classes_, self.interrupted_ = classes, n_draws < n_asked
         self.log_density_ = -energies
         n_weights = samples.shape[2]
-        names = [name for name, value in module.named_parameters() if value.requires_grad]
-        self.module_ = PosteriorAverage(module, names, samples.reshape(-1, n_weights), rows[:2])
+        names, samples = _names(module), samples.reshape(-1, n_weights)
+        self.module_ = PosteriorAverage(module, names, samples, rows[:2])
         self.acceptance_rate_ = np.array(
             [c.n_accepted / c.n_proposals if c.n_proposals else np.nan for c in chains]
         )
@@ -270,6 +272,8 @@ class BayesianClassifier(LogitsClassifier):
             [int(seed) for seed in rng.randint(2**31 - 1, size=2)] for _ in range(self.n_chains)
         )
         module = self._module(rows, n_classes, first[0])
+        # What cannot be averaged is refused now, not after the sampling.
+        PosteriorAverage(copy.deepcopy(module), _names(module), _weights(module)[None], rows[:2])
         starts = [_weights(module)]
         starts += [_weights(self._module(rows, n_classes, initial)) for initial, _ in others]
         # One module for all chains, so that what is not sampled is the same in each.
@@ -349,6 +353,11 @@ class BayesianClassifier(LogitsClassifier):
         network = self._network()
         with torch.no_grad():
             return network(network.rows(X)).cpu().numpy()
+
+
+def _names(module):
+    """Return the names of the parameters that are sampled."""
+    return [name for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
 def _weights(module):

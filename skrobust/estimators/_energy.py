@@ -7,6 +7,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 __all__ = []
 
+_TRANSPOSED = torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d
+
 _BUDGET = 2**24  # floats that the layers of a network may hold at one time, 64 MiB
 
 
@@ -76,8 +78,15 @@ def prior_std(module, scale, prior):
         inputs of a unit.
     """
     stds = []
+    transposed = {
+        id(part.weight): part.groups for part in module.modules() if isinstance(part, _TRANSPOSED)
+    }
     for parameter in sampled_parameters(module):
-        fan_in = parameter[0].numel() if prior == "fan-in" and parameter.ndim > 1 else 1
+        fan_in = 1
+        if prior == "fan-in" and parameter.ndim > 1:
+            fan_in = parameter[0].numel()
+        if prior == "fan-in" and id(parameter) in transposed:  # inputs come first in its shape
+            fan_in = parameter[:, 0].numel() // transposed[id(parameter)]
         stds.append(torch.full_like(parameter, scale / math.sqrt(fan_in)))
     return parameters_to_vector(stds).detach()
 

@@ -370,7 +370,8 @@ class RobustClassifier(CallbackSupportMixin, LogitsClassifier):
         context.call_on_fit_task_begin(**task)
         self.net_.callbacks_.append(("scikit-learn", EpochBridge(self, context, X, y)))
         try:
-            self.companion_ = self.net_.train(fit, self._seed(), origin)
+            before = getattr(self, "companion_", None)
+            self.companion_ = self.net_.train(fit, self._seed(), origin, before)
         finally:
             self.net_.callbacks_.pop()  # it holds the data
         self._check_finite(X)

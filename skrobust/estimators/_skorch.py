@@ -84,10 +84,11 @@ class RegimeNet(NamesOptimizer, NeuralNetClassifier):
         self.regime = regime
         self.property = property
 
-    def train(self, fit, seed, origin=None):
+    def train(self, fit, seed, origin=None, companion=None):
         """Train for `fit.n_epochs` epochs on a `TrainingFit`; return what the regime leaves.
 
         The last rows may have been made of rows before; `origin` has the row of each of them.
+        `companion` is what the regime has left before, and what stays if it does not start.
         """
         known = is_known(self.module_, self.criterion_, *_codes(self.regime))
         origin = np.zeros(0, dtype=int) if origin is None else origin
@@ -97,7 +98,7 @@ class RegimeNet(NamesOptimizer, NeuralNetClassifier):
         try:
             self.partial_fit(self.call.fit.X, self.call.fit.y, epochs=fit.n_epochs)
             if not self.call.started:  # an interrupt came before
-                return None
+                return companion if self.kept[0] is self.regime else None
             with self.call.draws:
                 companion = self.regime.finish(self.call.state)
             self.kept = (self.regime, self.call.state)

@@ -63,10 +63,11 @@ class MarginCoTraining(TrainingRegime):
     ----------
     weight : float, default=0.03
         Of R (:math:`\lambda` in the paper). What is best depends on the data and on the units of
-        distances. The paper takes the one whose accuracy is closest to that of plain training;
-        a `~sklearn.model_selection.GridSearchCV` over ``training__weight`` finds it on held-out
-        data. Of 0.001 to 0.5, values near the default gave held-out digits the largest margins
-        at a cost in accuracy of one or two points.
+        distances. The paper takes the one whose accuracy is closest to that of plain training; a
+        `~sklearn.model_selection.GridSearchCV` over ``training__weight`` gives the accuracies on
+        held-out data, and a callable `refit` can take that one. Of 0.001 to 0.5, values near the
+        default gave held-out digits the largest margins at a cost in accuracy of one or two
+        points.
     floor : float, default=0.1
         Of the cross-entropy between the outputs at x and at :math:`x^*`. Without one, R would have
         no limit. A pair of outputs that agree better than that is as good as it can be: it adds
@@ -90,7 +91,8 @@ class MarginCoTraining(TrainingRegime):
     The trained generator is the classifier's ``companion_`` after `fit` and `partial_fit`, in
     evaluation mode and on the CPU: a `torch.nn.Module` from rows to rows inside `bounds`. It goes
     into pickles and copies. In `partial_fit` the generator goes on where the last call ended,
-    unless the classifier was copied or unpickled since: then it is a new one.
+    unless the classifier was copied or unpickled since, or `generator` or `generator_optimizer`
+    is another one: then it is a new one.
 
     The paper leaves some things open. They are read as follows:
 

@@ -8,6 +8,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from skrobust._keys import digest
 from skrobust._parameters import DefaultParts
 from skrobust._validation import (
     check_bounds,
@@ -92,9 +93,10 @@ class OnManifoldTraining(DefaultParts, TrainingRegime):
     al. learn a decoder for each class, so that no point changes its true label; here one decoder
     serves all, and a large `eta` may reach another class.
 
-    A fitted autoencoder is the same object in clones of the regime: a search does not fit it
-    again. In `partial_fit`, what was fitted in the first call stays, unless the parameter is
-    another object since.
+    A fitted autoencoder is copied with the regime, fitted as it is: a search does not fit it
+    again, and cannot set its parameters. In `partial_fit`, what was fitted in the first call
+    stays, unless the parameter is another object since, or has other parameters. The one that was
+    used is the classifier's ``companion_``.
 
     No property is trained for; one that the classifier has is not used.
 
@@ -120,6 +122,8 @@ class OnManifoldTraining(DefaultParts, TrainingRegime):
     True
     True
     """
+
+    _fitted_with = None  # key of the parameters of a fitted autoencoder, where this is a clone
 
     def __init__(
         self,
@@ -148,9 +152,13 @@ class OnManifoldTraining(DefaultParts, TrainingRegime):
 
     def __sklearn_clone__(self):
         copies = {name: clone(p, safe=False) for name, p in self.get_params(deep=False).items()}
-        if _is_fitted(self.autoencoder):
-            copies["autoencoder"] = self.autoencoder  # a clone of it would no longer be fitted
-        return type(self)(**copies)
+        is_fitted = _is_fitted(self.autoencoder)
+        if is_fitted:  # a clone of it would no longer be fitted
+            copies["autoencoder"] = copy.deepcopy(self.autoencoder)
+        made = type(self)(**copies)
+        if is_fitted:
+            made._fitted_with = self._fitted_with or _key(self.autoencoder)
+        return made
 
     def _default_parts(self):
         return {"attack": PGD(10, objective="cross-entropy")}
@@ -168,7 +176,20 @@ class OnManifoldTraining(DefaultParts, TrainingRegime):
         check_within_bounds(X, bounds)
         latent = LatentSpace(self.autoencoder, bounds)
         if _is_fitted(self.autoencoder):
+            self._check_key(self._fitted_with)
             self._check_latent(latent, X[:1])
+
+    def _check_key(self, key):
+        """Refuse an autoencoder whose parameters are not those that it was fitted with."""
+        if key not in (None, _key(self.autoencoder)):
+            raise ValueError(
+                expected(
+                    "autoencoder",
+                    self.autoencoder,
+                    "one that is not fitted, where its parameters are set after it was fitted, as "
+                    "in a search over them",
+                )
+            )
 
     def _check_latent(self, latent, X):
         """Refuse an autoencoder of other rows, or one that the method cannot use."""
@@ -185,17 +206,25 @@ class OnManifoldTraining(DefaultParts, TrainingRegime):
 
     def start(self, fit):
         rows, previous = fit.X.numpy(), fit.previous
-        if isinstance(previous, _Manifold) and previous.given is self.autoencoder:
+        key = _key(self.autoencoder)
+        is_same = isinstance(previous, _Manifold) and previous.given is self.autoencoder
+        if is_same and previous.key == key:
             autoencoder = previous.latent.autoencoder
         elif _is_fitted(self.autoencoder):
+            self._check_key(previous.key if is_same else None)
             # A copy, since modules are put in evaluation mode, maybe in several threads.
             autoencoder = copy.deepcopy(self.autoencoder)
         else:
             autoencoder = _seeded(clone(self.autoencoder), fit.random_state).fit(rows)
+            if getattr(getattr(autoencoder, "net_", None), "stopped_midway", False):
+                raise KeyboardInterrupt  # which its own training has kept to itself
         n_features = rows.shape[1]
         latent = LatentSpace(autoencoder, check_bounds(self.bounds, n_features))
         self._check_latent(latent, rows[:1])
-        return _Manifold(latent, n_features, self.autoencoder)
+        return _Manifold(latent, n_features, self.autoencoder, key)
+
+    def finish(self, state):
+        return state.latent.autoencoder
 
     def loss(self, state, step):
         if self.method == "R4":
@@ -221,6 +250,7 @@ class _Manifold:
     latent: LatentSpace
     n_features: int
     given: object = None  # the parameter that the autoencoder was made of
+    key: str | None = None  # of the parameters of that
 
     @torch.no_grad()
     def noisy_points(self, x, sigma, n_points, generator):
@@ -300,6 +330,11 @@ def cross_entropy(logits, others):
     Tensor of shape (...)
     """
     return -(torch.softmax(logits, dim=-1) * torch.log_softmax(others, dim=-1)).sum(dim=-1)
+
+
+def _key(autoencoder):
+    """Return what tells parameters of an autoencoder from others; None where it has none."""
+    return digest(autoencoder.get_params()) if hasattr(autoencoder, "get_params") else None
 
 
 def _is_fitted(autoencoder):

@@ -258,3 +258,18 @@ def test_divergence_is_an_error(blobs):
         small(optimizer=torch.optim.SGD, lr=1e20).fit(X)
     with pytest.raises(DivergedTrainingError, match="NaN or infinite in the last step"):
         small(optimizer=torch.optim.SGD, lr=1e38, max_epochs=1, batch_size=80).fit(X)
+
+
+def test_a_fit_that_fails_leaves_the_last_one(blobs):
+    X, _ = blobs
+    failing = {"optimizer": torch.optim.SGD, "lr": 1e20}
+    model = small().fit(X)
+    before = model.transform(X)
+    with pytest.raises(DivergedTrainingError):
+        model.set_params(**failing).fit(X)
+    np.testing.assert_array_equal(model.transform(X), before)
+    with pytest.raises(DivergedTrainingError):
+        model = small(**failing)
+        model.fit(X)
+    with pytest.raises(NotFittedError):
+        model.transform(X)

@@ -31,6 +31,36 @@ class Looking(torch.nn.Module):
         return out if float(self.layer.weight.sum()) > 0 else 2 * out
 
 
+class Listed(torch.nn.Module):
+    """A module that keeps its layers in a list as well, and a method of one of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(4, 5), torch.nn.Linear(5, 3)
+        self.layers, self.end = [self.first, torch.nn.Tanh()], self.last.forward
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.end(x)
+
+
+class Aliased(torch.nn.Module):
+    """A module that computes with a parameter under a name that is none of a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 3)
+        self.kept = [self.layer.weight]
+
+    def forward(self, x):
+        return x @ self.kept[0].T
+
+
+def normed():
+    return torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 3))
+
+
 def reshaped():
     return torch.nn.Sequential(torch.nn.Unflatten(1, (1, 2, 2)), convolutional(n_classes=3))
 
@@ -52,12 +82,17 @@ def one_by_one(averaged, x):
     return torch.stack(outputs)
 
 
-@pytest.mark.parametrize("module", [perceptron, reshaped, Looking])
+def test_modules_whose_parameters_go_by_other_names_are_refused():
+    with pytest.raises(UnsupportedModelError, match=r"Got module=Aliased.*not with aliases"):
+        average(Aliased())
+
+
+@pytest.mark.parametrize("module", [perceptron, reshaped, Looking, Listed, normed])
 @pytest.mark.parametrize("budget", [2**24, 1, 100])
 def test_mean_and_its_gradient(module, budget, monkeypatch):
     monkeypatch.setattr(_average, "_BUDGET", budget)
     averaged = average(module())
-    assert averaged._at_once is (module is not Looking)
+    assert averaged._at_once is (module not in (Looking, normed))
     x = torch.rand(7, 4, requires_grad=True)
     expected = one_by_one(averaged, x).mean(dim=0).log()
     logits = averaged(x)

@@ -352,6 +352,13 @@ def test_modules_are_in_evaluation_mode():
     outputs = [X @ w[:8].view(2, 4).T + w[8:] for w in weights]
     expected = torch.stack(outputs).softmax(dim=2).mean(dim=0)
     np.testing.assert_allclose(model.predict_proba(X.numpy()), expected, rtol=1e-4)
+    # Sampled from what is averaged: with dropout, each density would be that of other units.
+    rows, labels = torch.as_tensor(data()[0]), torch.as_tensor(data()[1] == model.classes_[1])
+    for sample, density in zip(weights, model.log_density_.ravel(), strict=True):
+        logits = rows.float() @ sample[:8].view(2, 4).T + sample[8:]
+        likelihood = -torch.nn.functional.cross_entropy(logits, labels.long(), reduction="sum")
+        prior = -0.5 * (sample**2).sum() / model.prior_scale**2
+        np.testing.assert_allclose(density, (likelihood + prior).item(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

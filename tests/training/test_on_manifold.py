@@ -317,8 +317,10 @@ def test_one_that_is_fitted_stays(blobs, method):
     X, y = blobs
     fitted = Autoencoder(2, max_epochs=2, random_state=0).fit(X)
     training = OnManifoldTraining(fitted, method=method)
-    assert clone(training).autoencoder is fitted
     before = fitted.transform(X)
+    again = clone(clone(training)).autoencoder
+    assert again is not fitted
+    np.testing.assert_array_equal(again.transform(X), before)
     model = small(training).fit(X, y)
     state = model.net_.kept[1]
     np.testing.assert_array_equal(state.latent.autoencoder.transform(X), before)
@@ -344,7 +346,10 @@ def test_partial_fit_goes_on_with_the_same(blobs):
     )
     assert used() is first and model.net_.kept[1].latent.bounds == (-1.0, 2.0)
     model.set_params(training__autoencoder=PCA(1)).partial_fit(X, y)
-    assert isinstance(used(), PCA)
+    assert isinstance(used(), PCA) and model.companion_ is used()
+    # Other parameters of the same one fit it anew.
+    model.set_params(training__autoencoder__n_components=2).partial_fit(X, y)
+    assert used().n_components_ == 2
     with pytest.raises(UnsupportedModelError, match="expected one with gradients"):
         model.set_params(training__autoencoder=StandardScaler()).partial_fit(X, y)
 
@@ -375,6 +380,35 @@ def test_dropout_batch_norm_and_views(blobs, method):
     assert not np.array_equal(other, first)
 
 
+def test_parameters_of_one_that_is_fitted_are_not_searched(blobs):
+    X, y = blobs
+    fitted = PCA(2).fit(X)
+    model = small(OnManifoldTraining(fitted))
+    grid = {"training__autoencoder__n_components": [1, 2]}
+    with pytest.raises(ValueError, match=r"Got autoencoder=PCA\(n_components=1\), but expected"):
+        GridSearchCV(model, grid, cv=2, error_score="raise").fit(X, y)
+    assert fitted.n_components == 2
+    model.partial_fit(X, y)
+    with pytest.raises(ValueError, match="one that is not fitted, where its parameters are set"):
+        model.set_params(training__autoencoder__n_components=1).partial_fit(X, y)
+
+
+class Interrupted(torch.nn.Linear):
+    def forward(self, x):
+        if self.training:
+            raise KeyboardInterrupt
+        return super().forward(x)
+
+
+def test_an_interrupt_while_the_autoencoder_trains_ends_the_fit(blobs):
+    X, y = blobs
+    stopped = Autoencoder(2, encoder=Interrupted(4, 2), max_epochs=3)
+    assert stopped.fit(X).net_.stopped_midway
+    model = small(OnManifoldTraining(clone(stopped)), max_epochs=3).fit(X, y)
+    assert model.net_.stopped_midway and model.companion_ is None
+    assert Autoencoder(2, max_epochs=3).fit(X).net_.stopped_midway is False
+
+
 def test_searches(blobs):
     X, y = blobs
     training = OnManifoldTraining(PCA(2, whiten=True).fit(X))
@@ -383,7 +417,8 @@ def test_searches(blobs):
     scores = search.fit(X, y).cv_results_["mean_test_score"]
     assert scores[0] > scores[1]
     assert search.best_estimator_.training.weight == 0.1
-    assert search.best_estimator_.training.autoencoder is training.autoencoder
+    used, given = search.best_estimator_.companion_, training.autoencoder
+    np.testing.assert_array_equal(used.components_, given.components_)
     grid = {"training__autoencoder__n_components": [1, 2], "training__attack__n_steps": [1]}
     inner = small(OnManifoldTraining(PCA(), method="adversarial"))
     model = GridSearchCV(inner, grid, cv=2).fit(X, y).best_estimator_
