@@ -1,0 +1,209 @@
+"""What is measured on the networks of Tibo et al.: functions of cells, and the cells."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from _rerun import Cell
+from _tibo_nets import (
+    MANIFOLD_REGIMES,
+    REGIMES,
+    attacks,
+    autoencoder,
+    classifier,
+    images,
+    training,
+)
+
+from skrobust.datasets import fetch_mnist_c, fetch_svhn
+from skrobust.scorers import CorruptionRobustness, ManifoldRobustness, MarginRobustness
+
+__all__ = ["Plan", "chosen", "has_corruptions", "has_svhn", "plan"]
+
+TOLERANCE = 0.01  # of validation accuracy that a weight may cost
+
+
+@dataclass
+class Plan:
+    """The cells of a rerun, by what they are of.
+
+    Parameters
+    ----------
+    codes : dict of str to Cell
+        The autoencoder of a data set.
+    candidates : dict of (data, regime) to list of Cell
+        A network for each weight; one alone where there is no weight.
+    networks : dict of the same keys to Cell
+        The one that validation images choose.
+    correct : dict of the same keys to Cell
+        Which test images are classified correctly.
+    margins, manifold, corrupted : dict of the same keys to Cell
+        What is measured on it.
+    """
+
+    codes: dict = field(default_factory=dict)
+    candidates: dict = field(default_factory=dict)
+    networks: dict = field(default_factory=dict)
+    correct: dict = field(default_factory=dict)
+    margins: dict = field(default_factory=dict)
+    manifold: dict = field(default_factory=dict)
+    corrupted: dict = field(default_factory=dict)
+
+    @property
+    def data(self):
+        """Names of the data sets, in the order of the paper's table 1 but the manifold's."""
+        return list(dict.fromkeys(data for data, _ in self.networks))
+
+    def stages(self):
+        """Return the cells in the order in which they should run: one data set after another.
+
+        What a cell builds on is in an earlier stage, so that two processes do not compute it.
+        """
+        for data in self.data:
+            if data in self.codes:
+                yield f"{data}: autoencoder", [self.codes[data]]
+            keys = [key for key in self.networks if key[0] == data]
+            yield f"{data}: networks", [cell for key in keys for cell in self.candidates[key]]
+            yield f"{data}: weights", [self.networks[key] for key in keys]
+            measured = (self.correct, self.corrupted, self.margins, self.manifold)
+            cells = [part[key] for part in measured for key in keys if key in part]
+            yield f"{data}: figures", cells
+
+    def cells(self):
+        """Return all cells."""
+        return [cell for _, cells in self.stages() for cell in cells]
+
+
+def plan(budget, seed, device="cpu"):
+    """Return the Plan of a budget, without the data that are not there."""
+    result = Plan()
+    for data, recipe in budget.recipes.items():
+        if data == "svhn" and not has_svhn():
+            continue
+        is_manifold = data == budget.manifold
+        shared = {"data": data, "recipe": recipe, "budget": budget, "seed": seed}
+        if is_manifold:
+            result.codes[data] = Cell(f"{data}-codes", codes, shared | {"device": device})
+        for name in (*REGIMES, *(MANIFOLD_REGIMES if is_manifold else ())):
+            _network(result, data, name, shared | {"device": device})
+        measured = {"data": data, "recipe": recipe, "seed": seed}
+        for name in (*REGIMES, *(MANIFOLD_REGIMES if is_manifold else ())):
+            key, net = (data, name), {"net": result.networks[data, name]}
+            result.correct[key] = Cell(f"{data}-{name}-accuracy", correct, measured | net)
+            settings = measured | net | {"pgd_steps": budget.pgd_steps}
+            result.margins[key] = Cell(f"{data}-{name}-margins", margins, settings)
+            if data == budget.corrupted and has_corruptions():
+                result.corrupted[key] = Cell(f"{data}-{name}-corrupted", corrupted, net)
+            if is_manifold:
+                settings = (
+                    measured
+                    | net
+                    | {
+                        "codes": result.codes[data],
+                        "sigma": budget.sigma,
+                        "n_points": budget.n_scored,
+                        "n_images": budget.n_manifold,
+                    }
+                )
+                result.manifold[key] = Cell(f"{data}-{name}-manifold", manifold, settings)
+    return result
+
+
+def _network(result, data, name, shared):
+    """Add the candidates of a regime, and the choice among them."""
+    further = {"codes": result.codes[data]} if name in MANIFOLD_REGIMES else {}
+    weights = shared["recipe"].weights.get(name, (None,))
+    cells = []
+    for weight in weights:
+        settings = shared | further | {"name": name, "weight": weight}
+        cells.append(Cell(f"{data}-{name}-{weight}".replace(".", ""), trained, settings))
+    result.candidates[data, name] = cells
+    if len(cells) == 1:
+        result.networks[data, name] = cells[0]
+        return
+    plain = result.candidates[data, "none"][0]
+    settings = {"plain": plain} | {f"candidate_{i}": cell for i, cell in enumerate(cells)}
+    result.networks[data, name] = Cell(f"{data}-{name}-chosen", chosen, settings)
+
+
+def has_svhn():
+    """Return whether the files of SVHN are there."""
+    try:
+        fetch_svhn(subset="test", download_if_missing=False)
+    except OSError:
+        return False
+    return True
+
+
+def has_corruptions():
+    """Return whether the files of MNIST-C are there."""
+    try:
+        fetch_mnist_c(corruption="fog")
+    except OSError:
+        return False
+    return True
+
+
+# ---- what is trained ---------------------------------------------------------------------------
+
+
+def codes(data, recipe, budget, seed, device):
+    """Return the autoencoder, fitted to the training images alone."""
+    X, _, shape = images(data, "train", recipe, seed)
+    return autoencoder(budget, shape, seed, device).fit(X)
+
+
+def trained(data, recipe, budget, seed, device, name, weight, codes=None):
+    """Return a network, its weight, and its accuracy on validation images."""
+    X, y, shape = images(data, "train", recipe, seed)
+    regime = training(budget, name, weight, codes)
+    model = classifier(recipe, shape, regime, device, seed).fit(X, y)
+    held_out = images(data, "validation", recipe, seed)[:2]
+    return {"model": model, "weight": weight, "validation": float(model.score(*held_out))}
+
+
+def chosen(plain, **candidates):
+    """Return the network of the largest weight that costs next to no validation accuracy.
+
+    Where all cost more than the tolerance, it is the one that costs least.
+    """
+    nets = sorted(candidates.values(), key=lambda net: net["weight"])
+    fair = [net for net in nets if net["validation"] >= plain["validation"] - TOLERANCE - 1e-12]
+    best = fair[-1] if fair else max(nets, key=lambda net: net["validation"])
+    known = [(net["weight"], net["validation"]) for net in nets]
+    return best | {"candidates": known, "is_within": bool(fair)}
+
+
+# ---- what is measured --------------------------------------------------------------------------
+
+
+def correct(net, data, recipe, seed):
+    """Return which of all test images are classified correctly."""
+    X, y, _ = images(data, "test", recipe, seed)
+    return net["model"].predict(X) == y
+
+
+def margins(net, data, recipe, seed, pgd_steps):
+    """Return the result of R2: L2, from the classifier's own label, up to the diameter."""
+    X, _, _ = images(data, "test", recipe, seed)
+    scorer = MarginRobustness("l2", attack=attacks(pgd_steps), random_state=seed)
+    return scorer.evaluate(net["model"], X[: recipe.n_margin])
+
+
+def corrupted(net):
+    """Return the names of the corruptions, and which digits are right under each, (n, 15).
+
+    No network was trained on them.
+    """
+    clean, y = fetch_mnist_c(corruption="identity", return_X_y=True)
+    found = fetch_mnist_c()
+    if not np.array_equal(found.target, y):
+        raise ValueError("Got other digits in MNIST-C's identity than in its corruptions.")
+    result = CorruptionRobustness(found.data).evaluate(net["model"], clean, y)
+    return {"names": result.names, "correct": result.predictions == y[:, None]}
+
+
+def manifold(net, data, recipe, seed, codes, sigma, n_points, n_images):
+    """Return the result of R4; the seed gives all networks the same points."""
+    X, _, _ = images(data, "test", recipe, seed)
+    scorer = ManifoldRobustness(codes, sigma, n_samples=n_points, random_state=seed)
+    return scorer.evaluate(net["model"], X[:n_images])
