@@ -76,53 +76,60 @@ class Plan:
 def plan(budget, seed, device="cpu"):
     """Return the Plan of a budget, without the data that are not there."""
     result = Plan()
-    for data, recipe in budget.recipes.items():
-        if data == "svhn" and not has_svhn():
-            continue
-        is_manifold = data == budget.manifold
-        shared = {"data": data, "recipe": recipe, "budget": budget, "seed": seed}
-        if is_manifold:
-            result.codes[data] = Cell(f"{data}-codes", codes, shared | {"device": device})
-        for name in (*REGIMES, *(MANIFOLD_REGIMES if is_manifold else ())):
-            _network(result, data, name, shared | {"device": device})
-        measured = {"data": data, "recipe": recipe, "seed": seed}
-        for name in (*REGIMES, *(MANIFOLD_REGIMES if is_manifold else ())):
-            key, net = (data, name), {"net": result.networks[data, name]}
-            result.correct[key] = Cell(f"{data}-{name}-accuracy", correct, measured | net)
-            settings = measured | net | {"pgd_steps": budget.pgd_steps}
-            result.margins[key] = Cell(f"{data}-{name}-margins", margins, settings)
-            if data == budget.corrupted and has_corruptions():
-                result.corrupted[key] = Cell(f"{data}-{name}-corrupted", corrupted, net)
-            if is_manifold:
-                settings = (
-                    measured
-                    | net
-                    | {
-                        "codes": result.codes[data],
-                        "sigma": budget.sigma,
-                        "n_points": budget.n_scored,
-                        "n_images": budget.n_manifold,
-                    }
-                )
-                result.manifold[key] = Cell(f"{data}-{name}-manifold", manifold, settings)
+    for data in budget.recipes:
+        if data != "svhn" or has_svhn():
+            _networks(result, budget, data, seed, device)
+            _figures(result, budget, data, seed)
     return result
 
 
-def _network(result, data, name, shared):
-    """Add the candidates of a regime, and the choice among them."""
-    further = {"codes": result.codes[data]} if name in MANIFOLD_REGIMES else {}
-    weights = shared["recipe"].weights.get(name, (None,))
-    cells = []
-    for weight in weights:
-        settings = shared | further | {"name": name, "weight": weight}
-        cells.append(Cell(f"{data}-{name}-{weight}".replace(".", ""), trained, settings))
-    result.candidates[data, name] = cells
-    if len(cells) == 1:
+def _networks(result, budget, data, seed, device):
+    """Add the networks of a data set, a choice among them for each regime."""
+    recipe = budget.recipes[data]
+    part = {"data": data, "sizes": recipe.sizes, "seed": seed}
+    names = REGIMES
+    if data == budget.manifold:
+        names += MANIFOLD_REGIMES
+        model = autoencoder(budget, data, device, seed)
+        result.codes[data] = Cell(f"{data}-codes", codes, part | {"model": model})
+    for name in names:
+        further = {"codes": result.codes[data]} if name in MANIFOLD_REGIMES else {}
+        cells = []
+        for weight in recipe.weights.get(name, (None,)):
+            model = classifier(recipe, data, training(budget, name, weight), device, seed)
+            settings = part | further | {"model": model, "weight": weight}
+            cells.append(Cell(_name(data, name, weight), trained, settings))
+        result.candidates[data, name] = cells
         result.networks[data, name] = cells[0]
-        return
-    plain = result.candidates[data, "none"][0]
-    settings = {"plain": plain} | {f"candidate_{i}": cell for i, cell in enumerate(cells)}
-    result.networks[data, name] = Cell(f"{data}-{name}-chosen", chosen, settings)
+        if len(cells) > 1:
+            settings = {f"candidate_{i}": cell for i, cell in enumerate(cells)}
+            settings["plain"] = result.candidates[data, "none"][0]
+            result.networks[data, name] = Cell(_name(data, name, "chosen"), chosen, settings)
+
+
+def _figures(result, budget, data, seed):
+    """Add what is measured on the networks of a data set."""
+    recipe = budget.recipes[data]
+    part = {"data": data, "sizes": recipe.sizes, "seed": seed}
+    for key in [key for key in result.networks if key[0] == data]:
+        net = {"net": result.networks[key]}
+        result.correct[key] = Cell(_name(*key, "accuracy"), correct, part | net)
+        settings = {"attack": attacks(budget.pgd_steps), "n_images": recipe.n_margin}
+        result.margins[key] = Cell(_name(*key, "margins"), margins, part | net | settings)
+        if data == budget.corrupted and key[1] in REGIMES and has_corruptions():
+            result.corrupted[key] = Cell(_name(*key, "corrupted"), corrupted, net)
+        if data == budget.manifold:
+            settings = {
+                "codes": result.codes[data],
+                "sigma": budget.sigma,
+                "n_points": budget.n_scored,
+                "n_images": budget.n_manifold,
+            }
+            result.manifold[key] = Cell(_name(*key, "manifold"), manifold, part | net | settings)
+
+
+def _name(*parts):
+    return "-".join(str(part).replace(".", "") for part in parts if part is not None)
 
 
 def has_svhn():
@@ -146,19 +153,21 @@ def has_corruptions():
 # ---- what is trained ---------------------------------------------------------------------------
 
 
-def codes(data, recipe, budget, seed, device):
+def codes(model, data, sizes, seed):
     """Return the autoencoder, fitted to the training images alone."""
-    X, _, shape = images(data, "train", recipe, seed)
-    return autoencoder(budget, shape, seed, device).fit(X)
+    return model.fit(images(data, "train", **sizes, seed=seed)[0])
 
 
-def trained(data, recipe, budget, seed, device, name, weight, codes=None):
-    """Return a network, its weight, and its accuracy on validation images."""
-    X, y, shape = images(data, "train", recipe, seed)
-    regime = training(budget, name, weight, codes)
-    model = classifier(recipe, shape, regime, device, seed).fit(X, y)
-    held_out = images(data, "validation", recipe, seed)[:2]
-    return {"model": model, "weight": weight, "validation": float(model.score(*held_out))}
+def trained(model, weight, data, sizes, seed, codes=None):
+    """Return a network, its weight, and its accuracy on validation images.
+
+    `codes` is the fitted autoencoder that its regime needs.
+    """
+    if codes is not None:
+        model.set_params(training__autoencoder=codes)
+    model.fit(*images(data, "train", **sizes, seed=seed))
+    share = model.score(*images(data, "validation", **sizes, seed=seed))
+    return {"model": model, "weight": weight, "validation": float(share)}
 
 
 def chosen(plain, **candidates):
@@ -176,17 +185,17 @@ def chosen(plain, **candidates):
 # ---- what is measured --------------------------------------------------------------------------
 
 
-def correct(net, data, recipe, seed):
+def correct(net, data, sizes, seed):
     """Return which of all test images are classified correctly."""
-    X, y, _ = images(data, "test", recipe, seed)
+    X, y = images(data, "test", **sizes, seed=seed)
     return net["model"].predict(X) == y
 
 
-def margins(net, data, recipe, seed, pgd_steps):
+def margins(net, data, sizes, seed, attack, n_images):
     """Return the result of R2: L2, from the classifier's own label, up to the diameter."""
-    X, _, _ = images(data, "test", recipe, seed)
-    scorer = MarginRobustness("l2", attack=attacks(pgd_steps), random_state=seed)
-    return scorer.evaluate(net["model"], X[: recipe.n_margin])
+    X, _ = images(data, "test", **sizes, seed=seed)
+    scorer = MarginRobustness("l2", attack=attack, random_state=seed)
+    return scorer.evaluate(net["model"], X[:n_images])
 
 
 def corrupted(net):
@@ -202,8 +211,8 @@ def corrupted(net):
     return {"names": result.names, "correct": result.predictions == y[:, None]}
 
 
-def manifold(net, data, recipe, seed, codes, sigma, n_points, n_images):
+def manifold(net, data, sizes, seed, codes, sigma, n_points, n_images):
     """Return the result of R4; the seed gives all networks the same points."""
-    X, _, _ = images(data, "test", recipe, seed)
+    X, _ = images(data, "test", **sizes, seed=seed)
     scorer = ManifoldRobustness(codes, sigma, n_samples=n_points, random_state=seed)
     return scorer.evaluate(net["model"], X[:n_images])

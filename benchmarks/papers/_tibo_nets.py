@@ -42,6 +42,13 @@ _FETCH = {
     "cifar10": fetch_cifar10,
     "svhn": fetch_svhn,
 }
+_SHAPES = {
+    "mnist": (1, 28, 28),
+    "fashion": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+    "svhn": (3, 32, 32),
+    "digits": (1, 8, 8),
+}
 
 
 # ---- budgets -----------------------------------------------------------------------------------
@@ -53,10 +60,10 @@ class Recipe:
 
     Parameters
     ----------
-    n_train, n_validation : int or None, int
-        Of the training set, drawn apart from each other; None is all that are left.
-    module : callable
-        Builds the network from the shape of an image.
+    sizes : dict
+        Arguments of `images`: "n_train" and "n_validation".
+    module : {"cnn", "residual"}
+        Function of this file that builds the network from the shape of an image.
     module_params : dict
     epochs, lr, batch_size : int, float, int
         By Adam.
@@ -66,9 +73,8 @@ class Recipe:
         Test images that are attacked; None is all.
     """
 
-    n_train: int | None
-    n_validation: int
-    module: object
+    sizes: dict
+    module: str
     module_params: dict
     epochs: int
     lr: float
@@ -173,10 +179,11 @@ def residual(input_shape, n_blocks=3, width=16, stride=1):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
 
 
-def classifier(recipe, shape, regime, device="cpu", seed=0):
-    """Return an unfitted classifier of a recipe, by a regime or None."""
+def classifier(recipe, data, regime, device="cpu", seed=0):
+    """Return an unfitted classifier of the images of a data set, by a regime or None."""
+    shape = _SHAPES[data]
     return RobustClassifier(
-        recipe.module,
+        {"cnn": cnn, "residual": residual}[recipe.module],
         module_params={"input_shape": shape} | recipe.module_params,
         input_shape=shape,
         training=regime,
@@ -188,8 +195,8 @@ def classifier(recipe, shape, regime, device="cpu", seed=0):
     )
 
 
-def training(budget, name, weight=None, codes=None):
-    """Return the regime of a name; `codes` is the fitted autoencoder, for R4 and Stutz."""
+def training(budget, name, weight=None):
+    """Return the regime of a name; those on the manifold still need their autoencoder."""
     if name == "none":
         return None
     if name == "HEIN":
@@ -198,16 +205,16 @@ def training(budget, name, weight=None, codes=None):
         return MarginCoTraining(weight)
     if name == "R4":
         return OnManifoldTraining(
-            codes, method="R4", weight=weight, sigma=budget.sigma, n_points=budget.n_points
+            None, method="R4", weight=weight, sigma=budget.sigma, n_points=budget.n_points
         )
     attack = PGD(budget.adversarial_steps, objective="cross-entropy")
-    return OnManifoldTraining(codes, method="adversarial", attack=attack)
+    return OnManifoldTraining(None, method="adversarial", attack=attack)
 
 
-def autoencoder(budget, shape, seed=0, device="cpu"):
+def autoencoder(budget, data, device="cpu", seed=0):
     """Return the unfitted Wasserstein autoencoder, one and the same for all networks."""
     return Autoencoder(
-        input_shape=shape,
+        input_shape=_SHAPES[data],
         loss="wasserstein",
         bounds=(0.0, 1.0),
         device=device,
@@ -229,13 +236,12 @@ def _all_images(data, subset):
     if data == "digits":
         X, y = load_digits(return_X_y=True)
         part = slice(None, 1300) if subset == "train" else slice(1300, None)
-        return X[part].astype(np.float32), y[part], (1, 8, 8)
-    found = _FETCH[data](subset=subset)
-    return found.data, found.target, found.input_shape
+        return X[part].astype(np.float32), y[part]
+    return _FETCH[data](subset=subset, return_X_y=True)
 
 
-def images(data, part, recipe, seed=0):
-    """Return images of one part of a data set as rows, their labels, and their shape.
+def images(data, part, *, n_train, n_validation, seed=0):
+    """Return images of one part of a data set, as rows, and their labels.
 
     Parameters
     ----------
@@ -243,25 +249,25 @@ def images(data, part, recipe, seed=0):
     part : {"train", "validation", "test"}
         Training and validation images are drawn at random from the training set, apart from each
         other. Test images are all, in a random order, so that the first of them are a sample.
-    recipe : Recipe
+    n_train : int or None
+        None is all that are not for validation.
+    n_validation : int
     seed : int, default=0
     """
-    X, y, shape = _all_images(data, "test" if part == "test" else "train")
+    X, y = _all_images(data, "test" if part == "test" else "train")
     index = np.random.default_rng(seed).permutation(len(X))
     if part == "validation":
-        index = index[: recipe.n_validation]
+        index = index[:n_validation]
     elif part == "train":
-        end = None if recipe.n_train is None else recipe.n_validation + recipe.n_train
-        index = index[recipe.n_validation : end]
-    return X[index], y[index], tuple(shape)
+        index = index[n_validation : None if n_train is None else n_validation + n_train]
+    return X[index], y[index]
 
 
 # ---- how much of it ----------------------------------------------------------------------------
 
 _SMALL = Recipe(
-    n_train=4000,
-    n_validation=2000,
-    module=cnn,
+    sizes={"n_train": 4000, "n_validation": 2000},
+    module="cnn",
     module_params={},
     epochs=5,
     lr=1e-3,
@@ -270,9 +276,8 @@ _SMALL = Recipe(
     n_margin=150,
 )
 _SMALL_RESIDUAL = Recipe(
-    n_train=4000,
-    n_validation=1000,
-    module=residual,
+    sizes={"n_train": 4000, "n_validation": 1000},
+    module="residual",
     module_params={"n_blocks": 1, "width": 8, "stride": 2},
     epochs=8,
     lr=5e-3,
@@ -282,9 +287,8 @@ _SMALL_RESIDUAL = Recipe(
 )
 _FULL_WEIGHTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _FULL = Recipe(
-    n_train=None,
-    n_validation=5000,
-    module=cnn,
+    sizes={"n_train": None, "n_validation": 5000},
+    module="cnn",
     module_params={"channels": (32, 64), "hidden": 256},
     epochs=50,
     lr=1e-3,
@@ -293,9 +297,8 @@ _FULL = Recipe(
     n_margin=None,
 )
 _FULL_RESIDUAL = Recipe(
-    n_train=None,
-    n_validation=5000,
-    module=residual,
+    sizes={"n_train": None, "n_validation": 5000},
+    module="residual",
     module_params={},
     epochs=100,
     lr=1e-3,
@@ -304,10 +307,9 @@ _FULL_RESIDUAL = Recipe(
     n_margin=None,
 )
 _SMOKE = {
-    "n_train": 300,
-    "n_validation": 50,
-    "epochs": 2,
-    "lr": 5e-3,
+    "sizes": {"n_train": 300, "n_validation": 50},
+    "epochs": 6,
+    "lr": 1e-2,
     "batch_size": 32,
     "n_margin": 10,
 }
@@ -337,7 +339,7 @@ BUDGETS = {
     "smoke": Budget(
         recipes={
             "digits": Recipe(
-                module=cnn,
+                module="cnn",
                 module_params={"channels": (4, 8), "hidden": 16, "kernel": 3},
                 weights={"HEIN": (0.01, 0.1), "R2": (0.01, 0.1), "R4": (0.1, 1.0)},
                 **_SMOKE,
@@ -345,7 +347,7 @@ BUDGETS = {
         },
         corrupted=None,
         manifold="digits",
-        codes={"n_components": 4, "hidden_layer_sizes": (4, 8), "max_epochs": 2},
+        codes={"n_components": 4, "hidden_layer_sizes": (4, 8), "max_epochs": 5},
         n_points=3,
         n_scored=20,
         n_manifold=10,
