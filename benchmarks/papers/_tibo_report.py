@@ -176,8 +176,9 @@ def margins_table(results):
             paper = FASHION_MARGIN.get(name) if data == "fashion" else None
             row.append(beside(with_half(results.distances(data, name), form=".3f"), paper))
         known = [result for result in of.values() if result is not None]
-        counts = [len(known[0].radius), sum(int(np.isinf(r.radius).sum()) for r in known)]
-        table.row(TITLES[data], *row, *(counts if known else [None] * 2))
+        images = max((len(result.radius) for result in known), default=None)
+        missed = sum(int(np.isinf(result.radius).sum()) for result in known) if known else None
+        table.row(TITLES[data], *row, images, missed)
     return table
 
 
