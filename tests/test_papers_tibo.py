@@ -1,6 +1,7 @@
 """What the rerun of Tibo et al. computes, on small networks and by hand."""
 
 import importlib
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,6 +99,24 @@ def test_attacks_are_those_of_table_2(study):
     assert [name for name, _ in members] == ["BG", "FGSM", "PGD"]
     assert [type(attack) for _, attack in members] == [LinearBoundary, FGSM, PGD]
     assert members[2][1].n_steps == 7
+    one = study.nets.attacks(7, 2.5).members
+    assert [name for name, _ in one] == ["BG", "FGSM", "PGD"]
+    assert [(type(a.attack), a.radius) for _, a in one[1:]] == [(FGSM, 2.5), (PGD, 2.5)]
+
+
+def test_one_ball_ends_in_its_ball_and_on_the_boundary(study):
+    """The boundary is at 0.3 along the first axis; a step of 1 overshoots, and is pulled back."""
+    network = nn.Linear(2, 2)
+    network.weight.data = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    network.bias.data = torch.tensor([0.0, -0.5])
+    property = ClassificationRobustness(math.sqrt(2), norm="l2", reference="prediction")
+    target = Target(network, property, torch.tensor([[0.2, 0.5], [0.0, 0.5]]))
+    found = study.nets.OneBall(FGSM(), 0.4).closest(target)
+    assert found.broken.tolist() == [True, False]  # the second is 0.5 away
+    torch.testing.assert_close(found.points[0], torch.tensor([0.5, 0.5]), atol=1e-4, rtol=0)
+    seen = study.nets.OneBall(FGSM(), 0.4).attempt(target).points
+    torch.testing.assert_close(seen, torch.tensor([[0.6, 0.5], [0.4, 0.5]]))
+    assert study.nets.one_radius("mnist") == 2.8
 
 
 # ---- data, and the choice of a weight ----------------------------------------------
@@ -185,7 +204,7 @@ def test_the_small_budget_has_the_tables_of_the_paper(study, monkeypatch):
     assert plan.data == ["mnist", "fashion", "cifar10", "svhn"]
     three = [(data, name) for data in plan.data for name in ("none", "HEIN", "R2")]
     further = [("fashion", name) for name in ("R4", "Stutz")]
-    for part in (plan.correct, plan.margins, plan.networks):
+    for part in (plan.correct, plan.margins, plan.one_ball, plan.networks):
         assert set(part) == {*three, *further}
     assert set(plan.corrupted) == {("mnist", name) for name in ("none", "HEIN", "R2")}
     assert set(plan.manifold) == {key for key in plan.networks if key[0] == "fashion"}
@@ -280,7 +299,7 @@ def test_margins_of_a_linear_network_in_closed_form(study):
 
 def test_the_regime_on_the_manifold_is_given_its_autoencoder(study):
     budget = study.nets.BUDGETS["smoke"]
-    X, y = study.nets.images("digits", "train", n_train=64, n_validation=8)
+    X, _ = study.nets.images("digits", "train", n_train=64, n_validation=8)
     codes = Autoencoder(2, max_epochs=1, random_state=0).fit(X)
     recipe = budget.recipes["digits"]
     model = study.nets.classifier(recipe, "digits", study.nets.training(budget, "R4", 0.1))

@@ -11,6 +11,7 @@ from _tibo_nets import (
     autoencoder,
     classifier,
     images,
+    one_radius,
     training,
 )
 
@@ -36,8 +37,10 @@ class Plan:
         The one that validation images choose.
     correct : dict of the same keys to Cell
         Which test images are classified correctly.
-    margins, manifold, corrupted : dict of the same keys to Cell
-        What is measured on it.
+    margins, one_ball : dict of the same keys to Cell
+        R2, and which attack came closest, by attacks in ever smaller balls, and in one alone.
+    manifold, corrupted : dict of the same keys to Cell
+        R4, and which corrupted images are classified correctly.
     """
 
     codes: dict = field(default_factory=dict)
@@ -45,6 +48,7 @@ class Plan:
     networks: dict = field(default_factory=dict)
     correct: dict = field(default_factory=dict)
     margins: dict = field(default_factory=dict)
+    one_ball: dict = field(default_factory=dict)
     manifold: dict = field(default_factory=dict)
     corrupted: dict = field(default_factory=dict)
 
@@ -64,7 +68,7 @@ class Plan:
             keys = [key for key in self.networks if key[0] == data]
             yield f"{data}: networks", [cell for key in keys for cell in self.candidates[key]]
             yield f"{data}: weights", [self.networks[key] for key in keys]
-            measured = (self.correct, self.corrupted, self.margins, self.manifold)
+            measured = (self.correct, self.corrupted, self.margins, self.one_ball, self.manifold)
             cells = [part[key] for part in measured for key in keys if key in part]
             yield f"{data}: figures", cells
 
@@ -116,6 +120,8 @@ def _figures(result, budget, data, seed):
         result.correct[key] = Cell(_name(*key, "accuracy"), correct, part | net)
         settings = {"attack": attacks(budget.pgd_steps), "n_images": recipe.n_margin}
         result.margins[key] = Cell(_name(*key, "margins"), margins, part | net | settings)
+        settings |= {"attack": attacks(budget.pgd_steps, one_radius(data))}
+        result.one_ball[key] = Cell(_name(*key, "one-ball"), margins, part | net | settings)
         if data == budget.corrupted and key[1] in REGIMES and has_corruptions():
             result.corrupted[key] = Cell(_name(*key, "corrupted"), corrupted, net)
         if data == budget.manifold:

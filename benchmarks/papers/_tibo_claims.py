@@ -73,18 +73,20 @@ def claims(results, titles):
 
 
 def _of_wins(results, data, title):
-    share = {
-        (name, attack): results.closest(data, name, attack)
-        for name in ("none", "R2")
-        for attack in ("BG", "PGD")
-    }
-    first = "on a plain network BG is closest more often than PGD"
-    yield first, title, above(share["none", "BG"], share["none", "PGD"], 100)
-    second = "R2 training raises the share at which PGD is closest"
-    yield second, title, above(share["R2", "PGD"], share["none", "PGD"], 100)
-    if data == "mnist":
-        third = "after R2 training PGD is closest more often than BG"
-        yield third, title, above(share["R2", "PGD"], share["R2", "BG"], 100)
+    for one_ball in (False, True):
+        share = {
+            (name, attack): results.closest(data, name, attack, one_ball)
+            for name in ("none", "R2")
+            for attack in ("BG", "PGD")
+        }
+        of = f"{title}, {'one ball' if one_ball else 'smaller balls'}"
+        first = "on a plain network BG is closest more often than PGD"
+        yield first, of, above(share["none", "BG"], share["none", "PGD"], 100)
+        second = "R2 training raises the share at which PGD is closest"
+        yield second, of, above(share["R2", "PGD"], share["none", "PGD"], 100)
+        if data == "mnist":
+            third = "after R2 training PGD is closest more often than BG"
+            yield third, of, above(share["R2", "PGD"], share["R2", "BG"], 100)
 
 
 def _loses_at_most(plain, other, limit):

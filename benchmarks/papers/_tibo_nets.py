@@ -1,6 +1,7 @@
 """The data, networks and regimes of Tibo et al., and how much of each a budget has."""
 
 import functools
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from skrobust import RobustClassifier
-from skrobust.attacks import FGSM, PGD, Ensemble, LinearBoundary
+from skrobust.attacks import FGSM, PGD, Attack, Ensemble, LinearBoundary
 from skrobust.datasets import (
     fetch_cifar10,
     fetch_fashion_mnist,
@@ -30,6 +31,7 @@ __all__ = [
     "classifier",
     "cnn",
     "images",
+    "one_radius",
     "residual",
     "training",
 ]
@@ -223,9 +225,45 @@ def autoencoder(budget, data, device="cpu", seed=0):
     )
 
 
-def attacks(pgd_steps):
-    """Return the attacks of table 2, in its order."""
-    return Ensemble([("BG", LinearBoundary()), ("FGSM", FGSM()), ("PGD", PGD(pgd_steps))])
+class OneBall(Attack):
+    """An attack in one smaller ball, whose points are pulled to the boundary, and nothing more.
+
+    That is equation 14 to the letter: there is no search for a smaller ball.
+
+    Parameters
+    ----------
+    attack : Attack
+    radius : float
+    """
+
+    def __init__(self, attack, radius):
+        self.attack = attack
+        self.radius = radius
+
+    def check(self):
+        self.attack.check()
+        return self
+
+    def attempt(self, target, *, generator=None, stop_when_broken=True):
+        part = target.within(target.x.new_full((len(target),), self.radius))
+        return self.attack.attempt(part, generator=generator, stop_when_broken=stop_when_broken)
+
+
+def attacks(pgd_steps, radius=None):
+    """Return the attacks of table 2, in its order.
+
+    With a radius, FGSM and PGD make one run in a ball of it; else they are repeated in ever
+    smaller balls.
+    """
+    members = [("FGSM", FGSM()), ("PGD", PGD(pgd_steps))]
+    if radius is not None:
+        members = [(name, OneBall(attack, radius)) for name, attack in members]
+    return Ensemble([("BG", LinearBoundary()), *members])
+
+
+def one_radius(data):
+    """Return the radius of one ball: a tenth of the diameter of the unit cube."""
+    return math.sqrt(math.prod(_SHAPES[data])) / 10
 
 
 # ---- data --------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class Results:
 
     def __init__(self, rerun, plan):
         self.plan = plan
-        for kind in ("correct", "margins", "manifold", "corrupted", "codes"):
+        for kind in ("correct", "margins", "one_ball", "manifold", "corrupted", "codes"):
             known = {key: rerun.value(cell) for key, cell in getattr(plan, kind).items()}
             setattr(self, kind, known)
         self.candidates, self.chosen = {}, {}
@@ -43,9 +43,9 @@ class Results:
             net = rerun.value(plan.networks[key])
             self.chosen[key] = net and {name: net[name] for name in net if name != "model"}
 
-    def closest(self, data, name, attack):
-        """Return at which images an attack came closest; NaN where none found anything."""
-        result = self.margins.get((data, name))
+    def closest(self, data, name, attack, one_ball=False):
+        """Return at which images an attack came closest, or None."""
+        result = (self.one_ball if one_ball else self.margins).get((data, name))
         return None if result is None else result.found_by == attack
 
     def distances(self, data, name):
@@ -77,8 +77,11 @@ def write(plan, rerun, folder, budget):
     report.add(accuracy_table(results))
     report.add(wins_table(results))
     report.add(margins_table(results))
-    curves, bars = curves_picture(results), wins_picture(results)
-    for picture in (curves, bars):
+    for picture in (
+        curves_picture(results.margins),
+        wins_picture(results.margins, "table-2", "in ever smaller balls"),
+        wins_picture(results.one_ball, "table-2-one-ball", "in one ball"),
+    ):
         if picture is not None:
             report.picture(*picture)
     if plan.corrupted:
@@ -147,16 +150,17 @@ def with_half(values, unit=1.0, form=".2f"):
 
 
 def wins_table(results):
-    columns = ["data, regime", "BG", "FGSM", "PGD"]
+    names = ["BG", "FGSM", "PGD"]
+    columns = ["data, regime", *names, *(f"{name}, one ball" for name in names)]
     title = "Table 2: share of images at which an attack was closest, % (the paper's)"
     table = Table(title, columns, [NOTES["wins"]])
     for (data, name), result in results.margins.items():
         figures = WINS.get(data, {}).get(name, (None,) * 3)
-        if result is None:
-            shares = (None,) * 3
-        else:
-            shares = [percent(result.wins[attack]) for attack in columns[1:]]
-        table.row(f"{TITLES[data]}, {name}", *map(beside, shares, figures))
+        row = []
+        for each in (result, results.one_ball[data, name]):
+            shares = [each and percent(each.wins[attack]) for attack in names]
+            row += map(beside, shares, figures)
+        table.row(f"{TITLES[data]}, {name}", *row)
     return table
 
 
@@ -239,10 +243,10 @@ def claims_table(results):
 # ---- pictures ----------------------------------------------------------------------------------
 
 
-def _known_margins(results):
+def _by_data(margins):
     """Return results of R2 by data set and regime, of those that were run."""
     known = {}
-    for (data, name), result in results.margins.items():
+    for (data, name), result in margins.items():
         if result is not None:
             known.setdefault(data, {})[name] = result
     return known
@@ -257,9 +261,9 @@ def _panels(known, height):
     return figure, axes
 
 
-def curves_picture(results):
+def curves_picture(margins):
     """Draw figure 4: a panel for each data set."""
-    known = _known_margins(results)
+    known = _by_data(margins)
     if not known:
         return None
     figure, axes = _panels(known, 4)
@@ -270,13 +274,14 @@ def curves_picture(results):
     return figure, "figure-4", caption
 
 
-def wins_picture(results):
+def wins_picture(margins, name, how):
     """Draw table 2 as bars: a panel for each data set."""
-    known = _known_margins(results)
+    known = _by_data(margins)
     if not known:
         return None
     figure, axes = _panels(known, 2.6)
     for (data, of), ax in zip(known.items(), axes, strict=False):
         WinsDisplay.from_result(of, ax=ax)
         ax.set_title(TITLES[data])
-    return figure, "table-2", "Table 2: the share of images at which each attack came closest."
+    caption = f"Table 2: the share of images at which each attack, {how}, came closest."
+    return figure, name, caption
