@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def data(self):
-        """Names of the data sets, in the order of the paper's table 1 but the manifold's."""
+        """Names of the data sets that are here."""
         return list(dict.fromkeys(data for data, _ in self.networks))
 
     def stages(self):
@@ -139,9 +139,10 @@ def _name(*parts):
 
 
 def has_svhn():
-    """Return whether the files of SVHN are there."""
+    """Return whether the files of SVHN are there, of both parts."""
     try:
-        fetch_svhn(subset="test", download_if_missing=False)
+        for subset in ("train", "test"):
+            fetch_svhn(subset=subset, download_if_missing=False)
     except OSError:
         return False
     return True

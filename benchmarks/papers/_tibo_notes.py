@@ -34,7 +34,8 @@ NOTES = {
         "reading, which R2 and figure 4 are made of. In the last three, they make one run in one "
         "ball, of a tenth of the diameter √m, and eq. 14 is all that follows: the paper's text to "
         "the letter, with a radius of our choice. Shares are of the images at which any attack "
-        "found something; a tie goes to BG, and then to FGSM."
+        "found something; a tie goes to BG, and then to FGSM. The paper's table says training "
+        "examples, and its text that all is scored on the test set, as here."
     ),
     "margins": (
         "R2 is the mean L2 distance of the closest point that has another label, up to √m, with "
@@ -49,13 +50,13 @@ NOTES = {
     ),
     "manifold": (
         "R4 depends on how far the autoencoder reconstructs an image from it (its generated "
-        "points are at those distances, whose median is in the table): values compare within "
-        "this report, and with the paper's only in order. The share of generated points that "
-        "keep the label does not depend on the distance. The radii Σ are the distances of the "
-        "200 generated points, a reading that agrees with the size of the paper's values. One "
-        "Wasserstein autoencoder, fitted on the training images, serves training and scoring, "
-        "and all networks are scored at the same points. Stutz et al. learn a decoder for each "
-        "class; here the one decoder serves, with a radius of 0.3 in the codes."
+        "points are at those distances): values compare within this report, and with the paper's "
+        "only in order. The share of generated points that keep the label does not depend on the "
+        "distance. The radii Σ are the distances of the 200 generated points, a reading that "
+        "agrees with the size of the paper's values. One Wasserstein autoencoder, fitted on the "
+        "training images, serves training and scoring, and all networks are scored at the same "
+        "points. Stutz et al. learn a decoder for each class; here the one decoder serves, with a "
+        "radius of 0.3 in the codes, which nothing chose."
     ),
     "claims": (
         "Networks are compared on the same images. 'Tied' says that the 95 % interval of the mean "

@@ -58,9 +58,13 @@ class Results:
         result = self.manifold.get((data, name))
         return None if result is None else result.values
 
+    def corrupted_digits(self, name):
+        """Return what is measured on MNIST-C, or None; one data set alone has it."""
+        return next((v for (_, own), v in self.corrupted.items() if own == name), None)
+
     def corruption_shares(self, name):
         """Return the share of corruptions under which each digit is classified correctly."""
-        value = next((v for (_, own), v in self.corrupted.items() if own == name), None)
+        value = self.corrupted_digits(name)
         return None if value is None else value["correct"].mean(axis=1)
 
 
@@ -192,7 +196,7 @@ def corrupted_table(results):
         ["corruption", *REGIMES],
         [NOTES["corrupted"]],
     )
-    values = list(results.corrupted.values())
+    values = [results.corrupted_digits(name) for name in REGIMES]
     for corruption, figures in CORRUPTED.items():
         shares = [
             value and percent(value["correct"][:, value["names"].index(corruption)].mean(), 2)
@@ -223,7 +227,8 @@ def manifold_table(results, data):
             None if result is None else with_half(result.shares, 100),
             beside(with_half(results.distances(data, name), form=".3f"), paper["R2"]),
         )
-    known = next((result for result in results.manifold.values() if result is not None), None)
+    found = (result for (of, _), result in results.manifold.items() if of == data)
+    known = next((result for result in found if result is not None), None)
     if known is not None:
         table.notes.append(
             f"Of {len(known.distances)} images and {known.distances.shape[1]} points each; the "
