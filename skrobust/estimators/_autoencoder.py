@@ -95,7 +95,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only where `X` has string column names.
     net_ : skorch.NeuralNet
-        The trained net; its module has ``encode`` and ``decode``, from tensors to tensors.
+        The trained net; its module has ``encode`` and ``decode``, from tensors to tensors. Its
+        ``stopped_midway`` is True where training ended within an epoch, by an interrupt.
     history_ : skorch.history.History
         What each epoch and batch recorded.
 

@@ -154,6 +154,11 @@ def test_several_searches_are_the_groups(search, digits):
     expected = [each.cv_results_["mean_test_security"] for each in (search, other)]
     np.testing.assert_array_equal(display.robustness, np.concatenate(expected))
     assert display.shade_name == "C"
+    other = GridSearchCV(
+        LogisticRegression(), {"tol": [1.0]}, scoring=scoring, refit=False, cv=2
+    ).fit(*digits)
+    display = TradeOffDisplay.from_estimator({"first": search, "other": other}, shade_by="C")
+    np.testing.assert_array_equal(display.shades, [0.01, 1.0, 100.0, np.nan])
     with pytest.raises(ValueError, match=r"Got group_by='C', but expected None, as the searches"):
         TradeOffDisplay.from_estimator({"first": search}, group_by="C")
     with pytest.raises(ValueError, match=r"Got search=\{\}, but expected one search"):

@@ -99,6 +99,10 @@ def test_prior_by_hand():
     torch.testing.assert_close(kernel, torch.full((18,), 3 / math.sqrt(18)))
     torch.testing.assert_close(matrix, torch.full((8,), 1.5))
     assert (bias == 3.0).all() and (last == 3.0).all()
+    # A unit of a transposed convolution has inputs of its group, as many as the kernel has places.
+    module = torch.nn.ConvTranspose2d(4, 6, 3, groups=2)
+    kernel = prior_std(module, 3.0, "fan-in")[: module.weight.numel()]
+    torch.testing.assert_close(kernel, torch.full_like(kernel, 3 / math.sqrt(2 * 9)))
 
 
 def test_floats_of_a_row_by_hand():
