@@ -283,6 +283,22 @@ def test_an_interrupt_before_the_start_has_ended(blobs):
     assert model.net_.kept == (None, None)
 
 
+def test_an_interrupt_before_the_next_start_leaves_what_was_left(blobs):
+    class Once(Counted):
+        starts = 0
+
+        def start(self, fit):
+            self.starts += 1
+            if self.starts > 1:
+                raise KeyboardInterrupt
+            return super().start(fit)
+
+    model = small(Once([])).fit(*blobs)
+    left = model.companion_
+    assert model.partial_fit(*blobs).companion_ is left and left is not None
+    assert model.net_.kept[0] is model.net_.regime
+
+
 def test_a_failed_fit_does_not_finish(blobs):
     log = []
 
