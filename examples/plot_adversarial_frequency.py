@@ -23,7 +23,7 @@ from skrobust.scorers import AdversarialFrequency, AdversarialSeverity
 from skrobust.training import AdversarialTraining
 
 X, y = load_digits(return_X_y=True)
-X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=60, random_state=0)
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=30, random_state=0)
 property = ClassificationRobustness(epsilon=0.1)
 models = {
     "standard": RobustClassifier(hidden_layer_sizes=30, max_epochs=15, random_state=0),
