@@ -18,6 +18,7 @@ from skrobust._validation import (
 from skrobust.exceptions import DivergedTrainingError
 from skrobust.networks import check_logits, evaluation_mode
 from skrobust.training._base import TrainingRegime
+from skrobust.training._divergence import cross_entropy
 from skrobust.training._generators import (
     RowGenerator,
     check_generator,
@@ -266,9 +267,7 @@ def margin_ratio(distance, logits, others, floor):
     floor : float
         Above 0.
     """
-    log_p, log_q = (torch.log_softmax(z, dim=1) for z in (logits, others))
-    cross_entropy = -(log_p.exp() * log_q).sum(dim=1)
-    return distance / cross_entropy.clamp(min=floor)
+    return distance / cross_entropy(logits, others).clamp(min=floor)
 
 
 def generator_loss(module, x, points):

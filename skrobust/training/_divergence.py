@@ -22,6 +22,20 @@ def divergence(logits, others):
     return functional.kl_div(q, p, reduction="none", log_target=True).sum(dim=-1)
 
 
+def cross_entropy(logits, others):
+    """Return the cross-entropy of the probabilities of others under those of logits.
+
+    Parameters
+    ----------
+    logits, others : Tensor of shape (..., n_classes)
+
+    Returns
+    -------
+    Tensor of shape (...)
+    """
+    return -(torch.softmax(logits, dim=-1) * torch.log_softmax(others, dim=-1)).sum(dim=-1)
+
+
 class SameProbabilities(RobustnessProperty):
     """No point of the ball has other probabilities than its center: what attacks of TRADES break.
 

@@ -25,6 +25,7 @@ from skrobust.networks import LatentSpace
 from skrobust.properties import ClassificationRobustness
 from skrobust.training._adversarial import loss_at_both
 from skrobust.training._base import TrainingRegime
+from skrobust.training._divergence import cross_entropy
 
 __all__ = ["OnManifoldTraining"]
 
@@ -316,20 +317,6 @@ def radius_weights(distances, min_distance):
     # Points at one distance lie in the same balls, so the first of them has the sum of all.
     beyond = beyond.gather(1, torch.searchsorted(radii, radii))
     return torch.empty_like(radii).scatter(1, order, beyond)
-
-
-def cross_entropy(logits, others):
-    """Return the cross-entropy of the probabilities of others under those of logits.
-
-    Parameters
-    ----------
-    logits, others : Tensor of shape (..., n_classes)
-
-    Returns
-    -------
-    Tensor of shape (...)
-    """
-    return -(torch.softmax(logits, dim=-1) * torch.log_softmax(others, dim=-1)).sum(dim=-1)
 
 
 def _key(autoencoder):

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from skrobust.attacks import PGD, Target
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
-from skrobust.training._divergence import DivergenceRow, SameProbabilities, divergence
+from skrobust.training._divergence import (
+    DivergenceRow,
+    SameProbabilities,
+    cross_entropy,
+    divergence,
+)
 from tests.training._steps import WEIGHT, linear
 
 LOGITS = st.lists(st.floats(-30, 30), min_size=3, max_size=3)
@@ -29,6 +34,16 @@ def test_divergence_is_that_of_torch_and_never_negative(first, second):
     torch.testing.assert_close(value, torch.distributions.kl_divergence(*distributions))
     assert value >= -1e-12
     assert divergence(z, z).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_cross_entropy_is_that_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    logits, others = (3 * torch.randn(5, 4, generator=generator) for _ in range(2))
+    ours = cross_entropy(logits, others)
+    theirs = torch.nn.functional.cross_entropy(others, logits.softmax(1), reduction="none")
+    torch.testing.assert_close(ours, theirs)
+    certain = torch.tensor([[0.0, 200.0]])
+    assert cross_entropy(certain, -certain).item() == 200.0
 
 
 def test_probabilities_that_vanish_have_a_finite_divergence():

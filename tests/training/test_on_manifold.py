@@ -24,7 +24,8 @@ from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import LatentSpace
 from skrobust.scorers import ManifoldRobustness
 from skrobust.training import OnManifoldTraining, SequentialTraining, StandardTraining
-from skrobust.training._on_manifold import _Manifold, cross_entropy, radius_weights
+from skrobust.training._divergence import cross_entropy
+from skrobust.training._on_manifold import _Manifold, radius_weights
 from tests.training._steps import WEIGHT, Watched, linear, step, task_loss, worst_points
 
 
@@ -112,16 +113,6 @@ def test_weights_give_the_score_of_the_scorer(digits, codes, digits_model):
     result = ManifoldRobustness(codes, 0.5, n_samples=20, random_state=0).evaluate(digits_model, X)
     weights = radius_weights(torch.tensor(result.distances), 1e-9).numpy()
     np.testing.assert_allclose((weights * result.keeps).sum(axis=1), result.values, rtol=1e-9)
-
-
-def test_cross_entropy_is_that_of_torch():
-    generator = torch.Generator().manual_seed(0)
-    logits, others = (3 * torch.randn(5, 4, generator=generator) for _ in range(2))
-    ours = cross_entropy(logits, others)
-    theirs = torch.nn.functional.cross_entropy(others, logits.softmax(1), reduction="none")
-    torch.testing.assert_close(ours, theirs)
-    certain = torch.tensor([[0.0, 200.0]])
-    assert cross_entropy(certain, -certain).item() == 200.0
 
 
 def test_points_have_noise_in_units_of_the_codes():
