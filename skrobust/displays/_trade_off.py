@@ -165,8 +165,10 @@ class TradeOffDisplay:
             expectation = "None, as the searches of a dict are the groups"
             raise ValueError(expected("group_by", group_by, expectation))
         given = {name: [] for name in ("accuracy", "robustness", "groups", "shades")}
-        for name, each in searches.items():
-            results = results_of(each)
+        results_by_name = {name: results_of(each) for name, each in searches.items()}
+        # What one of several searches does not vary is gray there.
+        varied = parameters_of(*results_by_name.values())
+        for name, results in results_by_name.items():
             given["accuracy"].extend(mean_scores(results, "accuracy", accuracy))
             given["robustness"].extend(mean_scores(results, "robustness", robustness))
             if group_by is not None:
@@ -174,8 +176,6 @@ class TradeOffDisplay:
             elif isinstance(search, dict):
                 given["groups"] += [name] * len(results["params"])
             if shade_by is not None:
-                # What one of several searches does not vary is gray there.
-                varied = parameters_of(*map(results_of, searches.values()))
                 given["shades"] += parameter_values(results, "shade_by", shade_by, np.nan, varied)
         display = cls(
             given["accuracy"],

@@ -49,7 +49,7 @@ class PosteriorAverage(torch.nn.Module):
         # What looks at numbers to decide what to do cannot run on many samples at once.
         self._at_once = False
         with torch.no_grad():
-            loaded = self._loaded(x[:2], names)
+            loaded = self._loaded(x[:2])
             for self._at_once in (True, False):
                 if self._agrees(x[:2], loaded):
                     return
@@ -64,12 +64,12 @@ class PosteriorAverage(torch.nn.Module):
         with torch.no_grad():
             return torch.cat([self._of_samples(x, samples) for samples in self._parts(len(x))])
 
-    def _loaded(self, x, names):
+    def _loaded(self, x):
         """Return the outputs of a few samples, each written into a copy of the module."""
         outputs, module = [], deepcopy(self.module)
         parameters = dict(module.named_parameters())
         for weights in self.samples[:2]:
-            vector_to_parameters(weights, [parameters[name] for name in names])
+            vector_to_parameters(weights, [parameters[name] for name in self._shapes])
             outputs.append(module(x))
         return torch.stack(outputs)
 
