@@ -23,6 +23,15 @@ from _global_report import write
 from _rerun import Cell, Rerun, command_line
 from sklearn.model_selection import ParameterGrid
 
+_SMALL_CNN = {
+    "conv_depth": [1, 2],
+    "filters": [5, 10],
+    "kernel": [3, 5],
+    "depth": [1],
+    "width": [128],
+    "lr": [0.2, 0.05],
+    "epochs": [1, 2, 4, 7, 10],
+}
 _SMALL_PRUNING = {
     "depth": [1, 2],
     "width": [128, 256],
@@ -83,15 +92,7 @@ class Budget:
                 "lr": [0.5, 0.1],
                 "epochs": [1, 2, 4, 7, 10],
             },
-            ("mnist", "CNN"): {
-                "conv_depth": [1, 2],
-                "filters": [5, 10],
-                "kernel": [3, 5],
-                "depth": [1],
-                "width": [128],
-                "lr": [0.2, 0.05],
-                "epochs": [1, 2, 4, 7, 10],
-            },
+            ("mnist", "CNN"): _SMALL_CNN,
             ("fashion", "perceptron"): {
                 "depth": [2, 3],
                 "width": [256, 512],
@@ -99,15 +100,7 @@ class Budget:
                 "lr": [0.3, 0.1],
                 "epochs": [1, 2, 4, 7, 10],
             },
-            ("fashion", "CNN"): {
-                "conv_depth": [1, 2],
-                "filters": [5, 10],
-                "kernel": [3, 5],
-                "depth": [1],
-                "width": [128],
-                "lr": [0.2, 0.05],
-                "epochs": [1, 2, 4, 7, 10],
-            },
+            ("fashion", "CNN"): _SMALL_CNN,
         }
     )
     pruning: dict = field(
