@@ -1,15 +1,13 @@
 """The data of the rerun on global robustness, how its networks are trained, and what is read of
 them: accuracy, and by how much one step along the gradient of the loss changes the output."""
 
-import functools
-
-import numpy as np
+import _images
 import torch
 from _global_grids import build, n_weights
+from _images import SHAPES
 
 from skrobust import RobustClassifier
 from skrobust.attacks import FGSM, Target
-from skrobust.datasets import fetch_cifar10, fetch_fashion_mnist, fetch_mnist, load_digits
 from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness
 
@@ -22,18 +20,6 @@ MEASURES = {
     "above": "share with a change above 0.5",
     "label": "share with a change of the label",
 }
-_FETCH = {"mnist": fetch_mnist, "fashion": fetch_fashion_mnist, "cifar10": fetch_cifar10}
-_SHAPES = {"mnist": (1, 28, 28), "fashion": (1, 28, 28), "cifar10": (3, 32, 32)}
-
-
-@functools.lru_cache(maxsize=2)
-def _all_images(data, subset):
-    if data == "digits":
-        X, y = load_digits(return_X_y=True)
-        part = slice(None, 1300) if subset == "train" else slice(1300, None)
-        return X[part].astype(np.float32), y[part], (1, 8, 8)
-    X, y = _FETCH[data](subset=subset, return_X_y=True)
-    return X, y, _SHAPES[data]
 
 
 def images(data, part, *, n_train, n_validation, pool=1, seed=0):
@@ -41,25 +27,14 @@ def images(data, part, *, n_train, n_validation, pool=1, seed=0):
 
     Parameters
     ----------
-    data : {"mnist", "fashion", "cifar10", "digits"}
-    part : {"train", "validation", "test"}
-        Training and validation images are drawn at random from the training set, apart from each
-        other. The test images are in a random order, so that the first of them are a sample.
-    n_train : int or None
-        None is all that are not for validation.
-    n_validation : int
+    data, part, n_train, n_validation, seed
+        As in `_images.images`.
     pool : int, default=1
         Each square of so many pixels a side is averaged to one.
-    seed : int, default=0
     """
-    X, y, (channels, height, width) = _all_images(data, "test" if part == "test" else "train")
-    index = np.random.default_rng(seed).permutation(len(X))
-    if part == "validation":
-        index = index[:n_validation]
-    elif part == "train":
-        end = None if n_train is None else n_validation + n_train
-        index = index[n_validation:end]
-    X, y = X[index], y[index]
+    sizes = {"n_train": n_train, "n_validation": n_validation}
+    X, y = _images.images(data, part, **sizes, seed=seed)
+    channels, height, width = SHAPES[data]
     if pool > 1:
         height, width = height // pool, width // pool
         X = X.reshape(-1, channels, height, pool, width, pool).mean(axis=(3, 5))

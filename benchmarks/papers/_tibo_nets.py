@@ -1,22 +1,14 @@
-"""The data, networks and regimes of Tibo et al., and how much of each a budget has."""
+"""The networks and regimes of Tibo et al., and how much of each a budget has."""
 
-import functools
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
+from _images import SHAPES, images
 from torch import nn
 
 from skrobust import RobustClassifier
 from skrobust.attacks import FGSM, PGD, Attack, Ensemble, LinearBoundary
-from skrobust.datasets import (
-    fetch_cifar10,
-    fetch_fashion_mnist,
-    fetch_mnist,
-    fetch_svhn,
-    load_digits,
-)
 from skrobust.estimators import Autoencoder
 from skrobust.training import CrossLipschitzTraining, MarginCoTraining, OnManifoldTraining
 
@@ -38,19 +30,6 @@ __all__ = [
 
 REGIMES = ("none", "HEIN", "R2")
 MANIFOLD_REGIMES = ("R4", "Stutz")
-_FETCH = {
-    "mnist": fetch_mnist,
-    "fashion": fetch_fashion_mnist,
-    "cifar10": fetch_cifar10,
-    "svhn": fetch_svhn,
-}
-_SHAPES = {
-    "mnist": (1, 28, 28),
-    "fashion": (1, 28, 28),
-    "cifar10": (3, 32, 32),
-    "svhn": (3, 32, 32),
-    "digits": (1, 8, 8),
-}
 
 
 # ---- budgets -----------------------------------------------------------------------------------
@@ -183,7 +162,7 @@ def residual(input_shape, n_blocks=3, width=16, stride=1):
 
 def classifier(recipe, data, regime, device="cpu", seed=0):
     """Return an unfitted classifier of the images of a data set, by a regime or None."""
-    shape = _SHAPES[data]
+    shape = SHAPES[data]
     return RobustClassifier(
         {"cnn": cnn, "residual": residual}[recipe.module],
         module_params={"input_shape": shape} | recipe.module_params,
@@ -216,7 +195,7 @@ def training(budget, name, weight=None):
 def autoencoder(budget, data, device="cpu", seed=0):
     """Return the unfitted Wasserstein autoencoder, one and the same for all networks."""
     return Autoencoder(
-        input_shape=_SHAPES[data],
+        input_shape=SHAPES[data],
         loss="wasserstein",
         bounds=(0.0, 1.0),
         device=device,
@@ -263,42 +242,7 @@ def attacks(pgd_steps, radius=None):
 
 def one_radius(data):
     """Return the radius of one ball: a tenth of the diameter of the unit cube."""
-    return math.sqrt(math.prod(_SHAPES[data])) / 10
-
-
-# ---- data --------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=2)
-def _all_images(data, subset):
-    if data == "digits":
-        X, y = load_digits(return_X_y=True)
-        part = slice(None, 1300) if subset == "train" else slice(1300, None)
-        return X[part].astype(np.float32), y[part]
-    return _FETCH[data](subset=subset, return_X_y=True)
-
-
-def images(data, part, *, n_train, n_validation, seed=0):
-    """Return images of one part of a data set, as rows, and their labels.
-
-    Parameters
-    ----------
-    data : {"mnist", "fashion", "cifar10", "svhn", "digits"}
-    part : {"train", "validation", "test"}
-        Training and validation images are drawn at random from the training set, apart from each
-        other. Test images are all, in a random order, so that the first of them are a sample.
-    n_train : int or None
-        None is all that are not for validation.
-    n_validation : int
-    seed : int, default=0
-    """
-    X, y = _all_images(data, "test" if part == "test" else "train")
-    index = np.random.default_rng(seed).permutation(len(X))
-    if part == "validation":
-        index = index[:n_validation]
-    elif part == "train":
-        index = index[n_validation : None if n_train is None else n_validation + n_train]
-    return X[index], y[index]
+    return math.sqrt(math.prod(SHAPES[data])) / 10
 
 
 # ---- how much of it ----------------------------------------------------------------------------
