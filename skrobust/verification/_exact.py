@@ -10,11 +10,11 @@ from skrobust._validation import check_integer
 from skrobust.bounds import relax
 from skrobust.graphs import Relu
 from skrobust.verification._base import Stopwatch, decide_by_attack
-from skrobust.verification._bounds import Bounds, reference_error
+from skrobust.verification._bounds import Bounds
 from skrobust.verification._branch import Problem, branch
 from skrobust.verification._complete import CompleteVerifier, PointSearch
 from skrobust.verification._highs import Program, add_node
-from skrobust.verification._query import make_query
+from skrobust.verification._query import make_query, reference_error
 from skrobust.verification._result import Reason, VerificationBuilder
 from skrobust.verification._steps import Step, decide_in_steps
 
