@@ -61,10 +61,11 @@ def _chords_of_smooth(node, known, ball, center):
 @steepest.register(Smooth)
 def _steepest_of_smooth(node, norm):
     far = torch.full((1,), torch.inf, dtype=torch.float64)
-    if node.drop(far).item() > 0:
+    jump = node.drop(far).item()
+    if jump > 0:
         raise UnsupportedModelError(
-            f"{node.name} (layer {node.path}) jumps by {node.drop(far).item():.1g} at its threshold, so that "
-            "it has no Lipschitz constant. Local bounds know whether the threshold is met."
+            f"{node.name} (layer {node.path}) jumps by {jump:.1g} at its threshold, so that it has "
+            "no Lipschitz constant. Local bounds know whether the threshold is met."
         )
     return max(abs(slope.item()) for slope in steepness(node, -far, far))
 

@@ -1,5 +1,6 @@
 """Operations of a graph that bend everywhere: one function of each entry."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ class Smooth(Node):
         """Return the intervals on which the function is convex, or concave, as pairs."""
         borders = (-math.inf, *self.bends, math.inf)
         first = 0 if self.convex_first == convex else 1
-        return list(zip(borders[:-1], borders[1:], strict=True))[first::2]
+        return list(itertools.pairwise(borders))[first::2]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

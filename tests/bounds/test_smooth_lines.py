@@ -1,17 +1,13 @@
-"""Lines of smooth units, proved to lie below and above them in 40 digits; and how near they lie."""
+"""Lines of smooth units, proved in 40 digits to lie below and above them, and how near."""
 
 import itertools
-import math
 
 import mpmath as mp
 import pytest
 import torch
-from torch import nn
 
-from skrobust.bounds import SmoothLines, crown, lines_of, relax
-from skrobust.graphs import Tanh, read_graph
-from skrobust.properties import ClassificationRobustness
-from tests.bounds._smooth_units import PLACE, UNITS, exact_slope, exact_value
+from skrobust.bounds import SmoothLines, lines_of
+from tests.bounds._smooth_units import UNITS, exact_slope, exact_value
 
 each_unit = pytest.mark.parametrize("unit", UNITS.values(), ids=UNITS)
 ENDS = [-60.0, -7.0, -2.5, -1.45, -0.7, -0.05, 0.0, 0.2, 1.0, 1.6, 3.5, 25.0]
