@@ -53,8 +53,9 @@ def _chords_of_smooth(node, known, ball, center):
     lower = torch.minimum(ball[0], center[0])
     upper = torch.maximum(ball[1], center[1])
     least, most = steepness(node, lower, upper)
-    # Where a function jumps down, chords may be as steep as one likes.
+    # Where a function jumps down, chords may be as steep as one likes; behind, it is another.
     jumps = node.drop(upper) > node.drop(lower)
+    most = torch.where(node.drop(upper) > 0, most.clamp(min=node.growth), most)
     return Chords(torch.where(jumps, -torch.inf, least), most)
 
 
@@ -64,8 +65,8 @@ def _steepest_of_smooth(node, norm):
     jump = node.drop(far).item()
     if jump > 0:
         raise UnsupportedModelError(
-            f"{node.name} (layer {node.path}) jumps by {jump:.1g} at its threshold, so that it has "
-            "no Lipschitz constant. Local bounds know whether the threshold is met."
+            f"{node.name} (layer {node.path}) jumps by {jump:.1g} at its threshold, so that it "
+            "has no Lipschitz constant. Local bounds know whether the threshold is met."
         )
     return max(abs(slope.item()) for slope in steepness(node, -far, far))
 

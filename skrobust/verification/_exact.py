@@ -8,7 +8,7 @@ import torch
 
 from skrobust._validation import check_integer
 from skrobust.bounds import relax
-from skrobust.graphs import Relu
+from skrobust.graphs import Relu, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
 from skrobust.verification._bounds import Bounds, reference_error
 from skrobust.verification._branch import Problem, branch
@@ -99,6 +99,7 @@ class Exact(CompleteVerifier):
         self.n_steps = n_steps
 
     _rule = staticmethod(add_node)
+    _without_rule = (Smooth,)
 
     def check(self):
         super().check()
@@ -130,6 +131,11 @@ class Exact(CompleteVerifier):
         return verdicts.result()
 
 
+def _has_smooth_units(graph):
+    """Return whether a graph has units that no program of HiGHS can hold."""
+    return any(isinstance(graph.nodes[i], Smooth) for i in graph.piecewise)
+
+
 def _is_box(ball):
     """Return whether one ball is a box: of L-infinity, or one of L2 in which one entry moves."""
     return ball.norm == "linf" or int((ball.upper > ball.lower).sum()) <= 1
@@ -148,7 +154,7 @@ class _Search(PointSearch):
         root = relax(graph, query.ball, n_steps=_ROOT_STEPS, watch=self.watch)
         n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
         by_units = all(isinstance(graph.nodes[i], Relu) for i in root.lines)
-        if not (query.is_linear and _is_box(query.ball)):
+        if not (query.is_linear and _is_box(query.ball)) or _has_smooth_units(graph):
             return self._by_branching(query, root, lower, self.watch)
         if not by_units:
             return self._by_programs(query, root, lower)
@@ -226,6 +232,8 @@ class _Search(PointSearch):
         reason = _REASONS[word]
         if reason is Reason.INCOMPLETE and watch.left == 0:
             reason = Reason.TIME_OUT
+        elif _has_smooth_units(self.encoding.graph):
+            pass
         elif reason is Reason.INCOMPLETE and query.is_linear and _is_box(query.ball):
             # All units are decided in what is stuck, so that only tolerances are in the way.
             reason = Reason.SPURIOUS
@@ -259,7 +267,7 @@ class _Search(PointSearch):
 
     def _leaf(self, query, root, problem, domain, watch):
         """Decide a domain without undecided units, by a linear program; see `branch`."""
-        if not _is_box(query.ball):
+        if not _is_box(query.ball) or _has_smooth_units(self.encoding.graph):
             return "stuck"
         lows, highs = list(root.lows), list(root.highs)
         for j in domain.lows:

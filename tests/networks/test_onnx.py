@@ -311,7 +311,7 @@ def test_shape_of_a_sample_may_be_given(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "inputs", "attributes", "message"),
     [
-        ("Erf", (), {}, "Operation Erf of node 'n1' is not read"),
+        ("Sin", (), {}, "Operation Sin of node 'n1' is not read"),
         ("Einsum", (), {"equation": "ij->ij"}, "Operation Einsum of node 'n1' is not read"),
         ("Transpose", (), {}, "Transpose of node 'n1' moves the axis of the samples"),
         ("ReduceSum", (), {"keepdims": 0}, "ReduceSum of node 'n1' joins samples"),
