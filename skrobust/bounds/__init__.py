@@ -6,6 +6,7 @@ functions that ask what a kind of node does are `image`, `lines_of`, `worth_tigh
 with which new kinds are registered.
 """
 
+from skrobust.bounds import _smooth  # noqa: F401  (registers itself)
 from skrobust.bounds._backward import backward, crown, initial_slopes
 from skrobust.bounds._climb import Climb
 from skrobust.bounds._input import farthest, minimum
@@ -24,6 +25,7 @@ from skrobust.bounds._rounding import (
 from skrobust.bounds._rows import METHODS as METHODS
 from skrobust.bounds._rows import bound_rows, row_bounds
 from skrobust.bounds._slopes import Chords, chords_of, slope_relaxation
+from skrobust.bounds._smooth_lines import SmoothLines
 from skrobust.bounds._tightening import tighten
 from skrobust.bounds._units import Units, image, splits_at_zero, worth_tightening
 
@@ -34,6 +36,7 @@ __all__ = [
     "PoolLines",
     "Reduction",
     "Relaxation",
+    "SmoothLines",
     "Units",
     "affine_blocks",
     "backward",

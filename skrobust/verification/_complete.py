@@ -43,6 +43,8 @@ class CompleteEncoding(Encoding):
 class CompleteVerifier(DefaultParts, Verifier):
     """Base class of verifiers that search, with an attack and a solver's rule for each node."""
 
+    _without_rule = ()  # kinds of nodes that are decided without the solver
+
     def _default_parts(self):
         return {"attack": PGD(40, n_restarts=3)}
 
@@ -58,7 +60,7 @@ class CompleteVerifier(DefaultParts, Verifier):
 
     def encode(self, network, property, n_features=None):
         encoding = super().encode(network, property, n_features)
-        check_rules(encoding.graph, self._rule)
+        check_rules(encoding.graph, self._rule, self._without_rule)
         return CompleteEncoding(network, property, encoding.graph, AffineMaps(encoding.graph))
 
     def _graph(self, network, n_features):

@@ -9,7 +9,7 @@ import torch
 
 from skrobust._validation import check_integer, check_real
 from skrobust.bounds import reduce, relax
-from skrobust.graphs import Relu
+from skrobust.graphs import Relu, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
 from skrobust.verification._bounds import Bounds, reference_error
 from skrobust.verification._branch import Problem, branch
@@ -122,6 +122,7 @@ class Exact(CompleteVerifier):
         self.memory_limit = memory_limit
 
     _rule = staticmethod(add_node)
+    _without_rule = (Smooth,)
 
     def check(self):
         super().check()
@@ -156,6 +157,11 @@ class Exact(CompleteVerifier):
         return verdicts.result()
 
 
+def _has_smooth_units(graph):
+    """Return whether a graph has units that no program of HiGHS can hold."""
+    return any(isinstance(graph.nodes[i], Smooth) for i in graph.piecewise)
+
+
 def _is_box(ball):
     """Return whether one ball is a box: of L-infinity, or one of L2 in which one entry moves."""
     return ball.norm == "linf" or int((ball.upper > ball.lower).sum()) <= 1
@@ -176,7 +182,7 @@ class _Search(PointSearch):
         root = relax(graph, query.ball, n_steps=_ROOT_STEPS, watch=self.watch)
         n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
         by_units = all(isinstance(graph.nodes[i], Relu) for i in root.lines)
-        if not (query.is_linear and _is_box(query.ball)):
+        if not (query.is_linear and _is_box(query.ball)) or _has_smooth_units(graph):
             return self._by_branching(query, root, lower, self.watch)
         if not by_units:
             return self._by_programs(query, root, lower)
@@ -262,6 +268,8 @@ class _Search(PointSearch):
         reason = watch.reason if word == "limit" else _REASONS[word]
         if reason is Reason.INCOMPLETE and watch.left == 0:
             reason = watch.reason
+        elif _has_smooth_units(self.encoding.graph):
+            pass
         elif reason is Reason.INCOMPLETE and query.is_linear and _is_box(query.ball):
             # All units are decided in what is stuck, so that only tolerances are in the way.
             reason = Reason.SPURIOUS
@@ -295,7 +303,7 @@ class _Search(PointSearch):
 
     def _leaf(self, query, root, reduction, problem, domain, watch):
         """Decide a domain without undecided units, by a linear program; see `branch`."""
-        if not _is_box(query.ball):
+        if not _is_box(query.ball) or _has_smooth_units(self.encoding.graph):
             return "stuck"
         lows, highs = list(root.lows), list(root.highs)
         for small, (j, units) in reduction.places.items():

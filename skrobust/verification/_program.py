@@ -16,8 +16,15 @@ def no_rule(room, node, remedy):
     return UnsupportedModelError(f"verification.{room} has no rule for {name}; {remedy}")
 
 
-def check_rules(graph, rule):
+def check_rules(graph, rule, besides=()):
     """Refuse a graph with a kind of node that a `functools.singledispatch` rule does not know.
+
+    Parameters
+    ----------
+    graph : Graph
+    rule : callable
+    besides : tuple of type
+        Kinds that are decided without the rule.
 
     Raises
     ------
@@ -25,6 +32,8 @@ def check_rules(graph, rule):
         The one that the rule's default raises.
     """
     for i in graph.piecewise:
+        if isinstance(graph.nodes[i], besides):
+            continue
         if rule.dispatch(type(graph.nodes[i])) is rule.dispatch(object):
             rule(graph.nodes[i], None, i)
 
