@@ -21,7 +21,6 @@ from skrobust.properties import (
 )
 from skrobust.verification import Bounds, Cascade
 from tests.bounds._cases import build
-from tests.bounds._smooth_units import MODULES
 from tests.verification._tensors import decided
 
 METHODS = ("ibp", "crown", "alpha-crown")
@@ -33,7 +32,9 @@ PROPERTIES = [
     StrongClassificationRobustness(0.05, eta=0.4),
     ClassificationRobustness(0.02) & StandardRobustness(0.02, delta=0.1),
 ]
-each_module = pytest.mark.parametrize("module", MODULES, ids=repr)
+# One of each shape: what is convex where is tested with the bounds.
+SHAPES = [nn.Tanh(), nn.GELU(), nn.Softplus(3.0, 2.0), nn.SELU()]
+each_module = pytest.mark.parametrize("module", SHAPES, ids=repr)
 
 
 def tiny(module, seed=0):
@@ -48,7 +49,7 @@ def tiny(module, seed=0):
     return Network(build(make, seed), np.arange(3), 2)
 
 
-def is_broken_on_a_grid(network, property, x, labels, n=30):
+def is_broken_on_a_grid(network, property, x, labels, n=20):
     """Return whether any point of a grid over each ball breaks the property: bools, (len(x),)."""
     target = Target(network, property, x, labels)
     ball, steps = target.ball, torch.linspace(0, 1, n, dtype=x.dtype)
@@ -94,7 +95,7 @@ def test_perceptrons_of_scikit_learn_get_proofs(activation):
             x, labels = torch.as_tensor(X[:30]), torch.as_tensor(network.encode(y[:30]))
             is_broken = is_broken_on_a_grid(network, property, x, labels)
             assert not (by_method[method] & is_broken).any()
-        if type(property) is ClassificationRobustness:
+        if property == ClassificationRobustness(0.08):
             assert by_method["crown"].sum() > 8
     result = Cascade(timeout=1.0).verify(
         model, X[:30], y[:30], property=ClassificationRobustness(0.05)
