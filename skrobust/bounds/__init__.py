@@ -2,8 +2,8 @@
 
 What is computed is differentiable by the weights of the graph. `bound_rows` is the door; the
 functions that ask what a kind of node does are `image`, `lines_of`, `worth_tightening`,
-`splits_at_zero`, `chords_of`, `steepest`, `rounding_terms` and `rounding_weight`, with which new
-kinds are registered.
+`splits_at_zero`, `chords_of`, `steepest`, `rounding_terms`, `rounding_weight` and `restricted`,
+with which new kinds are registered.
 """
 
 from skrobust.bounds import _smooth  # noqa: F401  (registers itself)
@@ -13,6 +13,7 @@ from skrobust.bounds._input import farthest, minimum
 from skrobust.bounds._intervals import interval_rows, relax
 from skrobust.bounds._lines import Lines, PoolLines, lines_of
 from skrobust.bounds._norms import norm_product, steepest
+from skrobust.bounds._reduction import Reduction, affine_blocks, reduce, restricted
 from skrobust.bounds._relaxation import Relaxation
 from skrobust.bounds._rounding import NUMBERS_AT_ONCE as NUMBERS_AT_ONCE
 from skrobust.bounds._rounding import (
@@ -33,9 +34,11 @@ __all__ = [
     "Climb",
     "Lines",
     "PoolLines",
+    "Reduction",
     "Relaxation",
     "SmoothLines",
     "Units",
+    "affine_blocks",
     "backward",
     "bound_rows",
     "check_finite",
@@ -49,7 +52,9 @@ __all__ = [
     "minimum",
     "norm_product",
     "points_at_once",
+    "reduce",
     "relax",
+    "restricted",
     "rounding_terms",
     "rounding_weight",
     "row_bounds",

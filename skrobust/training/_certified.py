@@ -42,8 +42,8 @@ class CertifiedTraining(PropertyRegime):
     -----
     The module may consist of what `skrobust.graphs.read_live` reads: linear and convolutional
     layers, batch norm, pooling, ReLU and its kin, tanh, sigmoid, GELU, SiLU, softplus, ELU and
-    its kin, views, sums, and products with constants. `Bounds("ibp")` proves what this trains
-    for. Training does without what proofs add for rounding, and stays in the dtype of the module.
+    its kin, views, sums, and products with constants. `Bounds("ibp")` proves what this trains for.
+    Training does without what proofs add for rounding, and stays in the dtype of the module.
 
     References
     ----------

@@ -29,6 +29,10 @@ _OPTIONS = {
     "small_matrix_value": 1e-12,
     "mip_rel_gap": 0.0,
 }
+_LIMITS = {
+    highspy.HighsModelStatus.kTimeLimit: Reason.TIME_OUT,
+    highspy.HighsModelStatus.kSolutionLimit: Reason.WORK_LIMIT,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +142,11 @@ class Program(NetworkProgram):
             half.constrain(matrix, *ends)
         return halves
 
-    def minimize(self, row, slope, shift, *, time_limit=np.inf, decide=True):
+    def minimize(self, row, slope, shift, *, watch=None, decide=True):
         """Minimize row . outputs + slope d + shift; see `Minimum`.
 
-        With `decide`, the search ends as soon as the sign of the minimum is known.
+        With `decide`, the search ends as soon as the sign of the minimum is known. It keeps to
+        the limits of a `Stopwatch`, in which nodes of its tree count as domains.
         """
         outputs, constant = self.expression(self.last)
         cost = np.asarray(sparse.csr_matrix(row[None]) @ outputs.tocsr().todense()).ravel()
@@ -154,13 +159,16 @@ class Program(NetworkProgram):
         if not np.isfinite(scale):  # the network's own numbers overflow
             return Minimum(Reason.SOLVER_ERROR)
         margin = _MARGIN * scale
-        solver, scale = self._solver(cost, shift, margin if decide else np.inf, time_limit)
+        solver, scale = self._solver(cost, shift, margin if decide else np.inf, watch)
         if solver is None:
             return Minimum(Reason.SOLVER_ERROR)
         solver.run()
+        if watch is not None:
+            # A node of the tree of a mixed-integer program is a domain; a linear one has none.
+            watch.count(max(0, solver.getInfo().mip_node_count))
         return self._minimum(solver, margin, scale)
 
-    def _solver(self, cost, shift, margin, time_limit):
+    def _solver(self, cost, shift, margin, watch):
         """Return HiGHS with the scaled program, and the scale; None where rounding is too large.
 
         HiGHS has absolute tolerances, and drops small entries without a word. So each variable
@@ -187,7 +195,10 @@ class Program(NetworkProgram):
             types = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             program.integrality_ = [types[int(kind)] for kind in kinds]
         solver = highspy.Highs()
-        limits = {"objective_target": -margin, "time_limit": float(min(time_limit, 1e9))}
+        limits = {"objective_target": -margin}
+        if watch is not None:
+            limits["time_limit"] = float(min(watch.left, 1e9))
+            limits["mip_max_nodes"] = int(min(watch.domains_left, 2**31 - 1))
         for name, value in (_OPTIONS | limits).items():
             solver.setOptionValue(name, value)
         solver.passModel(program)
@@ -227,8 +238,8 @@ class Program(NetworkProgram):
             is_least = status == kinds.kOptimal and not np.concatenate(self.kinds).any()
             lower = info.objective_function_value - margin if is_least else -np.inf
             return Minimum(Reason.COUNTEREXAMPLE, lower, point)
-        if status == kinds.kTimeLimit:
-            return Minimum(Reason.TIME_OUT)
+        if status in _LIMITS:
+            return Minimum(_LIMITS[status])
         return Minimum(Reason.SOLVER_ERROR)
 
 
