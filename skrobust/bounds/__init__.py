@@ -16,6 +16,7 @@ from skrobust.bounds._norms import norm_product, steepest
 from skrobust.bounds._reduction import Reduction, affine_blocks, reduce, restricted
 from skrobust.bounds._relaxation import Relaxation
 from skrobust.bounds._rounding import NUMBERS_AT_ONCE as NUMBERS_AT_ONCE
+from skrobust.bounds._rounding import UNIT as UNIT
 from skrobust.bounds._rounding import (
     check_finite,
     points_at_once,

@@ -1,9 +1,12 @@
 """What bounds know of smooth units: all rules but that of their lines follow from few facts."""
 
+from dataclasses import replace
+
 import torch
 
 from skrobust.bounds._lines import lines_of
 from skrobust.bounds._norms import steepest
+from skrobust.bounds._reduction import restricted
 from skrobust.bounds._rounding import rounding_terms, rounding_weight
 from skrobust.bounds._slopes import Chords, chords_of
 from skrobust.bounds._smooth_lines import smooth_lines, steepness, trust
@@ -45,6 +48,11 @@ def _lines_of_smooth(node, lower, upper):
 @splits_at_zero.register(Smooth)
 def _does_not_split(node):
     return False
+
+
+@restricted.register(Smooth)
+def _restricted_smooth(node, units, inputs):
+    return replace(node, inputs=inputs, shape=(len(units),))
 
 
 @chords_of.register(Smooth)

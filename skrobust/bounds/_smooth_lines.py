@@ -53,8 +53,8 @@ class SmoothLines:
         return SmoothLines(self.below[index], self.above[index], self.open[index])
 
     def start(self):
-        """Return the free numbers that the lines now have, of shape (B, *shape)."""
-        return torch.full_like(self.below.slope, 0.5)
+        """Return the free numbers that the lines now have, of shape (B, *shape), or None."""
+        return torch.full_like(self.below.slope, 0.5) if self.open.any() else None
 
     def pull(self, rows, alpha=None):
         """Return rows (B, m, *shape) as rows of the input, and their constants (B, m)."""
@@ -66,6 +66,47 @@ class SmoothLines:
         high, high_shift = self.above.line(alpha)
         constant = (positive * low_shift + negative * high_shift).flatten(2).sum(dim=2)
         return positive * low + negative * high, constant
+
+    def cost(self, rows):
+        """Return how much rows (B, m, *shape) may lose by the lines, of shape (B, *shape)."""
+        weights = rows.clamp(min=0).sum(dim=1), -rows.clamp(max=0).sum(dim=1)
+        below, above = self.below, self.above
+        return _looseness(below.node, below, above, below.lower, below.upper, weights)
+
+    def best_cut(self, rows, index, unit):
+        """Return where to cut the interval of one unit in each of some balls, of shape (k,).
+
+        Parameters
+        ----------
+        rows : Tensor of shape (k, m, *shape)
+        index, unit : int Tensor of shape (k,)
+            The balls and the entries of the units.
+        """
+        node = self.below.node
+        lower, upper = (
+            end.flatten(1)[index, unit].unsqueeze(1)
+            for end in (self.below.lower, self.below.upper)
+        )
+        places = torch.arange(len(index), device=index.device)
+        here = rows.flatten(2)[places, :, unit]
+        weights = [
+            part.sum(dim=1, keepdim=True) for part in (here.clamp(min=0), -here.clamp(max=0))
+        ]
+        middle = (lower + upper) / 2
+        best, least = middle, torch.full_like(middle, torch.inf)
+        for bend in (None, *node.bends):
+            # Near an end a cut would gain nothing.
+            cut = middle if bend is None else torch.full_like(middle, bend)
+            is_inside = (cut - lower > (upper - lower) / 8) & (upper - cut > (upper - lower) / 8)
+            cut = torch.where(is_inside, cut, middle)
+            halves = []
+            for ends in ((lower, cut), (cut, upper)):
+                sides = [_side(node, sign, *ends) for sign in (1.0, -1.0)]
+                halves.append(_looseness(node, *sides, *ends, weights))
+            worst = torch.maximum(*halves)
+            best = torch.where(worst < least, cut, best)
+            least = torch.minimum(worst, least)
+        return best.squeeze(1)
 
     @property
     def low(self):
@@ -138,6 +179,16 @@ def _tangent(node, sign, point, lower, upper, margin):
     rests = [sign * node.value(z) - slope * z for z in (point, lower, upper)]
     rest = torch.minimum(torch.minimum(*rests[:2]), rests[2])
     return sign * slope, sign * (rest - margin)
+
+
+def _looseness(node, below, above, lower, upper, weights):
+    """Return the mean distance of the lines from a node at three points, by weights of both."""
+    total = torch.zeros_like(lower)
+    for z in (lower, (lower + upper) / 2, upper):
+        value = node.value(z)
+        total = total + weights[0] * (value - below.slope * z - below.shift)
+        total = total + weights[1] * (above.slope * z + above.shift - value)
+    return total / 3
 
 
 def trust(node, lower, upper):

@@ -77,7 +77,14 @@ class Smooth(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Tanh(Smooth):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    Parameters
+    ----------
+    inputs, shape : tuple of int
+    path : str
+        As for `Node`.
+    """
 
     bends = (0.0,)
     range = (-1.0, 1.0)
@@ -91,7 +98,14 @@ class Tanh(Smooth):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sigmoid(Smooth):
-    """1 / (1 + exp(-z))."""
+    """1 / (1 + exp(-z)).
+
+    Parameters
+    ----------
+    inputs, shape : tuple of int
+    path : str
+        As for `Node`.
+    """
 
     bends = (0.0,)
     range = (0.0, 1.0)
@@ -106,7 +120,14 @@ class Sigmoid(Smooth):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Erf(Smooth):
-    """The error function."""
+    """The error function.
+
+    Parameters
+    ----------
+    inputs, shape : tuple of int
+    path : str
+        As for `Node`.
+    """
 
     bends = (0.0,)
     range = (-1.0, 1.0)
@@ -168,7 +189,14 @@ class Gelu(Smooth):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Silu(Smooth):
-    """z / (1 + exp(-z))."""
+    """z / (1 + exp(-z)).
+
+    Parameters
+    ----------
+    inputs, shape : tuple of int
+    path : str
+        As for `Node`.
+    """
 
     bends = (-2.3993572805154677, 2.3993572805154677)
     convex_first = False

@@ -3,7 +3,9 @@ r"""Branch and bound over the units of a network, many domains at a time (beta-C
 A domain is the ball cut by decisions z_k >= 0 or z_k <= 0 about units. The bound of a row over
 it is that of `crown`, with two kinds of free numbers that gradient steps choose: the slopes of
 undecided units (alpha), and for each decision s z >= 0 a multiplier beta >= 0. Since s z >= 0 in
-the domain, row - beta s z lies below the row there, so that any such numbers give a proof.
+the domain, row - beta s z lies below the row there, so that any such numbers give a proof. Smooth
+units are decided again and again, z_k >= t or z_k <= t, at points t inside of their intervals,
+which makes their lines better: there row - beta s (z - t) lies below the row.
 
 References
 ----------
@@ -18,6 +20,7 @@ from functools import cached_property
 import torch
 
 from skrobust.bounds import (
+    UNIT,
     Climb,
     Relaxation,
     Units,
@@ -28,6 +31,7 @@ from skrobust.bounds import (
     splits_at_zero,
     tighten,
 )
+from skrobust.graphs import Smooth
 from skrobust.verification._domains import Domains, Stack, split
 
 __all__ = ["Problem", "branch"]
@@ -177,6 +181,7 @@ def _first(problem):
         {j: zeros[j].unsqueeze(1) for j in zeros},
         problem.rows.new_full((count,), -torch.inf),
         torch.full((count, 2), -1, device=problem.rows.device),
+        problem.rows.new_zeros(count),
         torch.zeros_like(sample),
         torch.arange(count, device=problem.rows.device),
         torch.full_like(sample, -1),
@@ -204,6 +209,7 @@ def _bound(problem, domains, n_steps, watch):
     """Bound domains; return them with what was learned, and where their rows may fail."""
     relaxation = _relaxation(problem, domains)
     rows, options = problem.rows[domains.problem], _options(problem, domains)
+    shifts, cuts = options.pop("shift"), _cuts(problem, domains)
     alphas = {i: part.clone() for i, part in domains.alphas.items()}
     multipliers = {j: part.clone() for j, part in domains.betas.items()}
     climb = Climb(
@@ -215,8 +221,10 @@ def _bound(problem, domains, n_steps, watch):
         is_last = step == n_steps or watch.left == 0
         with torch.set_grad_enabled(not is_last):
             betas = _signed(multipliers, domains.signs, problem.scales)
-            trace = {}
-            lower = crown(relaxation, rows, alphas=alphas, betas=betas, trace=trace, **options)
+            trace, shift = {}, shifts + _thresholds(betas, cuts)
+            lower = crown(
+                relaxation, rows, alphas=alphas, betas=betas, trace=trace, shift=shift, **options
+            )
             margin = problem.margin(lower, domains.problem)
         best = torch.fmax(best, margin.detach())
         # Without an open unit there is nothing to learn.
@@ -226,10 +234,11 @@ def _bound(problem, domains, n_steps, watch):
     alphas = {i: part.detach() for i, part in alphas.items()}
     betas = {j: part.detach() for j, part in multipliers.items()}
     with torch.no_grad():
-        branch = _costliest(relaxation, trace, alphas)
+        branch, cut = _costliest(relaxation, trace, alphas)
         # Where the first row is least in the box.
         points = torch.where(trace[0][:, 0] > 0, relaxation.ball.lower, relaxation.ball.upper)
-    return replace(domains, lower=best, alphas=alphas, betas=betas, branch=branch), points
+    learned = {"alphas": alphas, "betas": betas, "branch": branch, "cut": cut}
+    return replace(domains, lower=best, **learned), points
 
 
 def _tightened(problem, domains, watch):
@@ -292,23 +301,61 @@ def _signed(multipliers, signs, scales):
     }
 
 
+def _cuts(problem, domains):
+    """Return the values that smooth units were last decided at, for each node that they read."""
+    graph, cuts = problem.root.graph, {}
+    for j, i in problem.root.sources.items():
+        if isinstance(graph.nodes[i], Smooth):
+            cuts[j] = torch.where(domains.signs[j] > 0, domains.lows[j], domains.highs[j])
+            cuts[j] = torch.where(domains.signs[j] == 0, 0.0, cuts[j])
+    return cuts
+
+
+def _thresholds(betas, cuts):
+    """Return the constants of what multipliers add to the rows, of shape (P, 1).
+
+    A decision s (z - t) >= 0 adds -beta s z, and beta s t.
+    """
+    total = 0.0
+    for j, cut in cuts.items():
+        if j in betas:
+            terms = (betas[j] * cut.unsqueeze(1)).flatten(2)
+            rounding = 2.02 * UNIT * (terms.shape[2] + 8)
+            total = total - terms.sum(dim=2) - rounding * terms.detach().abs().sum(dim=2)
+    return total
+
+
 def _costliest(relaxation, trace, alphas):
-    """Return the node and the unit whose lines cost most in each domain, of shape (P, 2)."""
+    """Return the node and the unit whose lines cost most in each domain, and where to cut it.
+
+    These are of shape (P, 2) and (P,).
+    """
     any_rows = next(iter(trace.values()))
     best = any_rows.new_full((len(any_rows),), -1.0)
+    cuts = torch.zeros_like(best)
     chosen = torch.full((len(any_rows), 2), -1, device=best.device)
     for i in relaxation.graph.piecewise:
         node, lines = relaxation.graph.nodes[i], relaxation.lines[i]
         j = node.inputs[0]
-        if not splits_at_zero(node) or i not in trace or not lines.open.any():
+        is_smooth = isinstance(node, Smooth)
+        if not (is_smooth or splits_at_zero(node)) or i not in trace or not lines.open.any():
             continue
         low, high = relaxation.lows[j].unsqueeze(1), relaxation.highs[j].unsqueeze(1)
-        cost = _cost(lines, low, high, trace[i], alphas.get(i, 0.5))
+        if is_smooth:
+            cost = lines.cost(trace[i])
+        else:
+            cost = _cost(lines, low, high, trace[i], alphas.get(i, 0.5))
         value, unit = torch.where(lines.open, cost, -1.0).flatten(1).max(dim=1)
         place = torch.stack([torch.full_like(unit, j), unit], dim=1)
-        chosen = torch.where((value > best)[:, None], place, chosen)
+        is_better = value > best
+        if is_smooth:
+            at = is_better.nonzero().squeeze(1)
+            cuts[at] = lines.best_cut(trace[i][at], at, unit[at])
+        else:
+            cuts = cuts.masked_fill(is_better, 0.0)
+        chosen = torch.where(is_better[:, None], place, chosen)
         best = torch.maximum(best, value)
-    return chosen
+    return chosen, cuts
 
 
 def _cost(lines, low, high, rows, alpha):

@@ -23,6 +23,8 @@ class Domains:
     lower : Tensor of shape (P,)
     branch : int Tensor of shape (P, 2)
         The node that a piecewise one reads, and its entry to decide next; -1 if none is left.
+    cut : Tensor of shape (P,)
+        The value that the entry is decided at: 0 where a unit is linear on both sides.
     depth : int Tensor of shape (P,)
         Number of decisions since the intervals were tightened.
     place : int Tensor of shape (P,)
@@ -41,6 +43,7 @@ class Domains:
     betas: dict
     lower: torch.Tensor
     branch: torch.Tensor
+    cut: torch.Tensor
     depth: torch.Tensor
     place: torch.Tensor
     parent: torch.Tensor
@@ -84,7 +87,7 @@ class Domains:
 
 
 def split(domains, first):
-    """Return both halves of each domain: the unit at least 0, and at most 0.
+    """Return both halves of each domain: the unit at least `cut`, and at most that.
 
     Parameters
     ----------
@@ -99,19 +102,26 @@ def split(domains, first):
     halves, count = [], len(domains)
     places = torch.arange(first, first + 2 * count, device=domains.place.device).view(2, count)
     for sign, place in zip((1, -1), places, strict=True):
-        lows, highs, signs = ({**part} for part in (domains.lows, domains.highs, domains.signs))
+        names = ("lows", "highs", "signs", "betas")
+        lows, highs, signs, betas = ({**getattr(domains, name)} for name in names)
         for j in signs:
             at = (domains.branch[:, 0] == j).nonzero().squeeze(1)
             unit = domains.branch[at, 1]
             side = lows if sign > 0 else highs
             side[j], signs[j] = side[j].clone(), signs[j].clone()
-            side[j].flatten(1)[at, unit] = 0.0
+            side[j].flatten(1)[at, unit] = domains.cut[at]
+            # A unit that is decided again on its other side has learned nothing of that one.
+            turned = signs[j].flatten(1)[at, unit] == -sign
+            if turned.any():
+                betas[j] = betas[j].clone()
+                betas[j].flatten(2)[at[turned], :, unit[turned]] = 0.0
             signs[j].flatten(1)[at, unit] = sign
         sides = torch.full_like(place, sign).unsqueeze(1)
         changed = {
             "lows": lows,
             "highs": highs,
             "signs": signs,
+            "betas": betas,
             "depth": domains.depth + 1,
             "place": place,
             "parent": domains.place,

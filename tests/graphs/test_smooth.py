@@ -3,7 +3,6 @@
 import itertools
 
 import mpmath as mp
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,7 +16,8 @@ each_module = pytest.mark.parametrize("module", MODULES, ids=repr)
 UNIT = 2.0**-53
 Z = torch.cat([
     torch.linspace(-12, 12, 241, dtype=torch.float64),
-    torch.as_tensor(np.array([-750, -40, -1e-8, -1e-300, 1e-300, 1e-8, 40, 750, 1e6])),
+    torch.tensor([-750.0, -40.0, -1e-8, -1e-300], dtype=torch.float64),
+    torch.tensor([1e-300, 1e-8, 40.0, 750.0, 1e6], dtype=torch.float64),
     torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
 ])  # fmt: skip
 
