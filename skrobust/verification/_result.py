@@ -6,7 +6,7 @@ from enum import StrEnum
 import numpy as np
 import torch
 
-__all__ = ["Reason", "Verdict", "Verification", "VerificationBuilder"]
+__all__ = ["LIMITS", "Reason", "Verdict", "Verification", "VerificationBuilder"]
 
 
 class Verdict(StrEnum):
@@ -36,6 +36,10 @@ class Reason(StrEnum):
         "The time limit was reached. Try a larger timeout, a smaller epsilon, or a network "
         "trained to be verified (CertifiedTraining)."
     )
+    WORK_LIMIT = (
+        "The limit on work was reached. Try a larger max_domains, a smaller epsilon, or a network "
+        "trained to be verified (CertifiedTraining)."
+    )
     SOLVER_ERROR = "The solver reported an error. Try another verifier on this point."
     SOLVER_CRASH = "The process of the solver died. Try another verifier on this point."
     SPURIOUS = (
@@ -52,6 +56,10 @@ class Reason(StrEnum):
         "A verifier claims a proof where another found a counterexample, which was confirmed. "
         "The note of the point says which; please report it to the authors of the first one."
     )
+
+
+# The reasons for which a search ends before its end.
+LIMITS = (Reason.TIME_OUT, Reason.WORK_LIMIT)
 
 
 @dataclass(frozen=True, eq=False)
