@@ -30,6 +30,7 @@ ORDER = [
     "trees",
     "attacks",
     "verification",
+    "verify",
     "pointwise",
     "training",
     "estimators",
