@@ -11,12 +11,12 @@ from skrobust._validation import check_integer, check_real
 from skrobust.bounds import reduce, relax
 from skrobust.graphs import Relu, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
-from skrobust.verification._bounds import Bounds, reference_error
+from skrobust.verification._bounds import Bounds
 from skrobust.verification._branch import Problem, branch
 from skrobust.verification._complete import CompleteVerifier, PointSearch
 from skrobust.verification._highs import Program, add_node
 from skrobust.verification._mixtures import with_mixtures
-from skrobust.verification._query import make_query
+from skrobust.verification._query import make_query, reference_error
 from skrobust.verification._result import LIMITS, Reason, VerificationBuilder
 from skrobust.verification._steps import Step, decide_in_steps
 
