@@ -9,7 +9,6 @@ from skrobust._validation import expected
 from skrobust.attacks._gradients import NO_GRADIENT, finite_or_zero, input_gradient
 from skrobust.attacks._rows import row_order, search_distances
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.logics import Atom
 from skrobust.networks import Model, check_logits
 from skrobust.properties import RobustnessProperty, check_property
 
@@ -264,11 +263,8 @@ class Target:
                     len(x), *[1] * (x.ndim - 2), self.reference_logits.shape[-1]
                 )
                 logits = torch.where(self.distance(x).unsqueeze(-1) == 0, known, logits)
-            values = self.conclusion.values(logits, self.distance(x))
-            margins, strict = values.min(dim=-1).values, self.conclusion.strict
-            # The smallest row tells, unless only some rows are strict.
-            decisive = margins.unsqueeze(-1) if isinstance(strict, bool) else values
-            return Outcome(x, margins, ~Atom(decisive, strict).holds())
+            margins, holds = self.conclusion.judged(logits, self.distance(x))
+            return Outcome(x, margins, ~holds)
 
     def outcome_at(self, x):
         """Return the `Outcome` of the points `x`, of shape (n, n_features)."""

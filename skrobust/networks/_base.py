@@ -146,6 +146,9 @@ class Model(ABC):
 class Network(Model):
     """A fitted classifier as a torch network in evaluation mode.
 
+    It has what scikit-learn asks of a fitted classifier, so that scorers, attacks and verifiers
+    take it for one.
+
     Parameters
     ----------
     module : torch.nn.Module
@@ -195,6 +198,19 @@ class Network(Model):
 
     def __call__(self, x):
         return self.module(x)
+
+    @property
+    def classes_(self):
+        """Label of each output, of shape (n_classes,)."""
+        return self.classes
+
+    def decision_function(self, X):
+        """Return the logits of samples, of shape (n_samples, n_classes)."""
+        return self.replay_rows(self.check_rows(X)).cpu().numpy()
+
+    def predict(self, X):
+        """Return the label of the largest output of each sample, of shape (n_samples,)."""
+        return self.classes[self.decision_function(X).argmax(axis=1)]
 
     def check_rows(self, X):
         """Return `X` as an array of rows; raise as `rows` does, or where the module fails.
@@ -251,8 +267,8 @@ def as_network(estimator, *, input_shape=None):
     """Return a fitted estimator as a `Network` in its raw input space.
 
     Supported are RobustClassifier, skorch classifiers, scikit-learn's linear classifiers and
-    MLPClassifier, searches over these, and pipelines whose other steps are affine. For more,
-    register a function with ``as_network.register(YourClassifier)``.
+    MLPClassifier, searches over these, pipelines whose other steps are affine, and a `Network`
+    itself. For more, register a function with ``as_network.register(YourClassifier)``.
 
     Parameters
     ----------
@@ -278,3 +294,8 @@ def as_network(estimator, *, input_shape=None):
         "of scikit-learn, or a Pipeline of affine steps that ends in one of these. Sampling "
         "(ConstraintAccuracy) works with any classifier."
     )
+
+
+@as_network.register(Network)
+def _read_itself(network, *, input_shape=None):
+    return network

@@ -7,6 +7,7 @@ from skrobust.properties._classification import (
 )
 from skrobust.properties._conclusion import Conclusion, LinearRows
 from skrobust.properties._conjunction import Conjunction
+from skrobust.properties._disjunction import Disjunction
 from skrobust.properties._outputs import LipschitzRobustness, StandardRobustness
 from skrobust.properties._rows import LinearRobustness
 
@@ -14,6 +15,7 @@ __all__ = [
     "ClassificationRobustness",
     "Conclusion",
     "Conjunction",
+    "Disjunction",
     "LinearRobustness",
     "LinearRows",
     "LipschitzRobustness",

@@ -206,6 +206,11 @@ class RobustnessProperty(BaseEstimator, ABC):
         # Copies, so that what is set on one of them later is not set on the conjunction.
         return Conjunction(clone(self), clone(other, safe=False))
 
+    def __or__(self, other):
+        from skrobust.properties._disjunction import Disjunction
+
+        return Disjunction(clone(self), clone(other, safe=False))
+
     def __eq__(self, other):
         if type(self) is not type(other):
             return NotImplemented

@@ -3,7 +3,14 @@
 import numpy as np
 import torch
 
-from skrobust._validation import call_of_user, check_choice, check_flag, expected, shown
+from skrobust._validation import (
+    call_of_user,
+    check_choice,
+    check_flag,
+    check_integer,
+    expected,
+    shown,
+)
 from skrobust.properties._base import RobustnessProperty
 from skrobust.properties._conclusion import LinearRows, outputs_of
 
@@ -32,6 +39,9 @@ class LinearRobustness(RobustnessProperty):
         Which outputs z are.
     strict : bool, default=False
         Whether the rows must be above 0.
+    clauses : list of lists of int, default=None
+        Places of rows, of each of which at least one must hold. None asks all rows to hold, as
+        ``[[0], [1], ...]`` does; a row that is in no clause says nothing.
 
     Examples
     --------
@@ -41,6 +51,13 @@ class LinearRobustness(RobustnessProperty):
     >>> property = LinearRobustness(([[1.0, 0.0, -1.0]], [2.0]), epsilon=0.1)
     >>> property.margin([[0.0, 5.0, 1.0], [0.0, 5.0, 3.0]])
     array([ 1., -1.])
+
+    The first output is the largest, or the third one is below -1:
+
+    >>> rows = [[1.0, -1.0, 0.0], [1.0, 0.0, -1.0], [0.0, 0.0, -1.0]], [0.0, 0.0, -1.0]
+    >>> either = LinearRobustness(rows, epsilon=0.1, clauses=[[0, 2], [1, 2]])
+    >>> either.margin([[0.0, 5.0, -3.0], [0.0, 5.0, 3.0]])
+    array([ 2., -4.])
     """
 
     def __init__(
@@ -53,11 +70,13 @@ class LinearRobustness(RobustnessProperty):
         reference="prediction",
         output="logits",
         strict=False,
+        clauses=None,
     ):
         super().__init__(epsilon, norm=norm, bounds=bounds, reference=reference)
         self.rows = rows
         self.output = output
         self.strict = strict
+        self.clauses = clauses
 
     @property
     def needs_labels(self):
@@ -66,8 +85,9 @@ class LinearRobustness(RobustnessProperty):
     def check(self, X=None, n_classes=None):
         check_choice("output", self.output, ("logits", "probabilities"))
         check_flag("strict", self.strict)
-        if not callable(self.rows):
-            _constant_rows(self.rows)
+        n_rows = None if callable(self.rows) else len(_constant_rows(self.rows)[0])
+        if self.clauses is not None:
+            _checked_clauses(self.clauses, n_rows)
         return super().check(X, n_classes)
 
     @property
@@ -95,7 +115,26 @@ class LinearRobustness(RobustnessProperty):
                 f"({n}, m), ({n}, m) for {n} points and {n_classes} classes, with m at least 1."
             )
         uses_distance = bool((c != 0).any())
-        return LinearRows(A, c, b, bool(self.strict), self.output, uses_distance)
+        clauses = self.clauses
+        if clauses is not None:
+            clauses = torch.as_tensor(_checked_clauses(clauses, m), device=A.device)
+        options = {"uses_distance": uses_distance, "clauses": clauses}
+        return LinearRows(A, c, b, bool(self.strict), self.output, **options)
+
+
+def _checked_clauses(clauses, n_rows=None):
+    """Return clauses, of `n_rows` rows where that is known, as one int array, or raise."""
+    limit = "of rows" if n_rows is None else f"from 0 to {n_rows - 1}"
+    expectation = f"None, or lists of places {limit}, none of them empty"
+    try:
+        lists = [[int(check_integer("clauses", k)) for k in clause] for clause in clauses]
+    except (TypeError, ValueError):
+        raise ValueError(expected("clauses", clauses, expectation)) from None
+    highest = max((max(clause, default=0) for clause in lists), default=0)
+    if not lists or not all(lists) or (n_rows is not None and highest >= n_rows):
+        raise ValueError(expected("clauses", clauses, expectation))
+    width = max(map(len, lists))
+    return np.array([[*clause, *clause[:1] * (width - len(clause))] for clause in lists])
 
 
 def _returned_rows(rows, reference_logits):

@@ -23,6 +23,7 @@ from skrobust.graphs import read_graph
 from skrobust.networks import as_model
 from skrobust.properties import check_property
 from skrobust.trees import check_tree_property
+from skrobust.verification._evidence import check_evidence, make_recorder
 from skrobust.verification._query import check_rows_of_logits
 from skrobust.verification._result import Reason, VerificationBuilder
 from skrobust.verification._steps import Encoding, Step, decide_in_steps
@@ -53,7 +54,9 @@ class Verifier(BaseEstimator, ABC):
         """What the verifier is called in results."""
         return type(self).__name__.lower()
 
-    def verify(self, estimator, X, y=None, *, property, timeout=None, random_state=None):
+    def verify(
+        self, estimator, X, y=None, *, property, timeout=None, random_state=None, evidence=None
+    ):
         """Decide a property of a fitted estimator around samples.
 
         Parameters
@@ -70,15 +73,24 @@ class Verifier(BaseEstimator, ABC):
             Seconds a sample; no limit beside the verifier's own if None.
         random_state : int, RandomState instance or None, default=None
             For attacks with random starts.
+        evidence : str, path-like or None, default=None
+            A folder for evidence: the network, and a file for each point that is decided, which
+            ``python -m skrobust.evidence check FOLDER`` checks. "required" stores nothing, but
+            counts as verified only what the checker accepts.
 
         Returns
         -------
         Verification
 
+        Warns
+        -----
+        MissingEvidenceWarning
+            If a verdict has no evidence, or a file cannot be written. Verdicts are as without.
+
         Raises
         ------
         UnsupportedModelError
-            If the verifier cannot read the estimator.
+            If the verifier cannot read the estimator, or the checker of evidence cannot.
         UnsupportedPropertyError
             If it cannot treat the property, or its norm.
         ValueError
@@ -86,6 +98,7 @@ class Verifier(BaseEstimator, ABC):
         """
         self.check()
         check_property(property)
+        check_evidence(evidence)
         if timeout is not None:
             check_real("timeout", timeout, low=0, closed="neither")
         check_columns(estimator, X)
@@ -97,8 +110,13 @@ class Verifier(BaseEstimator, ABC):
         seed = check_seed(random_state).randint(2**31 - 1)
         generator = torch.Generator(network.device).manual_seed(seed)
         x = network.rows(rows)
-        steps = self.steps(encoding)
-        return decide_in_steps(steps, x, labels, timeout=timeout, generator=generator)
+        options = {"timeout": timeout, "generator": generator}
+        if evidence is None:
+            return decide_in_steps(self.steps(encoding), x, labels, **options)
+        recorder = make_recorder(evidence, network, property, rows.shape[1])
+        steps = self.steps(encoding.with_proofs())
+        result = decide_in_steps(steps, x, labels, recorder=recorder, **options)
+        return recorder.finish(result)
 
     def _labels(self, network, property, y, n_samples):
         check_labels_given(y, BY_LABEL.format("property") if property.needs_labels else "")

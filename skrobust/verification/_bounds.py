@@ -16,10 +16,11 @@ from skrobust.bounds import (
     slope_relaxation,
 )
 from skrobust.verification._base import Stopwatch, Verifier, at_reference
-from skrobust.verification._query import make_query
+from skrobust.verification._mixtures import holds_by_mixtures
+from skrobust.verification._query import make_query, reference_error
 from skrobust.verification._result import Reason, VerificationBuilder
 
-__all__ = ["Bounds", "bound_query", "proved_radius", "reference_error"]
+__all__ = ["Bounds", "bound_query", "proved_radius"]
 
 _HALVINGS = 6  # of the distance from a reference point, to find what slopes prove
 
@@ -27,8 +28,9 @@ _HALVINGS = 6  # of the distance from a reference point, to find what slopes pro
 class Bounds(Verifier):
     r"""Prove a property by lower bounds of its rows over the ball.
 
-    A point is verified where the bounds prove every row. A point whose reference point breaks
-    the property is falsified; all others stay unknown.
+    A point is verified where the bounds prove every row; of rows of which one must hold, one of
+    them or a mixture. A point whose reference point breaks the property is falsified; all others
+    stay unknown.
 
     Parameters
     ----------
@@ -106,11 +108,21 @@ class Bounds(Verifier):
             with torch.no_grad():
                 part = query[open_index]
                 lower = bound_query(encoding.graph, part, self.method, self.n_steps, watch)
-            margin = part.margin(lower).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+                holds, margin = self._read(encoding.graph, part, lower, watch)
+            margin = margin.nan_to_num(-torch.inf, torch.inf, -torch.inf)
             verdicts.lower[open_index] = margin.cpu().numpy()
-            verdicts.prove(open_index[part.holds(lower).cpu().numpy()])
+            verdicts.prove(open_index[holds.cpu().numpy()])
         verdicts.seconds[:] = (watch.elapsed - begun) / len(x)
         return verdicts.result()
+
+    def _read(self, graph, query, lower, watch):
+        """Return what bounds of the rows tell: whether the property holds, and its margin."""
+        rows = query.rows
+        mixes = query.is_linear and rows.has_clauses and not query.uses_distance
+        if not mixes or self.method == "ibp":
+            return query.holds(lower), query.margin(lower)
+        shift = rows.b - reference_error(graph, query)
+        return holds_by_mixtures(graph, query, lower, shift, self.method, self.n_steps, watch)
 
 
 def bound_query(graph, query, method="crown", n_steps=20, watch=None):
@@ -136,17 +148,6 @@ def bound_query(graph, query, method="crown", n_steps=20, watch=None):
         far = torch.where(part.anchored, far, row_bounds(inner, *terms, **options))
     lower[open_index] = torch.maximum(lower[open_index], far)
     return lower
-
-
-def reference_error(graph, query):
-    """Return what rounding of the reference outputs can do to the rows, of shape (n, m)."""
-    ball = query.ball
-    if not (query.rows.b != 0).any():
-        return torch.zeros_like(query.rows.b)
-    point = type(ball)(ball.center, ball.epsilon, "linf", ball.center, ball.center)
-    at_center = relax(graph, point, refine=False, lines=False)
-    width = (at_center.highs[-1] - at_center.lows[-1]).flatten(1)
-    return (query.rows.A.abs() @ width.unsqueeze(2)).squeeze(2)
 
 
 def _by_slopes(relaxation, query, method, watch=None):

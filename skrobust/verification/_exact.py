@@ -11,11 +11,12 @@ from skrobust._validation import check_integer, check_real
 from skrobust.bounds import reduce, relax
 from skrobust.graphs import Relu, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
-from skrobust.verification._bounds import Bounds, reference_error
+from skrobust.verification._bounds import Bounds
 from skrobust.verification._branch import Problem, branch
 from skrobust.verification._complete import CompleteVerifier, PointSearch
 from skrobust.verification._highs import Program, add_node
-from skrobust.verification._query import make_query
+from skrobust.verification._mixtures import with_mixtures
+from skrobust.verification._query import make_query, reference_error
 from skrobust.verification._result import LIMITS, Reason, VerificationBuilder
 from skrobust.verification._steps import Step, decide_in_steps
 
@@ -26,6 +27,7 @@ __all__ = ["Exact"]
 _FIRST_DOMAINS = 4000  # before HiGHS is asked
 _OPEN_DOMAINS = 2000  # for counterexamples, where slopes prove nothing near the reference point
 _PIECES = 200  # of the outputs' range, for a concave row in one linear piece
+_LEAST = 1e-300  # strict rows are proved above 0: the smallest number above is asked for
 _ROOT_STEPS = 5  # of gradients, for each interval of the whole ball
 # What branch and bound says, which knows of rows and domains, not of properties.
 _REASONS = {
@@ -167,6 +169,16 @@ def _is_box(ball):
     return ball.norm == "linf" or int((ball.upper > ball.lower).sum()) <= 1
 
 
+def _least_clause(program, rows, slopes, shifts, watch):
+    """Return the `Minimum` of the largest of the rows of one clause."""
+    # A clause that is shorter than others repeats a row.
+    _, first = np.unique(np.column_stack([rows, slopes, shifts]), axis=0, return_index=True)
+    if len(first) == 1:
+        return program.minimize(rows[0], slopes[0], shifts[0], watch=watch)
+    terms = (rows[first], slopes[first], shifts[first])
+    return program.minimize_largest(*terms, watch=watch)
+
+
 class _Search(PointSearch):
     """By branch and bound, and by mixed-integer programs."""
 
@@ -220,24 +232,22 @@ class _Search(PointSearch):
         program = Program(self.encoding.maps, root, nearest)
         shift = query.rows.b - reference_error(self.encoding.graph, query)
         reason = Reason.PROVED
-        proved = query.proved(lower)[0]
-        for row in lower[0].argsort().tolist():
-            if proved[row]:
+        # Of rows alone, these are their bounds themselves, for what comes after.
+        proved, bounds = query.proved(lower)[0], query.clause_bounds(lower)[0]
+        for clause in bounds.argsort().tolist():
+            if proved[clause]:
                 continue
-            minimum = program.minimize(
-                query.rows.A[0, row].cpu().numpy(),
-                query.rows.c[0, row].item(),
-                shift[0, row].item(),
-                watch=self.watch,
-            )
+            rows = query.clauses[clause]
+            terms = (part[0, rows].cpu().numpy() for part in (query.rows.A, query.rows.c, shift))
+            minimum = _least_clause(program, *terms, self.watch)
             answer = self._confirmed(minimum)
             if answer in (Reason.COUNTEREXAMPLE, *LIMITS):
                 return answer
             if answer is Reason.PROVED:
-                lower[0, row] = max(lower[0, row].item(), 0.0)
+                bounds[clause] = max(bounds[clause].item(), 0.0)
             else:
                 reason = answer
-        self.lower = lower.amin().item()
+        self.lower = bounds.amin().item()
         return reason
 
     def _confirmed(self, minimum):
@@ -274,8 +284,9 @@ class _Search(PointSearch):
             # All units are decided in what is stuck, so that only tolerances are in the way.
             reason = Reason.SPURIOUS
         if query.is_linear:
-            lower[0, open_rows] = torch.maximum(lower[0, open_rows], bounds.clamp(max=0))
-            self.lower = lower.amin().item()
+            known = query.clause_bounds(lower)[0]  # of rows alone, these bounds themselves
+            known[open_rows] = torch.maximum(known[open_rows], bounds.clamp(max=0))
+            self.lower = known.amin().item()
         else:
             self.lower = max(query.margin(lower).item(), min(bounds.item(), 0.0))
         return reason
@@ -286,20 +297,21 @@ class _Search(PointSearch):
         if not query.is_linear:
             # All gaps together, since the row is a function of all.
             def joint(lower, problem):
-                return query.margin(lower)
+                return query.margin(lower - query.strict * _LEAST)
 
             return Problem(root, rows.A, shift, None, None, joint), slice(None)
         chosen = (~query.proved(lower)[0]).nonzero().squeeze(1)
-        chosen = chosen[lower[0, chosen].argsort(descending=True)]
-        slope = rows.c[0, chosen].unsqueeze(1) if query.uses_distance else None
-        # Strict rows are proved above 0: the smallest number above is asked for.
-        least = query.strict[chosen].to(torch.float64) * 1e-300
+        known = query.clause_bounds(lower)[0, chosen]
+        chosen = chosen[known.argsort(descending=True)]
+        members = query.clauses[chosen]
+        slope = rows.c[0, members] if query.uses_distance else None
+        least = (query.strict[members].any(dim=1) * _LEAST).unsqueeze(1)
 
-        def single(lower, problem):
-            return lower[:, 0] - least[problem]
+        def largest(lower, problem):
+            return (lower - least[problem]).amax(dim=1)
 
-        A, shift = rows.A[0, chosen].unsqueeze(1), shift[0, chosen].unsqueeze(1)
-        return Problem(root, A, shift, slope, nearest, single), chosen
+        terms = with_mixtures(root, rows.A[0, members], shift[0, members], slope, nearest)
+        return Problem(root, *terms, nearest, largest), chosen
 
     def _leaf(self, query, root, reduction, problem, domain, watch):
         """Decide a domain without undecided units, by a linear program; see `branch`."""
@@ -322,8 +334,10 @@ class _Search(PointSearch):
         rows, shifts = problem.rows[which].cpu().numpy(), problem.shift[which].tolist()
         if not query.is_linear:
             return self._concave_leaf(query, program, rows, shifts, watch)
-        slope = 0.0 if problem.slope is None else problem.slope[which, 0].item()
-        minimum = program.minimize(rows[0], slope, shifts[0], watch=watch)
+        slopes = (
+            np.zeros(len(rows)) if problem.slope is None else problem.slope[which].cpu().numpy()
+        )
+        minimum = _least_clause(program, rows, slopes, np.array(shifts), watch)
         answer = self._confirmed(minimum)
         return {Reason.PROVED: "proved", Reason.COUNTEREXAMPLE: "end"}.get(answer, "stuck")
 
@@ -352,7 +366,7 @@ class _Search(PointSearch):
             if self.confirms(points, repair=False):
                 return "end"
             lower = points.new_tensor([[each.lower for each in minima]])
-            if query.margin(lower).item() >= 0:
+            if query.holds(lower).item():
                 continue
             with torch.no_grad():
                 outputs = self.encoding.graph(points).cpu().numpy()

@@ -148,6 +148,38 @@ class Program(NetworkProgram):
         With `decide`, the search ends as soon as the sign of the minimum is known. It keeps to
         the limits of a `Stopwatch`, in which nodes of its tree count as domains.
         """
+        cost, shift, scale = self._cost(row, slope, shift)
+        if not np.isfinite(scale):  # the network's own numbers overflow
+            return Minimum(Reason.SOLVER_ERROR)
+        return self._solved(cost, shift, scale, watch, decide)
+
+    def minimize_largest(self, rows, slopes, shifts, *, watch=None):
+        """Minimize the largest of several rows, as `minimize` does one, until its sign is known.
+
+        It is the least variable that is not below any of them.
+        """
+        costs, shifts, scales = zip(*map(self._cost, rows, slopes, shifts), strict=True)
+        scale = max(scales)
+        if not np.isfinite(scale):
+            return Minimum(Reason.SOLVER_ERROR)
+        larger = copy(self)
+        for name in ("lows", "highs", "kinds", "rows"):
+            setattr(larger, name, list(getattr(self, name)))
+        costs, shifts = np.stack(costs), np.array(shifts)
+        low, high = np.concatenate(self.lows), np.concatenate(self.highs)
+        ends = (costs.clip(min=0) @ sides[0] + costs.clip(max=0) @ sides[1] + shifts
+                for sides in ((low, high), (high, low)))  # fmt: skip
+        # With room for the rounding of the sums.
+        column = larger.columns(*([end.max() + d] for end, d in zip(ends, (-1, 1), strict=True)))
+        largest = larger.pick(np.repeat(column, len(costs)))
+        costs = larger.widened(sparse.csr_matrix(costs))
+        larger.constrain(largest - costs, shifts, np.inf)
+        cost = np.zeros(larger.n_columns)
+        cost[column] = 1.0
+        return larger._solved(cost, 0.0, scale, watch, decide=True)
+
+    def _cost(self, row, slope, shift):
+        """Return a row as a function of the variables, its constant, and how large it can be."""
         outputs, constant = self.expression(self.last)
         cost = np.asarray(sparse.csr_matrix(row[None]) @ outputs.tocsr().todense()).ravel()
         if self.distance is not None:
@@ -155,9 +187,9 @@ class Program(NetworkProgram):
         shift = float(shift + row @ constant)
         with np.errstate(invalid="ignore", over="ignore"):
             reach = np.abs(self.interval(self.last)).max(axis=0)
-            scale = 1.0 + abs(shift) + float(np.abs(row) @ reach)
-        if not np.isfinite(scale):  # the network's own numbers overflow
-            return Minimum(Reason.SOLVER_ERROR)
+            return cost, shift, 1.0 + abs(shift) + float(np.abs(row) @ reach)
+
+    def _solved(self, cost, shift, scale, watch, decide):
         margin = _MARGIN * scale
         solver, scale = self._solver(cost, shift, margin if decide else np.inf, watch)
         if solver is None:

@@ -10,11 +10,10 @@ from skrobust._validation import check_choice
 from skrobust.bounds import bound_rows, relax
 from skrobust.exceptions import SolverDisagreementWarning, UnsupportedPropertyError
 from skrobust.verification._base import Stopwatch, at_reference, decide_by_attack
-from skrobust.verification._bounds import reference_error
 from skrobust.verification._complete import CompleteVerifier, PointSearch
 from skrobust.verification._marabou_process import MISSING, Child, reason_of
 from skrobust.verification._marabou_query import MARGIN, MarabouProgram, image
-from skrobust.verification._query import make_query
+from skrobust.verification._query import make_query, reference_error
 from skrobust.verification._result import Reason, Verdict, VerificationBuilder
 from skrobust.verification._steps import Step
 
@@ -161,7 +160,7 @@ class _Search(PointSearch):
         program = MarabouProgram(self.encoding.maps, relax(graph, query.ball), nearest)
         shift = query.rows.b - reference_error(graph, query)
         chosen = (~query.proved(lower)[0]).nonzero().squeeze(1)
-        chosen = chosen[lower[0, chosen].argsort()]
+        chosen = chosen[query.clause_bounds(lower)[0, chosen].argsort()]
         reason = self._ask_rows(program, query.rows, chosen, shift, lower, MARGIN)
         decided = (Reason.PROVED, Reason.COUNTEREXAMPLE, Reason.TIME_OUT)
         if reason in decided or query.is_linear:
@@ -174,18 +173,21 @@ class _Search(PointSearch):
     def _breaks_necessary(self, program, query):
         rows = query.necessary
         lower = bound_rows(self.encoding.graph, query.ball, rows)
-        chosen = (lower[0] < 0).nonzero().squeeze(1)
+        chosen = (rows.gaps(lower)[0] < 0).nonzero().squeeze(1)
         reason = self._ask_rows(program, rows, chosen, rows.b, lower, 0.0)
         return reason is Reason.COUNTEREXAMPLE
 
     def _ask_rows(self, program, rows, chosen, shift, lower, limit):
-        """Ask whether one of the chosen rows, hardest first, is at most `limit`."""
+        """Ask whether all rows of one of the chosen clauses are at most `limit`."""
         if len(chosen) == 0:
             return Reason.PROVED
-        slope = rows.c[0, chosen] if self.query.uses_distance else None
-        places = program.add_rows(rows.A[0, chosen], slope, shift[0, chosen], lower[0, chosen])
-        if places is None:
+        clauses = rows.members[chosen]
+        asked, clauses = clauses.unique(return_inverse=True)
+        slope = rows.c[0, asked] if self.query.uses_distance else None
+        variables = program.add_rows(rows.A[0, asked], slope, shift[0, asked], lower[0, asked])
+        if variables is None:
             return Reason.NOT_SUPPORTED
+        places = [sorted({variables[k] for k in clause}) for clause in clauses.tolist()]
         if self.form == "disjunction":
             return self._ask(program, places, limit, self.watch)
         if self.form == "rows":
@@ -193,7 +195,7 @@ class _Search(PointSearch):
         return self._in_turns(program, places, limit)
 
     def _in_turns(self, program, places, limit):
-        """Ask for all rows together, then for each, with time limits that double."""
+        """Ask for all clauses together, then for each, with time limits that double."""
         reason, seconds = Reason.PROVED, _FIRST_SECONDS
         while places:
             if len(places) > 1:
@@ -214,7 +216,7 @@ class _Search(PointSearch):
         return reason
 
     def _one_by_one(self, program, places, limit, seconds):
-        """Ask for each row; return the `Reason`, and the rows that `seconds` leave open."""
+        """Ask for each clause; return the `Reason`, and those that `seconds` leave open."""
         reason, late = Reason.PROVED, []
         for place in places:
             answer = self._ask(program, [place], limit, self.watch.part(seconds))
@@ -227,7 +229,7 @@ class _Search(PointSearch):
         return reason, late
 
     def _ask(self, program, places, limit, watch):
-        """Ask whether one of the variables at `places` is at most `limit`."""
+        """Ask whether of one of the clauses `places` all variables are at most `limit`."""
         if watch.left == 0:
             return Reason.TIME_OUT
         self.n_questions += 1

@@ -23,8 +23,8 @@ def die_with(parent):
         sys.exit()
 
 
-def build(core, problem, rows, limit):
-    """Return an `InputQuery`: one of the variables `rows` is at most `limit`."""
+def build(core, problem, clauses, limit):
+    """Return an `InputQuery`: of one of the clauses, all variables are at most `limit`."""
     query = core.InputQuery()
     query.setNumberOfVariables(len(problem["lower"]))
     for variable, (low, high) in enumerate(zip(problem["lower"], problem["upper"], strict=True)):
@@ -40,10 +40,12 @@ def build(core, problem, rows, limit):
         query.addEquation(equation)
     for before, after in problem["relus"]:
         core.addReluConstraint(query, before, after)
-    if len(rows) == 1:
-        query.setUpperBound(rows[0], limit)
+    if len(clauses) == 1:
+        for row in clauses[0]:
+            query.setUpperBound(row, limit)
     else:
-        core.addDisjunctionConstraint(query, [[at_most(core, row, limit)] for row in rows])
+        cases = [[at_most(core, row, limit) for row in clause] for clause in clauses]
+        core.addDisjunctionConstraint(query, cases)
     return query
 
 
@@ -54,12 +56,12 @@ def at_most(core, variable, limit):
     return bound
 
 
-def solve(core, problem, rows, limit, seconds):
+def solve(core, problem, clauses, limit, seconds):
     """Return Marabou's word for what it found, and the values of the inputs, as a list."""
     options = core.Options()
     options._verbosity = 0
     options._timeoutInSeconds = 0 if seconds is None else math.ceil(seconds)
-    status, values, _ = core.solve(build(core, problem, rows, limit), options, "")
+    status, values, _ = core.solve(build(core, problem, clauses, limit), options, "")
     return status, [values[k] for k in range(problem["n_inputs"])] if values else []
 
 

@@ -2,7 +2,8 @@ r"""The question that a verifier is asked: does a row of the property fall short
 
 The only place that negates. A property is a conjunction of rows A z + c d + b >= 0 (> 0 where
 strict), so its negation is a disjunction: there is a point of the ball at which *some* row is
-below 0 (at most 0 where strict).
+below 0 (at most 0 where strict). Where the property has clauses, of whose rows one must hold,
+there is a point at which of *some* clause *all* rows are below 0.
 
 Everything is in float64 and speaks of the network in real arithmetic: its weights, the
 reference points and epsilon are exact numbers, the box is rounded outwards, and outputs at the
@@ -17,10 +18,11 @@ import torch
 
 from skrobust.attacks import Target
 from skrobust.balls import Ball
+from skrobust.bounds import relax
 from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.properties import Conclusion
 
-__all__ = ["Query", "check_rows_of_logits", "make_query"]
+__all__ = ["Query", "check_rows_of_logits", "make_query", "reference_error"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class Query:
 
     @cached_property
     def rows(self):
-        """`LinearRows`: where all of them hold, the property holds."""
+        """`LinearRows`: where all of them (or of their clauses) hold, the property holds."""
         return self.conclusion.sufficient()
 
     @cached_property
@@ -113,12 +115,21 @@ class Query:
         # Both hold the center, also where it lies outside of the domain by rounding.
         return replace(self, ball=replace(self.ball, lower=lower, upper=upper))
 
+    @property
+    def clauses(self):
+        """Places in `rows` of the rows of each clause, of shape (k, w); see `LinearRows`."""
+        return self.rows.members
+
     def proved(self, lower):
-        """Return whether lower bounds of `rows`, of shape (n, m), prove each row.
+        """Return whether lower bounds of `rows`, of shape (n, m), prove each clause, (n, k).
 
         NaN proves nothing.
         """
         return self.rows.proved_rows(lower)
+
+    def clause_bounds(self, lower):
+        """Return lower bounds of the clauses, (n, k), by lower bounds of `rows`, (n, m)."""
+        return self.rows.gaps(lower)
 
     def holds(self, lower):
         """Return whether lower bounds of `rows`, of shape (n, m), prove the property, (n,)."""
@@ -132,7 +143,7 @@ class Query:
         return self.conclusion.lower_margin(lower)
 
     def values(self, logits, points):
-        """Return `rows` at points, of shapes (n, n_classes), (n, n_features), as (n, m)."""
+        """Return the clauses at points, of shapes (n, n_classes), (n, n_features), as (n, k)."""
         distance = self.ball.distance(points) if self.uses_distance else None
         return self.rows.values(logits, distance)
 
@@ -189,3 +200,14 @@ def check_rows_of_logits(property, n_classes):
     UnsupportedPropertyError
     """
     _about_logits(property.trial(n_classes))
+
+
+def reference_error(graph, query):
+    """Return what rounding of the reference outputs can do to the rows, of shape (n, m)."""
+    ball = query.ball
+    if not (query.rows.b != 0).any():
+        return torch.zeros_like(query.rows.b)
+    point = type(ball)(ball.center, ball.epsilon, "linf", ball.center, ball.center)
+    at_center = relax(graph, point, refine=False, lines=False)
+    width = (at_center.highs[-1] - at_center.lows[-1]).flatten(1)
+    return (query.rows.A.abs() @ width.unsqueeze(2)).squeeze(2)

@@ -48,6 +48,10 @@ class Reason(StrEnum):
         "less than the solver's tolerance; try another epsilon."
     )
     NOT_SUPPORTED = "The verifier cannot treat this point. Try another verifier."
+    WITHOUT_EVIDENCE = (
+        "The property was found to hold, but the checker of evidence has accepted no proof, and "
+        "only verdicts with evidence were asked for. The note of the point says why."
+    )
     DISAGREEMENT = (
         "A verifier claims a proof where another found a counterexample, which was confirmed. "
         "The note of the point says which; please report it to the authors of the first one."
@@ -78,6 +82,9 @@ class Verification:
         Name of the step that decided; "" where none did, or only one verifier was asked.
     notes : ndarray of shape (n,) of object
         What there is to say of single points, as text.
+    evidence : ndarray of shape (n,) of object
+        Where evidence was asked for: the name of the file, or "checked" where the checker has
+        accepted a proof that was not stored. Else "".
     """
 
     verdicts: np.ndarray
@@ -87,6 +94,7 @@ class Verification:
     lower: np.ndarray
     decided_by: np.ndarray
     notes: np.ndarray
+    evidence: np.ndarray
 
     def __len__(self):
         return len(self.verdicts)
@@ -124,6 +132,7 @@ class VerificationBuilder:
         self.lower = np.full(n, -np.inf)
         self.decided_by = np.full(n, "", dtype=object)
         self.notes = np.full(n, "", dtype=object)
+        self.evidence = np.full(n, "", dtype=object)
 
     def __len__(self):
         return len(self.verdicts)

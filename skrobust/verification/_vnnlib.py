@@ -121,6 +121,7 @@ def _vnnlib(query, property):
             "reference point, but VNNLIB speaks of inputs and outputs only."
         )
     A, b = query.rows.A[0].cpu().numpy(), query.rows.b[0].cpu().numpy()
+    clauses = [sorted(set(clause)) for clause in query.clauses.tolist()]
     lower, upper = (v[0].cpu().numpy() for v in (query.ball.lower, query.ball.upper))
     lines = [f"; {' '.join(repr(property).split())}", "; Satisfiable where the property fails."]
     if not query.is_linear:
@@ -136,7 +137,7 @@ def _vnnlib(query, property):
         ]
     lines += [
         "(assert (or",
-        *(f"  (and {_negated(*row)})" for row in zip(A, b, strict=True)),
+        *(f"  (and {' '.join(_negated(A[k], b[k]) for k in clause)})" for clause in clauses),
         "))",
     ]
     return "\n".join(lines) + "\n"

@@ -172,15 +172,16 @@ for _name in ("StandardRobustness", "StrongClassificationRobustness"):
 
 # ---- properties and logics --------------------------------------------------------------------
 
-add(
-    "Conjunction",
-    lambda left, right: scorers.ConstraintSecurity(
-        properties.Conjunction(left, right), attacks.PGD(2), random_state=0
-    ).evaluate(model(), X, Y),
-    lambda: {"left": CR, "right": properties.StandardRobustness(0.05)},
-    {"left": "value", "right": "value"},
-    lambda result, call: np.isfinite(result.score),
-)
+for _kind in (properties.Conjunction, properties.Disjunction):
+    add(
+        _kind.__name__,
+        lambda left, right, kind=_kind: scorers.ConstraintSecurity(
+            kind(left, right), attacks.PGD(2), random_state=0
+        ).evaluate(model(), X, Y),
+        lambda: {"left": CR, "right": properties.StandardRobustness(0.05)},
+        {"left": "value", "right": "value"},
+        lambda result, call: np.isfinite(result.score),
+    )
 
 
 def _loss_of_atoms(values, strict):

@@ -37,4 +37,5 @@ PROPERTIES = [
     LinearRobustness(ROWS, np.array([0.1, 0.2])),
     LinearRobustness(sum_rows, reference="label", strict=True),
     CR() & SR(),
+    CR() | SR() & SCR(),
 ]

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
 from skrobust.properties import (
     LinearRobustness,
@@ -106,3 +107,33 @@ def test_many_constant_rows_are_not_printed():
 def test_strict_is_a_truth_value():
     with pytest.raises(ValueError, match="Got strict='no', but expected True or False"):
         LinearRobustness(ROWS, strict="no").check()
+
+
+def test_of_the_rows_of_a_clause_one_is_enough():
+    rows = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [0.0, 0.0, 0.0]
+    either = LinearRobustness(rows, clauses=[[0, 1], [2]])
+    # max(z0, z1) and z2.
+    logits = [[-1.0, 2.0, 1.0], [3.0, -4.0, -0.5], [-1.0, -2.0, 5.0]]
+    np.testing.assert_array_equal(either.margin(logits), [1.0, -0.5, -1.0])
+    np.testing.assert_array_equal(either.holds(logits), [True, False, False])
+    # DL2: a product in the clause, a sum of clauses.
+    np.testing.assert_array_equal(either.loss(logits), [0.0, 0.5, 2.0])
+    same = LinearRobustness(rows, clauses=[[0], [1], [2]])
+    np.testing.assert_array_equal(same.margin(logits), LinearRobustness(rows).margin(logits))
+    conclusion = either.trial(3)
+    assert conclusion.clauses.tolist() == [[0, 1], [2, 2]]
+    assert clone(either) == either != same
+
+
+def test_bad_clauses_are_named():
+    rows = [[1.0, 0.0]], [0.0]
+    for clauses in ([], [[]], [[0], []], [[1]], [[-1]], [[0.5]], 3, [0], [["a"]]):
+        with pytest.raises(ValueError, match=r"Got clauses=.*lists of places from 0 to 0"):
+            LinearRobustness(rows, clauses=clauses).check()
+
+    def given(outputs, labels):
+        return torch.ones(len(labels), 1, 2), torch.ones(len(labels), 1)
+
+    with pytest.raises(ValueError, match="from 0 to 0"):
+        LinearRobustness(given, clauses=[[1]]).margin([[1.0, 2.0]])
+    assert LinearRobustness(given, clauses=[[0, 0]]).margin([[1.0, 2.0]]).item() == 4.0

@@ -374,13 +374,17 @@ def test_clamps_and_pools_are_decided(seed):
             assert found.verdicts[k] == "verified"
 
 
+def hard(hidden=80, factor=4):
+    """Return a network, a point, and a property that is likely true, but hard to prove."""
+    net, x = perceptron(1, (30, hidden, hidden, 3), scale=2.0), torch.full((1, 30), 0.5)
+    samples = SR(0.2, 1.0).ball(x).sample(2000, torch.Generator().manual_seed(0))[0]
+    return net, x, SR(0.2, factor * (net(samples) - net(x)).abs().max().item())
+
+
 @pytest.mark.parametrize(("milp_units", "limit"), [(0, 0.0), (0, 0.5), (10_000, 1.5)])
 def test_the_time_limit_is_kept_and_said(milp_units, limit):
-    net, x = perceptron(1, sizes=(30, 80, 80, 3), scale=2.0), torch.full((1, 30), 0.5)
+    net, x, property = hard()
     labels = net(x).argmax(dim=1)
-    property = SR(0.2, 1.0)
-    samples = property.ball(x).sample(2000, torch.Generator().manual_seed(0))[0]
-    property = SR(0.2, 4 * (net(samples) - net(x)).abs().max().item())  # likely true, but hard
     verifier = Exact(UniformSampling(1), milp_units=milp_units)
     state = verifier.encode(net, property, 30)
     # The processor's seconds: on a busy machine those of the clock are other programs', too.
@@ -395,8 +399,7 @@ def test_the_time_limit_is_kept_and_said(milp_units, limit):
 @pytest.mark.parametrize("milp_units", [0, 10_000])
 def test_the_limit_on_work_is_kept_and_said(monkeypatch, milp_units):
     monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 20)
-    net, x = perceptron(1, sizes=(30, 30, 30, 3), scale=2.0), torch.full((1, 30), 0.5)
-    property, watches = SR(0.2, 40.0), []
+    (net, x, property), watches = hard(30, 2), []
 
     class Watch(Stopwatch):
         def __init__(self, *args, **options):

@@ -68,7 +68,7 @@ class Core:
 
 
 def test_a_query_says_the_whole_program():
-    said = worker.build(Core(), PROBLEM, [2], 0.125).said
+    said = worker.build(Core(), PROBLEM, [[2]], 0.125).said
     assert said[:2] == [("setNumberOfVariables", "3"), ("setLowerBound", "0", "-1.0")]
     assert ("setUpperBound", "1", "2.0") in said
     assert ("markInputVariable", "0", "0") in said
@@ -76,27 +76,27 @@ def test_a_query_says_the_whole_program():
     assert ("relu", 1, 2) in said
     # One row is a bound of its variable; several are a disjunction of inequalities.
     assert said[-1] == ("setUpperBound", "2", "0.125")
-    said = worker.build(Core(), PROBLEM, [1, 2], 0.125).said
+    said = worker.build(Core(), PROBLEM, [[1], [2]], 0.125).said
     assert said[-1] == ("any of", "[[at most [(1.0, 1)] 0.125], [at most [(1.0, 2)] 0.125]]")
 
 
 @pytest.mark.parametrize(("seconds", "limit"), [(None, 0), (0.2, 1), (7.0, 7)])
 def test_a_limit_is_whole_seconds_and_none_is_no_limit(seconds, limit):
     core = Core()
-    assert worker.solve(core, PROBLEM, [2], 0.0, seconds) == ("sat", [0.25])
+    assert worker.solve(core, PROBLEM, [[2]], 0.0, seconds) == ("sat", [0.25])
     _, options, file = core.asked
     assert (options._timeoutInSeconds, options._verbosity, file) == (limit, 0, "")
 
 
 def test_without_a_point_there_are_no_values():
-    assert worker.solve(Core("unsat", {}), PROBLEM, [2], 0.0, None) == ("unsat", [])
+    assert worker.solve(Core("unsat", {}), PROBLEM, [[2]], 0.0, None) == ("unsat", [])
 
 
 def test_tasks_are_answered_until_the_connection_ends(monkeypatch):
     monkeypatch.setitem(sys.modules, "maraboupy", SimpleNamespace(MarabouCore=Core()))
     ours, theirs = Pipe()
     for _ in range(2):
-        ours.send((PROBLEM, [2], 0.0, None))
+        ours.send((PROBLEM, [[2]], 0.0, None))
     ours.close()  # what was sent is still read
     answers = []
     worker.main(SimpleNamespace(recv=theirs.recv, send=answers.append))
