@@ -3,6 +3,7 @@
 __all__ = [
     "AttackWarning",
     "DivergedTrainingError",
+    "MissingEvidenceWarning",
     "ReferenceWarning",
     "SolverDisagreementWarning",
     "ToleranceWarning",
@@ -39,6 +40,10 @@ class ReferenceWarning(UserWarning):
 
 class SolverDisagreementWarning(RuntimeWarning):
     """A solver claims a proof, and a confirmed counterexample contradicts it."""
+
+
+class MissingEvidenceWarning(RuntimeWarning):
+    """Some verdicts have no evidence, though it was asked for; they stand as they are."""
 
 
 class ToleranceWarning(UserWarning):

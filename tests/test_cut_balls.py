@@ -176,3 +176,17 @@ def test_the_share_of_draws_taken_falls_with_the_root_of_the_dimension(n_feature
         *_, taken = balls._drawn(slice(None), 4000, generator(trial))
         k = max(balls.places.shape[1], 1)
         assert taken.double().mean(dim=1).min() > 0.6 / math.sqrt(math.pi * k)
+
+
+def test_the_same_distribution_in_float32():
+    low, high = pixels(200)
+    ends = [torch.as_tensor(end, dtype=torch.float32)[None] for end in (low, high)]
+    single = CutBalls(*ends).sample(4000, generator(4))[0]
+    assert single.dtype == torch.float32
+    assert (single >= ends[0]).all() and (single <= ends[1]).all()
+    assert ((single.double() ** 2).sum(dim=1) <= 1 + 1e-5).all()
+    double = drawn(low, high, 4000)
+    for weights in (np.ones(200), low < 0):
+        assert ks_2samp(single.numpy() @ weights, double @ weights).pvalue > 1e-3
+    lengths = ((x**2).sum(axis=1) for x in (single.numpy(), double))
+    assert ks_2samp(*lengths).pvalue > 1e-3

@@ -29,6 +29,7 @@ ORDER = [
     "bounds",
     "trees",
     "attacks",
+    "evidence",
     "verification",
     "verify",
     "pointwise",

@@ -254,7 +254,7 @@ _SMALL = Recipe(
     epochs=5,
     lr=1e-3,
     batch_size=32,
-    weights={"HEIN": (0.001, 0.003, 0.01), "R2": (0.03, 0.1, 0.3), "R4": (0.1, 0.3, 1.0)},
+    weights={"HEIN": (0.001, 0.003, 0.01), "R2": (0.1, 0.3, 1.0, 3.0), "R4": (0.1, 0.3, 1.0)},
     n_margin=150,
 )
 _SMALL_RESIDUAL = Recipe(

@@ -2,18 +2,21 @@
 
 What is computed is differentiable by the weights of the graph. `bound_rows` is the door; the
 functions that ask what a kind of node does are `image`, `lines_of`, `worth_tightening`,
-`splits_at_zero`, `chords_of`, `steepest`, `rounding_terms` and `rounding_weight`, with which new
-kinds are registered.
+`splits_at_zero`, `chords_of`, `steepest`, `rounding_terms`, `rounding_weight` and `restricted`,
+with which new kinds are registered.
 """
 
+from skrobust.bounds import _smooth  # noqa: F401  (registers itself)
 from skrobust.bounds._backward import backward, crown, initial_slopes
 from skrobust.bounds._climb import Climb
 from skrobust.bounds._input import farthest, minimum
 from skrobust.bounds._intervals import interval_rows, relax
 from skrobust.bounds._lines import Lines, PoolLines, lines_of
 from skrobust.bounds._norms import norm_product, steepest
+from skrobust.bounds._reduction import Reduction, affine_blocks, reduce, restricted
 from skrobust.bounds._relaxation import Relaxation
 from skrobust.bounds._rounding import NUMBERS_AT_ONCE as NUMBERS_AT_ONCE
+from skrobust.bounds._rounding import UNIT as UNIT
 from skrobust.bounds._rounding import (
     check_finite,
     points_at_once,
@@ -23,6 +26,7 @@ from skrobust.bounds._rounding import (
 from skrobust.bounds._rows import METHODS as METHODS
 from skrobust.bounds._rows import bound_rows, row_bounds
 from skrobust.bounds._slopes import Chords, chords_of, slope_relaxation
+from skrobust.bounds._smooth_lines import SmoothLines
 from skrobust.bounds._tightening import tighten
 from skrobust.bounds._units import Units, image, splits_at_zero, worth_tightening
 
@@ -31,8 +35,11 @@ __all__ = [
     "Climb",
     "Lines",
     "PoolLines",
+    "Reduction",
     "Relaxation",
+    "SmoothLines",
     "Units",
+    "affine_blocks",
     "backward",
     "bound_rows",
     "check_finite",
@@ -46,7 +53,9 @@ __all__ = [
     "minimum",
     "norm_product",
     "points_at_once",
+    "reduce",
     "relax",
+    "restricted",
     "rounding_terms",
     "rounding_weight",
     "row_bounds",

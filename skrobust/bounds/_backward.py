@@ -11,7 +11,6 @@ import torch
 
 from skrobust.bounds._climb import Climb
 from skrobust.bounds._input import minimum
-from skrobust.bounds._lines import Lines
 from skrobust.bounds._rounding import UNIT, dot, gamma
 from skrobust.graphs import pull_back
 
@@ -190,12 +189,8 @@ def initial_slopes(relaxation, counts, sample=None):
     """
     alphas = {}
     for i, lines in relaxation.lines.items():
-        if isinstance(lines, Lines) and lines.base is not None and lines.open.any():
-            lines = _at(lines, sample)
-            free = torch.where(lines.convex, lines.low, lines.high) - lines.base
-            start = torch.where(
-                lines.open, free / torch.where(lines.gain == 0, 1.0, lines.gain), 0
-            )
-            start = start.unsqueeze(1).expand(*counts, *start.shape[1:])
-            alphas[i] = start.clamp(0, 1).clone()
+        start = lines.start()
+        if start is not None:
+            start = _at(start, sample).unsqueeze(1)
+            alphas[i] = start.expand(*counts, *start.shape[2:]).clone()
     return alphas

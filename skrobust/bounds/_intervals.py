@@ -16,7 +16,7 @@ from skrobust.bounds._units import Units
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs import pull_back
 
-__all__ = ["interval_rows", "relax"]
+__all__ = ["affine_interval", "interval_rows", "relax"]
 
 
 def relax(
@@ -68,7 +68,7 @@ def relax(
     depths = _depths(graph)
     for i, node in enumerate(graph.nodes[1:], start=1):
         if node.is_affine:
-            low, high, weight = _affine_interval(built, i, node)
+            low, high, weight = affine_interval(built, i, node)
         else:
             (j,) = _one_input(node)
             tighten_before(built, i, node, refine, n_steps, depths[j], units, watch)
@@ -101,7 +101,7 @@ def _depths(graph):
     return depths
 
 
-def _affine_interval(built, i, node):
+def affine_interval(built, i, node):
     graph = built.graph
     pairs = [(built.lows[j], built.highs[j]) for j in node.inputs]
     center = node.apply(*((low + high) / 2 for low, high in pairs))

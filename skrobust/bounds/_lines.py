@@ -45,6 +45,14 @@ class Lines:
         free = (None, None) if self.base is None else (self.base[index], self.gain[index])
         return Lines(*(part[index] for part in parts), *free, self.convex)
 
+    def start(self):
+        """Return the free numbers that the lines now have, of shape (B, *shape), or None."""
+        if self.base is None or not self.open.any():
+            return None
+        free = torch.where(self.convex, self.low, self.high) - self.base
+        free = free / torch.where(self.gain == 0, 1.0, self.gain)
+        return torch.where(self.open, free, 0).clamp(0, 1)
+
     def pull(self, rows, alpha=None):
         """Return rows (B, m, *shape) as rows of the input, and their constants (B, m)."""
         positive, negative = rows.clamp(min=0), rows.clamp(max=0)
@@ -92,6 +100,9 @@ class PoolLines:
     def open(self):
         return ~self.decided
 
+    def start(self):
+        return None
+
     def pull(self, rows, alpha=None):
         flat = rows.flatten(2)
         decided = self.decided.unsqueeze(1)
@@ -120,7 +131,8 @@ def lines_of(node, lower, upper):
 
     Returns
     -------
-    Lines or PoolLines
+    Lines, PoolLines or SmoothLines
+        Or anything with their methods.
 
     Raises
     ------

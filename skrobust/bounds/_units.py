@@ -5,7 +5,7 @@ from functools import singledispatch
 import torch
 
 from skrobust.bounds._lines import lines_of
-from skrobust.graphs import Clamp, MaxPool, Monotone, Relu, no_rule
+from skrobust.graphs import Clamp, MaxPool, Relu, no_rule
 
 __all__ = ["Units", "image", "members_of", "splits_at_zero", "worth_tightening"]
 
@@ -35,7 +35,6 @@ def image(node, lower, upper):
 
 @image.register(Clamp)
 @image.register(MaxPool)
-@image.register(Monotone)
 def _image_of_monotone(node, lower, upper):
     return node.apply(lower), node.apply(upper)
 

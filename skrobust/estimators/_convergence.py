@@ -44,7 +44,8 @@ def effective_sample_size(draws):
     Returns
     -------
     ndarray of shape (n_quantities,)
-        NaN with fewer than four draws of each chain, and for what never changed.
+        NaN with fewer than four draws of each chain, and for what never changed. An estimate
+        below 0, as a handful of draws can give, counts as 0.
     """
     if draws.shape[1] < _FEWEST:
         return np.full(draws.shape[2], np.nan)
@@ -52,7 +53,7 @@ def effective_sample_size(draws):
 
     # One by one: Pyro takes memory for the square of the number of draws of each.
     values = [float(effective_sample_size(draw)) for draw in _tensor(draws).unbind(dim=2)]
-    return np.where(_constant(draws), np.nan, values)
+    return np.where(_constant(draws), np.nan, np.maximum(values, 0.0))
 
 
 def _tensor(draws):

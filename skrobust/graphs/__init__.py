@@ -1,6 +1,6 @@
 """Networks as graphs of known operations: what they are made of, and how modules are read."""
 
-from skrobust.graphs import _readers, _view_readers  # noqa: F401  (register themselves)
+from skrobust.graphs import _readers, _smooth_readers, _view_readers  # noqa: F401  (register)
 from skrobust.graphs._graph import Graph, pull_back
 from skrobust.graphs._nodes import (
     Average,
@@ -21,7 +21,7 @@ from skrobust.graphs._nodes import (
 from skrobust.graphs._onnx import OnnxWriter, write
 from skrobust.graphs._pieces import Clamp, MaxPool, PiecewiseNode, Relu
 from skrobust.graphs._reading import read_graph, read_live
-from skrobust.graphs._smooth import Monotone
+from skrobust.graphs._smooth import Elu, Erf, Gelu, Sigmoid, Silu, Smooth, Softplus, Tanh
 from skrobust.graphs._trace import reads
 
 __all__ = [
@@ -31,11 +31,13 @@ __all__ = [
     "Concat",
     "Constant",
     "Conv",
+    "Elu",
+    "Erf",
+    "Gelu",
     "Graph",
     "Input",
     "Linear",
     "MaxPool",
-    "Monotone",
     "Node",
     "OnnxWriter",
     "Permute",
@@ -44,7 +46,12 @@ __all__ = [
     "Relu",
     "Reshape",
     "Scale",
+    "Sigmoid",
+    "Silu",
+    "Smooth",
+    "Softplus",
     "Sum",
+    "Tanh",
     "no_rule",
     "pull_back",
     "read_graph",

@@ -22,10 +22,12 @@ from skrobust.graphs._nodes import (
     product,
 )
 from skrobust.graphs._pieces import Clamp, MaxPool, Relu
+from skrobust.graphs._smooth import Elu, Erf, Gelu, Sigmoid, Silu, Softplus, Tanh
 
 __all__ = ["OnnxWriter", "write"]
 
 _OPSET = 13  # what verifiers know; axes of squeezes and sums are inputs from here on
+_GELU_OPSET, _GELU_IR = 20, 9  # the first that have GELU by tanh
 
 
 class OnnxWriter:
@@ -43,6 +45,7 @@ class OnnxWriter:
         self.onnx = onnx
         self.dtype = torch.empty(0, dtype=dtype).numpy().dtype
         self.nodes, self.constants = [], []
+        self.opset, self.ir_version = _OPSET, 7
         self.names = itertools.count()
 
     def model(self, graph):
@@ -60,8 +63,8 @@ class OnnxWriter:
             for name, size in (("X", graph.n_features), ("Y", graph.n_classes))
         ]
         made = helper.make_graph(self.nodes, "network", sides[:1], sides[1:], self.constants)
-        imports = [helper.make_opsetid("", _OPSET)]
-        model = helper.make_model(made, opset_imports=imports, ir_version=7)
+        imports = [helper.make_opsetid("", self.opset)]
+        model = helper.make_model(made, opset_imports=imports, ir_version=self.ir_version)
         self.onnx.checker.check_model(model)
         return model
 
@@ -255,3 +258,42 @@ def _padding_behind(node):
     ):  # fmt: skip
         end = (count - 1) * stride + dilation * (kernel - 1) + 1 - padding
         yield max(end - length, 0)
+
+
+@write.register(Tanh)
+@write.register(Sigmoid)
+@write.register(Erf)
+def _plain(node, writer, x):
+    return writer.add(type(node).__name__, x)
+
+
+@write.register(Silu)
+def _silu(node, writer, x):
+    return writer.add("Mul", x, writer.add("Sigmoid", x))
+
+
+@write.register(Gelu)
+def _gelu(node, writer, x):
+    if node.approximate == "tanh":
+        writer.opset, writer.ir_version = _GELU_OPSET, _GELU_IR
+        return writer.add("Gelu", x, approximate="tanh")
+    share = writer.add("Erf", writer.add("Mul", x, writer.constant(np.sqrt(0.5))))
+    gate = writer.add("Add", share, writer.constant(1.0))
+    return writer.add("Mul", writer.add("Mul", x, gate), writer.constant(0.5))
+
+
+@write.register(Softplus)
+def _softplus(node, writer, x):
+    # ONNX knows no threshold: the files differ from torch by what the function jumps there.
+    scaled = x if node.beta == 1 else writer.add("Mul", x, writer.constant(node.beta))
+    grown = writer.add("Softplus", scaled)
+    return grown if node.beta == 1 else writer.add("Mul", grown, writer.constant(1 / node.beta))
+
+
+@write.register(Elu)
+def _elu(node, writer, x):
+    scaled = x if node.rate == 1 else writer.add("Mul", x, writer.constant(node.rate))
+    # In units of rate * z the positive part is 1 / rate times as steep.
+    bent = writer.add("Elu", scaled, alpha=node.alpha * node.rate)
+    factor = node.scale / node.rate
+    return bent if factor == 1 else writer.add("Mul", bent, writer.constant(factor))

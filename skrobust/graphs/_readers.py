@@ -17,7 +17,7 @@ from skrobust.graphs._nodes import (
     Sum,
 )
 from skrobust.graphs._pieces import Clamp, MaxPool, Relu
-from skrobust.graphs._smooth import Monotone
+from skrobust.graphs._smooth_readers import gated
 from skrobust.graphs._trace import arguments, flat, reads, single
 
 __all__ = []
@@ -164,6 +164,10 @@ def _widened(tracer, value, output):
 def _read_mul(tracer, name, func, args, kwargs, output):
     first, second = args if len(args) > 1 else (*args, kwargs["other"])
     x, weight = (first, second) if tracer.is_marked(first) else (second, first)
+    if tracer.is_marked(weight):
+        unit = gated(tracer, output, x, weight)
+        if unit is not None:
+            return unit
     _unmarked(tracer, name, weight)
     return _scale(tracer, x, tracer.constant(weight, output.ndim), 0.0, output)
 
@@ -378,23 +382,3 @@ def _average(tracer, name, x, function, output):
         function=function,
         input_shape=tracer.shape(x),
     )
-
-
-@reads("tanh", "sigmoid", "softplus", "elu", "selu")
-def _read_monotone(tracer, name, func, args, kwargs, output):
-    # Intervals go through these, but nothing else that is known of piecewise linear networks.
-    if not tracer.live:
-        raise tracer.refusal(name)
-    options = dict(kwargs)
-    x, *rest = args if args else (options.pop("input"),)
-    return Monotone(
-        inputs=(single(tracer, name, x),),
-        shape=tracer.shape(output),
-        path=tracer.label,
-        operation=name,
-        function=partial(_called, func, rest, options),
-    )
-
-
-def _called(func, rest, options, x):
-    return func(x, *rest, **options)

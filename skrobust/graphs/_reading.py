@@ -14,7 +14,7 @@ _BATCH = 2  # rows that are traced; two, so that what mixes rows shows
 
 
 def read_graph(network, n_features=None):
-    """Read a network as a graph of known, piecewise linear operations.
+    """Read a network as a graph of known operations.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ def read_graph(network, n_features=None):
     TypeError
         If `network` is none of these; of an estimator, `skrobust.networks.as_network` makes one.
     UnsupportedModelError
-        If the forward pass does anything that is not piecewise linear, such as a sigmoid, or
-        decides by the values of tensors in Python. The message names the operation and the
-        path of the layer.
+        If the forward pass does anything that is not known, such as the product of two
+        activations, or decides by the values of tensors in Python. The message names the
+        operation and the path of the layer.
     ValueError
         If its outputs are not of shape (n, n_classes), or the number of entries of a row is not
         known.
@@ -66,7 +66,7 @@ def read_graph(network, n_features=None):
         if module is None:
             kind = kind_of(getattr(network, "estimator", network))
             raise UnsupportedModelError(
-                f"Got {kind}, which cannot be read as a piecewise linear network."
+                f"Got {kind}, which cannot be read as a network of known operations."
             )
     else:
         module = network
@@ -98,7 +98,7 @@ def read_live(module, x):
     Returns
     -------
     graph : Graph
-        In the dtype of `x`. It may hold `Monotone` nodes, which have intervals, but no lines.
+        In the dtype of `x`.
     outputs : Tensor of shape (n, n_classes)
         What the module returned, with gradients as ever.
 
@@ -138,7 +138,7 @@ def _compare(graph, module, x):
     if logits.shape != read.shape:
         raise UnsupportedModelError(
             f"The module returns outputs of shape {tuple(logits.shape)} for {len(x)} rows; as a "
-            f"piecewise linear network it would return {tuple(read.shape)}."
+            f"graph it would return {tuple(read.shape)}."
         )
     if not torch.isfinite(logits).all():
         raise UnsupportedModelError(
@@ -148,7 +148,7 @@ def _compare(graph, module, x):
     scale = max(value.abs().max().item() for value in values if value.numel())
     if not error <= 1e-3 * (1 + scale):
         raise UnsupportedModelError(
-            f"The module could not be read as a piecewise linear network: outputs differ by "
+            f"The module could not be read as a graph of known operations: outputs differ by "
             f"{error:.3g}. Operations in place on views, random operations and forward code "
             "that depends on values are the known reasons."
         )

@@ -29,8 +29,7 @@ def trace(module, x, *, live=False):
     live : bool, default=False
         Whether the graph holds the parameters themselves, in their own dtype, so that what is
         computed from it has gradients by them. Batch norm in training mode then stands for the
-        statistics of these rows, and activations that are monotone but not piecewise linear are
-        read, too. If not, it holds copies in float64.
+        statistics of these rows. If not, it holds copies in float64.
     """
     tracer = _Tracer(module, x, live)
     try:
@@ -141,12 +140,12 @@ class _Tracer(TorchFunctionMode):
             frame = frame.f_back
         return "the module"
 
-    def refusal(self, operation, reason="is not known to be piecewise linear"):
+    def refusal(self, operation, reason="is not read"):
         return Refusal(
             f"{operation!r} in layer {self.label} {reason}. Linear, convolution, ReLU, LeakyReLU, "
-            "PReLU, Hardtanh, clamp, max and average pooling, batch norm in evaluation mode, "
-            "dropout, flatten and other views, sums, products with constants and concatenation "
-            "are read; for training on intervals also tanh, sigmoid, softplus, ELU and SELU."
+            "PReLU, Hardtanh, clamp, tanh, sigmoid, erf, GELU, SiLU, softplus, ELU, SELU, CELU, "
+            "max and average pooling, batch norm in evaluation mode, dropout, flatten and other "
+            "views, sums, products with constants and concatenation are read."
         )
 
     def number(self, value):

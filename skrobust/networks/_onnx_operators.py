@@ -169,6 +169,7 @@ _ELEMENTWISE = {
     "Neg": torch.neg,
     "Sigmoid": torch.sigmoid,
     "Tanh": torch.tanh,
+    "Erf": torch.erf,
     "Softplus": functional.softplus,
     "Sqrt": torch.sqrt,
 }
@@ -182,6 +183,23 @@ def _elementwise(op, x):
 @_computes("Elu")
 def _elu(op, x):
     return functional.elu(x, op.get("alpha", 1.0))
+
+
+@_computes("Selu")
+def _selu(op, x):
+    # The numbers of the standard, with which scale * alpha * (exp(x) - 1) is a scaled ELU.
+    alpha = op.get("alpha", 1.67326319217681884765625)
+    return functional.elu(x, alpha) * op.get("gamma", 1.05070102214813232421875)
+
+
+@_computes("Celu")
+def _celu(op, x):
+    return functional.celu(x, op.get("alpha", 1.0))
+
+
+@_computes("Gelu")
+def _gelu(op, x):
+    return functional.gelu(x, approximate=op.get("approximate", "none"))
 
 
 @_computes("Softmax", "LogSoftmax")

@@ -11,7 +11,9 @@ from skrobust.verification import Verdict, Verification, VerificationBuilder
 __all__ = ["Counts", "attack_in_chunks", "decide_by_verifier"]
 
 
-def decide_by_verifier(scorer, verifier, encoding, sample, *, whole=None, counts=None, **options):
+def decide_by_verifier(
+    scorer, verifier, encoding, sample, *, whole=None, counts=None, recorder=None, **options
+):
     """Take the steps of a verifier one after the other, each spread over chunks and jobs.
 
     Parameters
@@ -25,6 +27,8 @@ def decide_by_verifier(scorer, verifier, encoding, sample, *, whole=None, counts
         What `sample` is a part of; see `RobustnessScorer._in_chunks`.
     counts : Counts, default=None
         Is told of each chunk.
+    recorder : Recorder, default=None
+        Keeps the evidence, in the job that decides: what is there is not decided again.
     **options
         Of `evaluate_in_chunks`, in place of the scorer's own.
 
@@ -34,15 +38,23 @@ def decide_by_verifier(scorer, verifier, encoding, sample, *, whole=None, counts
     """
     x, labels, _ = as_tensors(sample.model, sample.rows, sample.labels, 0)
     verdicts = VerificationBuilder(x)
+    # The folder is a part of the key in the memory; what writes to it is as large as the network.
+    folder = None if recorder is None else recorder.place
     for step in verifier.steps(encoding):
         turns = step.turns(scorer.timeout, verdicts)
         if counts is not None and turns:
             counts.begin(step.name, np.concatenate([index for index, _ in turns]))
         for index, limit in turns:
             arrays = scorer._in_chunks(
-                partial(_decide, decide=step.decide, property=scorer.property, timeout=limit),
+                partial(
+                    _decide,
+                    decide=step.decide,
+                    property=scorer.property,
+                    timeout=limit,
+                    evidence=folder,
+                ),
                 sample[index],
-                state=step.encoding,
+                state=(step.encoding, step.name, recorder),
                 whole=sample if whole is None else whole,
                 chunk_size=min(scorer.chunk_size, step.chunk_size or scorer.chunk_size),
                 on_part=None if counts is None else counts.add,
@@ -52,10 +64,13 @@ def decide_by_verifier(scorer, verifier, encoding, sample, *, whole=None, counts
     return verdicts.result()
 
 
-def _decide(encoding, rows, labels, seed, *, decide, property, timeout):
-    """Decide a chunk; the property is there as a part of the key in the memory."""
+def _decide(state, rows, labels, seed, *, decide, property, timeout, evidence):
+    """Decide a chunk; property and folder are there as parts of the key in the memory."""
+    encoding, name, recorder = state
     x, labels, generator = as_tensors(encoding.network, rows, labels, seed)
     answer = decide(encoding, x, labels, timeout=timeout, generator=generator)
+    if recorder is not None:
+        answer = recorder.keep(x, labels, answer, name)
     return {field.name: getattr(answer, field.name) for field in fields(answer)}
 
 

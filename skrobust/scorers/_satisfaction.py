@@ -10,7 +10,13 @@ from skrobust.scorers._base import PropertyScorer, ScoreResult
 from skrobust.scorers._local import Counts, decide_by_verifier
 from skrobust.statistics import Interval, clopper_pearson
 from skrobust.trees import check_tree_property
-from skrobust.verification import Cascade, Verdict, Verifier
+from skrobust.verification import (
+    Cascade,
+    Verdict,
+    Verifier,
+    check_evidence,
+    make_recorder,
+)
 
 __all__ = ["ConstraintSatisfaction", "ConstraintSatisfactionResult"]
 
@@ -46,6 +52,9 @@ class ConstraintSatisfactionResult(ScoreResult):
         Proved lower bound of the smallest row in the ball; minus infinity where none is known.
     notes : ndarray of shape (n_samples,) of object
         What there is to say of single samples, such as a disagreement of two verifiers.
+    evidence : ndarray of shape (n_samples,) of object
+        Names of files in the folder of evidence; "checked" with ``evidence="required"``, "" where
+        there is none.
     """
 
     surviving_share: float
@@ -58,6 +67,7 @@ class ConstraintSatisfactionResult(ScoreResult):
     reasons: np.ndarray
     lower: np.ndarray
     notes: np.ndarray
+    evidence: np.ndarray
 
 
 class ConstraintSatisfaction(DefaultParts, PropertyScorer):
@@ -72,6 +82,11 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
         In the raw input space of the estimator that is scored.
     verifier : Verifier or None, default=None
         None is ``Cascade()``: an attack, bounds, and a complete method for what they leave open.
+    evidence : str, path-like or None, default=None
+        A folder for evidence: the network, and a file for each sample that is decided, which
+        ``python -m skrobust.evidence check FOLDER`` checks with NumPy alone. "required" stores
+        nothing, but counts as verified only samples whose proof that checker accepts. What has
+        no evidence is told by a `MissingEvidenceWarning` and in `notes`.
     timeout : float or None, default=None
         Seconds a sample, handed on to the verifier; no limit beside the verifier's own if None.
     confidence : float, default=0.95
@@ -114,6 +129,7 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
         property,
         verifier=None,
         *,
+        evidence=None,
         timeout=None,
         confidence=0.95,
         chunk_size=256,
@@ -124,6 +140,7 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
     ):
         self.property = property
         self.verifier = verifier
+        self.evidence = evidence
         self.timeout = timeout
         self.confidence = confidence
         self.chunk_size = chunk_size
@@ -140,16 +157,27 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
         check_instance("verifier", verifier, Verifier, "Cascade()").check()
         if self.timeout is not None:
             check_real("timeout", self.timeout, low=0, closed="neither")
+        check_evidence(self.evidence)
         self._check_common()
         check_tree_property(estimator, self.property)
         sample = self._prepare(estimator, X, y, needs_gradient=False)
-        encoding = verifier.encode(sample.model, self.property, sample.rows.shape[1])
+        n_features, recorder = sample.rows.shape[1], None
+        encoding = verifier.encode(sample.model, self.property, n_features)
+        if self.evidence is not None:
+            encoding = encoding.with_proofs()
+            recorder = make_recorder(self.evidence, sample.model, self.property, n_features)
         verbose = max(0, self.verbose - 1)
         with Counts(self.verbose, len(sample)) as counts:
             verdicts = decide_by_verifier(
-                self, verifier, encoding, sample, counts=counts, verbose=verbose
+                self,
+                verifier,
+                encoding,
+                sample,
+                counts=counts,
+                recorder=recorder,
+                verbose=verbose,
             )
-        return self._result(verdicts)
+        return self._result(verdicts if recorder is None else recorder.finish(verdicts))
 
     def _result(self, verification):
         n = len(verification)

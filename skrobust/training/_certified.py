@@ -41,9 +41,9 @@ class CertifiedTraining(PropertyRegime):
     Notes
     -----
     The module may consist of what `skrobust.graphs.read_live` reads: linear and convolutional
-    layers, batch norm, pooling, ReLU and its kin, tanh, sigmoid, softplus, ELU, SELU, views,
-    sums, and products with constants. `Bounds("ibp")` proves what this trains for. Training
-    does without what proofs add for rounding, and stays in the dtype of the module.
+    layers, batch norm, pooling, ReLU and its kin, tanh, sigmoid, GELU, SiLU, softplus, ELU and
+    its kin, views, sums, and products with constants. `Bounds("ibp")` proves what this trains for.
+    Training does without what proofs add for rounding, and stays in the dtype of the module.
 
     References
     ----------

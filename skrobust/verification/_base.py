@@ -23,8 +23,9 @@ from skrobust.graphs import read_graph
 from skrobust.networks import as_model
 from skrobust.properties import check_property
 from skrobust.trees import check_tree_property
+from skrobust.verification._evidence import check_evidence, make_recorder
 from skrobust.verification._query import check_rows_of_logits
-from skrobust.verification._result import VerificationBuilder
+from skrobust.verification._result import Reason, VerificationBuilder
 from skrobust.verification._steps import Encoding, Step, decide_in_steps
 
 __all__ = [
@@ -53,7 +54,9 @@ class Verifier(BaseEstimator, ABC):
         """What the verifier is called in results."""
         return type(self).__name__.lower()
 
-    def verify(self, estimator, X, y=None, *, property, timeout=None, random_state=None):
+    def verify(
+        self, estimator, X, y=None, *, property, timeout=None, random_state=None, evidence=None
+    ):
         """Decide a property of a fitted estimator around samples.
 
         Parameters
@@ -70,15 +73,24 @@ class Verifier(BaseEstimator, ABC):
             Seconds a sample; no limit beside the verifier's own if None.
         random_state : int, RandomState instance or None, default=None
             For attacks with random starts.
+        evidence : str, path-like or None, default=None
+            A folder for evidence: the network, and a file for each point that is decided, which
+            ``python -m skrobust.evidence check FOLDER`` checks. "required" stores nothing, but
+            counts as verified only what the checker accepts.
 
         Returns
         -------
         Verification
 
+        Warns
+        -----
+        MissingEvidenceWarning
+            If a verdict has no evidence, or a file cannot be written. Verdicts are as without.
+
         Raises
         ------
         UnsupportedModelError
-            If the verifier cannot read the estimator.
+            If the verifier cannot read the estimator, or the checker of evidence cannot.
         UnsupportedPropertyError
             If it cannot treat the property, or its norm.
         ValueError
@@ -86,6 +98,7 @@ class Verifier(BaseEstimator, ABC):
         """
         self.check()
         check_property(property)
+        check_evidence(evidence)
         if timeout is not None:
             check_real("timeout", timeout, low=0, closed="neither")
         check_columns(estimator, X)
@@ -97,8 +110,13 @@ class Verifier(BaseEstimator, ABC):
         seed = check_seed(random_state).randint(2**31 - 1)
         generator = torch.Generator(network.device).manual_seed(seed)
         x = network.rows(rows)
-        steps = self.steps(encoding)
-        return decide_in_steps(steps, x, labels, timeout=timeout, generator=generator)
+        options = {"timeout": timeout, "generator": generator}
+        if evidence is None:
+            return decide_in_steps(self.steps(encoding), x, labels, **options)
+        recorder = make_recorder(evidence, network, property, rows.shape[1])
+        steps = self.steps(encoding.with_proofs())
+        result = decide_in_steps(steps, x, labels, recorder=recorder, **options)
+        return recorder.finish(result)
 
     def _labels(self, network, property, y, n_samples):
         check_labels_given(y, BY_LABEL.format("property") if property.needs_labels else "")
@@ -246,28 +264,59 @@ def attacked(attack, verdicts, encoding, x, labels=None, generator=None):
 
 
 class Stopwatch:
-    """Wall time since it was made, against a limit.
+    """Wall time and work since it was made, against limits.
+
+    Work is counted in domains, by whoever does it: what a limit on it leaves open is the same on
+    any machine.
 
     Parameters
     ----------
     timeout : float or None
         Seconds; no limit if None.
+    max_domains : int or None
+        Domains; no limit if None.
+    parent : Stopwatch or None
+        Whose work it is, too.
     """
 
-    def __init__(self, timeout=None):
+    def __init__(self, timeout=None, max_domains=None, parent=None):
         self.start = time.perf_counter()
         self.timeout = float("inf") if timeout is None else timeout
+        self.max_domains = float("inf") if max_domains is None else max_domains
+        self.parent, self.n_domains = parent, 0
 
     @property
     def elapsed(self):
         """Seconds since the start."""
         return time.perf_counter() - self.start
 
-    def part(self, seconds):
-        """Return a new watch for that many seconds from now, or for what is left if less."""
-        return Stopwatch(min(seconds, self.left))
+    def count(self, n_domains):
+        """Count work."""
+        self.n_domains += n_domains
+        if self.parent is not None:
+            self.parent.count(n_domains)
+
+    def part(self, seconds=float("inf"), max_domains=float("inf")):
+        """Return a new watch for that much from now on, or for what is left if less."""
+        limits = min(seconds, self.seconds_left), min(max_domains, self.domains_left)
+        return Stopwatch(*limits, parent=self)
+
+    @property
+    def domains_left(self):
+        """Domains until the limit, not below 0."""
+        return max(0, self.max_domains - self.n_domains)
+
+    @property
+    def seconds_left(self):
+        """Seconds until the limit, not below 0."""
+        return max(0.0, self.timeout - self.elapsed)
 
     @property
     def left(self):
-        """Seconds until the limit, not below 0."""
-        return max(0.0, self.timeout - self.elapsed)
+        """Seconds until the limit, and 0 where no work may be done any more."""
+        return self.seconds_left if self.domains_left else 0.0
+
+    @property
+    def reason(self):
+        """Why nothing is left, as a `Reason`."""
+        return Reason.TIME_OUT if self.domains_left else Reason.WORK_LIMIT

@@ -17,10 +17,10 @@ from skrobust.bounds import (
 )
 from skrobust.verification._base import Stopwatch, Verifier, at_reference
 from skrobust.verification._mixtures import holds_by_mixtures
-from skrobust.verification._query import make_query
+from skrobust.verification._query import make_query, reference_error
 from skrobust.verification._result import Reason, VerificationBuilder
 
-__all__ = ["Bounds", "bound_query", "proved_radius", "reference_error"]
+__all__ = ["Bounds", "bound_query", "proved_radius"]
 
 _HALVINGS = 6  # of the distance from a reference point, to find what slopes prove
 
@@ -148,17 +148,6 @@ def bound_query(graph, query, method="crown", n_steps=20, watch=None):
         far = torch.where(part.anchored, far, row_bounds(inner, *terms, **options))
     lower[open_index] = torch.maximum(lower[open_index], far)
     return lower
-
-
-def reference_error(graph, query):
-    """Return what rounding of the reference outputs can do to the rows, of shape (n, m)."""
-    ball = query.ball
-    if not (query.rows.b != 0).any():
-        return torch.zeros_like(query.rows.b)
-    point = type(ball)(ball.center, ball.epsilon, "linf", ball.center, ball.center)
-    at_center = relax(graph, point, refine=False, lines=False)
-    width = (at_center.highs[-1] - at_center.lows[-1]).flatten(1)
-    return (query.rows.A.abs() @ width.unsqueeze(2)).squeeze(2)
 
 
 def _by_slopes(relaxation, query, method, watch=None):

@@ -3,7 +3,9 @@ r"""Branch and bound over the units of a network, many domains at a time (beta-C
 A domain is the ball cut by decisions z_k >= 0 or z_k <= 0 about units. The bound of a row over
 it is that of `crown`, with two kinds of free numbers that gradient steps choose: the slopes of
 undecided units (alpha), and for each decision s z >= 0 a multiplier beta >= 0. Since s z >= 0 in
-the domain, row - beta s z lies below the row there, so that any such numbers give a proof.
+the domain, row - beta s z lies below the row there, so that any such numbers give a proof. Smooth
+units are decided again and again, z_k >= t or z_k <= t, at points t inside of their intervals,
+which makes their lines better: there row - beta s (z - t) lies below the row.
 
 References
 ----------
@@ -18,6 +20,7 @@ from functools import cached_property
 import torch
 
 from skrobust.bounds import (
+    UNIT,
     Climb,
     Relaxation,
     Units,
@@ -28,14 +31,19 @@ from skrobust.bounds import (
     splits_at_zero,
     tighten,
 )
+from skrobust.graphs import Smooth
+from skrobust.verification._domains import Domains, Stack, split
 
-__all__ = ["Domains", "Problem", "branch"]
+__all__ = ["Problem", "branch"]
 
 _RATE_ALPHA = 0.2
 _RATE_BETA = 4.0  # relative to the size of the rows at the node
 _DECAY = 0.9
 _SHARE = 1 / 32  # of the domains of a batch that are tightened
 _TIGHTEN = 4  # decisions after which a domain may be tightened again
+_WAITING = 0.75  # of the memory, for domains that wait
+_COPIES = 32  # of each number of a node, while a domain is bounded with gradients
+_BATCH = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,84 +73,36 @@ class Problem:
 
     @cached_property
     def scales(self):
-        """Mean size of the rows of each node that piecewise nodes read: the unit of betas."""
+        """Mean size of the rows of each node's open units: the unit of betas.
+
+        Most units of a node are closed as a rule, and never get a beta; their rows, which are
+        far smaller where they are dead, say nothing of it.
+        """
         trace, count = {}, len(self.rows)
         sample = torch.zeros(count, dtype=torch.long, device=self.rows.device)
         with torch.no_grad():
             backward(self.root, len(self.root.graph.nodes) - 1, self.rows, sample, trace=trace)
-        return {j: trace[j].abs().mean() + 1e-12 for j in self.root.sources if j in trace}
+        return {
+            j: trace[j][:, :, self.root.lines[i].open[0]].abs().mean() + 1e-12
+            for j, i in self.root.sources.items()
+            if j in trace and self.root.lines[i].open.any()
+        }
 
 
-@dataclass(frozen=True, eq=False)
-class Domains:
-    """P domains.
-
-    Parameters
-    ----------
-    problem : int Tensor of shape (P,)
-    lows, highs : dict of int to Tensor of shape (P, *shape)
-        Intervals of what piecewise nodes read.
-    signs : dict of int to Tensor of shape (P, *shape)
-        Decisions of those nodes: 1, -1, or 0 for none.
-    alphas : dict of int to Tensor of shape (P, m, *shape)
-    betas : dict of int to Tensor of shape (P, 1, *shape)
-    lower : Tensor of shape (P,)
-    branch : int Tensor of shape (P, 2)
-        The node that a piecewise one reads, and its entry to decide next; -1 if none is left.
-    depth : int Tensor of shape (P,)
-        Number of decisions since the intervals were tightened.
-    """
-
-    problem: torch.Tensor
-    lows: dict
-    highs: dict
-    signs: dict
-    alphas: dict
-    betas: dict
-    lower: torch.Tensor
-    branch: torch.Tensor
-    depth: torch.Tensor
-
-    def __len__(self):
-        return len(self.problem)
-
-    def __getitem__(self, index):
-        return self._map(lambda part: part[index])
-
-    def _map(self, function):
-        fields = {}
-        for name in self.__dataclass_fields__:
-            value = getattr(self, name)
-            if isinstance(value, dict):
-                fields[name] = {key: function(part) for key, part in value.items()}
-            else:
-                fields[name] = function(value)
-        return Domains(**fields)
-
-    @classmethod
-    def join(cls, parts):
-        """Put several sets of domains into one."""
-        fields = {}
-        for name in cls.__dataclass_fields__:
-            values = [getattr(part, name) for part in parts]
-            if isinstance(values[0], dict):
-                fields[name] = {k: torch.cat([v[k] for v in values]) for k in values[0]}
-            else:
-                fields[name] = torch.cat(values)
-        return cls(**fields)
-
-
-def branch(problem, *, batch_size, n_steps, watch, visit, leaf):
+def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf):
     """Prove the rows, or find where they fail.
 
     Parameters
     ----------
     problem : Problem
-    batch_size : int
-        Domains that are bounded together.
+    batch_size : int or None
+        Domains that are bounded together; what suits the memory if None.
+    memory_limit : float
+        Bytes, for the domains that wait and for those that are bounded.
     n_steps : int
         Gradient steps for each.
     watch : Stopwatch
+        Of seconds and domains.
     visit : callable
         ``visit(points)`` is given points where rows may fail, of shape (k, n_features), and
         returns whether the search can end.
@@ -156,31 +116,44 @@ def branch(problem, *, batch_size, n_steps, watch, visit, leaf):
     lower : Tensor of shape (r,)
         Proved lower bounds of the margins.
     """
-    stack, stuck = [_first(problem)], []
+    stack, stuck = Stack(memory_limit * _WAITING), []
+    stack.push(_first(problem))
+    n_places = len(problem.rows)
+    size = _batch_size(problem, memory_limit * (1 - _WAITING))
+    size = size if batch_size is None else min(batch_size, size)
     while stack:
         if watch.left == 0:
-            return "limit", _lowest(problem, [*stack, *stuck])
-        domains = _tightened(problem, _take(stack, batch_size))
-        domains, points = _bound(problem, domains, n_steps)
+            return "limit", _lowest(problem, [*stack.parts, *stuck])
+        domains = stack.take(min(size, watch.domains_left))
+        domains = _tightened(problem, domains, watch)
+        domains, points = _bound(problem, domains, n_steps, watch)
+        watch.count(len(domains))
         index = (domains.lower < 0).nonzero().squeeze(1)
         open_domains = domains[index]
         if len(open_domains) == 0:
             continue
         if visit(points[index]):
-            return "end", _lowest(problem, [open_domains, *stack, *stuck])
+            return "end", _lowest(problem, [open_domains, *stack.parts, *stuck])
         is_leaf = open_domains.branch[:, 0] < 0
         for k in is_leaf.nonzero().squeeze(1).tolist():
             status = leaf(open_domains, k)
             if status == "end":
-                return "end", _lowest(problem, [open_domains, *stack, *stuck])
+                return "end", _lowest(problem, [open_domains, *stack.parts, *stuck])
             if status == "stuck":
                 stuck.append(open_domains[k : k + 1])
         inner = open_domains[(~is_leaf).nonzero().squeeze(1)]
         if len(inner):
             # The lowest domains last: they are taken first, where counterexamples are.
             inner = inner[inner.lower.argsort(descending=True)]
-            stack.append(_split(inner))
+            stack.push(split(inner, n_places))
+            n_places += 2 * len(inner)
     return "stuck" if stuck else "proved", _lowest(problem, stuck)
+
+
+def _batch_size(problem, n_bytes):
+    """Return how many domains can be bounded in so much memory, at most `_BATCH`."""
+    numbers = sum(node.size for node in problem.root.graph.nodes)
+    return int(max(1, min(_BATCH, n_bytes / (8 * _COPIES * numbers * problem.rows.shape[1]))))
 
 
 def _lowest(problem, open_domains):
@@ -189,20 +162,6 @@ def _lowest(problem, open_domains):
     for part in open_domains:
         lower = lower.scatter_reduce(0, part.problem, part.lower, "amin")
     return lower
-
-
-def _take(stack, batch_size):
-    """Take domains from the top of the stack."""
-    taken, count = [], 0
-    while stack and count < batch_size:
-        part = stack.pop()
-        room = batch_size - count
-        if len(part) > room:
-            stack.append(part[:-room])
-            part = part[-room:]
-        taken.append(part)
-        count += len(part)
-    return taken[0] if len(taken) == 1 else Domains.join(taken)
 
 
 def _first(problem):
@@ -222,7 +181,11 @@ def _first(problem):
         {j: zeros[j].unsqueeze(1) for j in zeros},
         problem.rows.new_full((count,), -torch.inf),
         torch.full((count, 2), -1, device=problem.rows.device),
+        problem.rows.new_zeros(count),
         torch.zeros_like(sample),
+        torch.arange(count, device=problem.rows.device),
+        torch.full_like(sample, -1),
+        sample.new_zeros(count, 3),
     )
 
 
@@ -242,10 +205,11 @@ def _relaxation(problem, domains):
     return replace(root, lows=lows, highs=highs, lines=lines, empty=empty)
 
 
-def _bound(problem, domains, n_steps):
+def _bound(problem, domains, n_steps, watch):
     """Bound domains; return them with what was learned, and where their rows may fail."""
     relaxation = _relaxation(problem, domains)
     rows, options = problem.rows[domains.problem], _options(problem, domains)
+    shifts, cuts = options.pop("shift"), _cuts(problem, domains)
     alphas = {i: part.clone() for i, part in domains.alphas.items()}
     multipliers = {j: part.clone() for j, part in domains.betas.items()}
     climb = Climb(
@@ -254,26 +218,30 @@ def _bound(problem, domains, n_steps):
     )
     best = domains.lower
     for step in range(n_steps + 1):
-        with torch.set_grad_enabled(step < n_steps):
+        is_last = step == n_steps or watch.left == 0
+        with torch.set_grad_enabled(not is_last):
             betas = _signed(multipliers, domains.signs, problem.scales)
-            trace = {}
-            lower = crown(relaxation, rows, alphas=alphas, betas=betas, trace=trace, **options)
+            trace, shift = {}, shifts + _thresholds(betas, cuts)
+            lower = crown(
+                relaxation, rows, alphas=alphas, betas=betas, trace=trace, shift=shift, **options
+            )
             margin = problem.margin(lower, domains.problem)
         best = torch.fmax(best, margin.detach())
         # Without an open unit there is nothing to learn.
-        if step == n_steps or not margin.requires_grad or (best >= 0).all():
+        if is_last or not margin.requires_grad or (best >= 0).all():
             break
         climb.step(torch.where(best < 0, margin, 0.0).sum())
     alphas = {i: part.detach() for i, part in alphas.items()}
     betas = {j: part.detach() for j, part in multipliers.items()}
     with torch.no_grad():
-        branch = _costliest(relaxation, trace, alphas)
+        branch, cut = _costliest(relaxation, trace, alphas)
         # Where the first row is least in the box.
         points = torch.where(trace[0][:, 0] > 0, relaxation.ball.lower, relaxation.ball.upper)
-    return replace(domains, lower=best, alphas=alphas, betas=betas, branch=branch), points
+    learned = {"alphas": alphas, "betas": betas, "branch": branch, "cut": cut}
+    return replace(domains, lower=best, **learned), points
 
 
-def _tightened(problem, domains):
+def _tightened(problem, domains, watch):
     """Return domains with the intervals behind decided units tightened, where it is time."""
     due = (domains.depth >= _TIGHTEN).nonzero().squeeze(1)
     # The lowest have the most domains below them.
@@ -289,7 +257,8 @@ def _tightened(problem, domains):
             j = graph.nodes[i].inputs[0]
             if j in later:
                 is_open = units.needed(i, graph.nodes[i], built.lows[j], built.highs[j])
-                tighten(built, j, *is_open.flatten(1).nonzero(as_tuple=True))
+                at = is_open.flatten(1).nonzero(as_tuple=True)
+                tighten(built, j, *at, watch=watch)
                 built.lines[i] = units.lines(i, graph.nodes[i], built.lows[j], built.highs[j])
     lows, highs = ({**side} for side in (domains.lows, domains.highs))
     for j in later:
@@ -332,23 +301,61 @@ def _signed(multipliers, signs, scales):
     }
 
 
+def _cuts(problem, domains):
+    """Return the values that smooth units were last decided at, for each node that they read."""
+    graph, cuts = problem.root.graph, {}
+    for j, i in problem.root.sources.items():
+        if isinstance(graph.nodes[i], Smooth):
+            cuts[j] = torch.where(domains.signs[j] > 0, domains.lows[j], domains.highs[j])
+            cuts[j] = torch.where(domains.signs[j] == 0, 0.0, cuts[j])
+    return cuts
+
+
+def _thresholds(betas, cuts):
+    """Return the constants of what multipliers add to the rows, of shape (P, 1).
+
+    A decision s (z - t) >= 0 adds -beta s z, and beta s t.
+    """
+    total = 0.0
+    for j, cut in cuts.items():
+        if j in betas:
+            terms = (betas[j] * cut.unsqueeze(1)).flatten(2)
+            rounding = 2.02 * UNIT * (terms.shape[2] + 8)
+            total = total - terms.sum(dim=2) - rounding * terms.detach().abs().sum(dim=2)
+    return total
+
+
 def _costliest(relaxation, trace, alphas):
-    """Return the node and the unit whose lines cost most in each domain, of shape (P, 2)."""
+    """Return the node and the unit whose lines cost most in each domain, and where to cut it.
+
+    These are of shape (P, 2) and (P,).
+    """
     any_rows = next(iter(trace.values()))
     best = any_rows.new_full((len(any_rows),), -1.0)
+    cuts = torch.zeros_like(best)
     chosen = torch.full((len(any_rows), 2), -1, device=best.device)
     for i in relaxation.graph.piecewise:
         node, lines = relaxation.graph.nodes[i], relaxation.lines[i]
         j = node.inputs[0]
-        if not splits_at_zero(node) or i not in trace or not lines.open.any():
+        is_smooth = isinstance(node, Smooth)
+        if not (is_smooth or splits_at_zero(node)) or i not in trace or not lines.open.any():
             continue
         low, high = relaxation.lows[j].unsqueeze(1), relaxation.highs[j].unsqueeze(1)
-        cost = _cost(lines, low, high, trace[i], alphas.get(i, 0.5))
+        if is_smooth:
+            cost = lines.cost(trace[i])
+        else:
+            cost = _cost(lines, low, high, trace[i], alphas.get(i, 0.5))
         value, unit = torch.where(lines.open, cost, -1.0).flatten(1).max(dim=1)
         place = torch.stack([torch.full_like(unit, j), unit], dim=1)
-        chosen = torch.where((value > best)[:, None], place, chosen)
+        is_better = value > best
+        if is_smooth:
+            at = is_better.nonzero().squeeze(1)
+            cuts[at] = lines.best_cut(trace[i][at], at, unit[at])
+        else:
+            cuts = cuts.masked_fill(is_better, 0.0)
+        chosen = torch.where(is_better[:, None], place, chosen)
         best = torch.maximum(best, value)
-    return chosen
+    return chosen, cuts
 
 
 def _cost(lines, low, high, rows, alpha):
@@ -360,20 +367,3 @@ def _cost(lines, low, high, rows, alpha):
     below = torch.where(lines.convex, kink, chord)
     above = torch.where(lines.convex, chord, kink)
     return (rows.clamp(min=0) * below - rows.clamp(max=0) * above).sum(dim=1)
-
-
-def _split(domains):
-    """Return both halves of each domain: the unit at least 0, and at most 0."""
-    halves = []
-    for sign in (1.0, -1.0):
-        lows, highs, signs = ({**part} for part in (domains.lows, domains.highs, domains.signs))
-        for j in signs:
-            place = (domains.branch[:, 0] == j).nonzero().squeeze(1)
-            unit = domains.branch[place, 1]
-            side = lows if sign > 0 else highs
-            side[j], signs[j] = side[j].clone(), signs[j].clone()
-            side[j].flatten(1)[place, unit] = 0.0
-            signs[j].flatten(1)[place, unit] = sign
-        depth = domains.depth + 1
-        halves.append(replace(domains, lows=lows, highs=highs, signs=signs, depth=depth))
-    return Domains.join(halves)

@@ -36,6 +36,10 @@ class CascadeEncoding(Encoding):
     parts: dict
     check: Encoding | None
 
+    def with_proofs(self):
+        parts = {name: part.with_proofs() for name, part in self.parts.items()}
+        return replace(self, parts=parts, keeps_proofs=True)
+
 
 class Cascade(NamedParts, Verifier):
     """Ask one stage after the other; each is asked for what those before it left open.

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,17 +14,16 @@ from skrobust.bounds import check_finite, farthest
 from skrobust.verification._base import Verifier
 from skrobust.verification._bounds import bound_query, proved_radius
 from skrobust.verification._program import AffineMaps, check_rules
-from skrobust.verification._result import Reason, VerificationBuilder
+from skrobust.verification._result import LIMITS, Reason, VerificationBuilder
 from skrobust.verification._steps import Encoding
 
 __all__ = ["CompleteEncoding", "CompleteVerifier", "PointSearch"]
 
 _HALVINGS = 40  # of the distance, down to where a network is one linear piece
 # Where slopes prove nothing near the reference point, the ball is searched for counterexamples
-# only: from this part of it outwards, for so many seconds.
+# only, from this part of it outwards.
 _OPEN_HALVINGS = 6
 _MOST_HALVINGS = 20
-_OPEN_SECONDS = 10.0
 _STEPS_INWARDS = torch.logspace(0, -6, 13, dtype=torch.float64)  # relative to a distance
 
 
@@ -43,6 +43,8 @@ class CompleteEncoding(Encoding):
 class CompleteVerifier(DefaultParts, Verifier):
     """Base class of verifiers that search, with an attack and a solver's rule for each node."""
 
+    _without_rule = ()  # kinds of nodes that are decided without the solver
+
     def _default_parts(self):
         return {"attack": PGD(40, n_restarts=3)}
 
@@ -58,7 +60,7 @@ class CompleteVerifier(DefaultParts, Verifier):
 
     def encode(self, network, property, n_features=None):
         encoding = super().encode(network, property, n_features)
-        check_rules(encoding.graph, self._rule)
+        check_rules(encoding.graph, self._rule, self._without_rule)
         return CompleteEncoding(network, property, encoding.graph, AffineMaps(encoding.graph))
 
     def _graph(self, network, n_features):
@@ -80,7 +82,13 @@ class PointSearch(ABC):
     lower : float
         Proved lower bound of the smallest row, over the pieces of the ball looked at so far.
     counterexample : Tensor of shape (1, n_features) or None
+    open_limit : dict
+        Where slopes prove nothing near the reference point, the ball is searched for
+        counterexamples only, with `Stopwatch.part` of this: in domains for those that count them,
+        so that what is found does not depend on the machine.
     """
+
+    open_limit: ClassVar = {"seconds": 10.0}
 
     def __init__(self, encoding, query, watch):
         self.encoding, self.query, self.watch = encoding, query, watch
@@ -118,7 +126,7 @@ class PointSearch(ABC):
     def piece(self, query):
         """Return whether all rows hold over one ball, as a `Reason`."""
         reason, lower, parts = Reason.PROVED, np.inf, query.parts()
-        while parts and reason not in (Reason.COUNTEREXAMPLE, Reason.TIME_OUT):
+        while parts and reason not in (Reason.COUNTEREXAMPLE, *LIMITS):
             self.lower = -np.inf
             answer = self._part(parts.pop(0))
             reason = answer if answer is not Reason.PROVED else reason
@@ -172,7 +180,7 @@ class PointSearch(ABC):
             outer = torch.minimum(2 * near, far)
             answer = self.piece(query.within(outer).beyond(near))
             reason = answer if answer is not Reason.PROVED else reason
-            if answer in (Reason.COUNTEREXAMPLE, Reason.TIME_OUT):
+            if answer in (Reason.COUNTEREXAMPLE, *LIMITS):
                 break
             near = outer
         # What is known of one shell says nothing of the others; and near the reference point
@@ -188,15 +196,15 @@ class PointSearch(ABC):
         if self._confirms_steepest(repair=True):
             return Reason.COUNTEREXAMPLE
         if self.watch.left == 0:
-            return Reason.TIME_OUT
+            return self.watch.reason
         query, whole = self.query, self.watch
-        self.watch = whole.part(_OPEN_SECONDS)
+        self.watch = whole.part(**self.open_limit)
         far = farthest(query.ball)
         reach = _reach(query.ball)
         least = reach[reach > 0].min().clamp(min=far / 2**_MOST_HALVINGS)
         outer = torch.minimum(least, far / 2**_OPEN_HALVINGS)
         shell, answer = query.within(outer), None
-        while answer not in (Reason.COUNTEREXAMPLE, Reason.TIME_OUT):
+        while answer not in (Reason.COUNTEREXAMPLE, *LIMITS):
             answer = self.piece(shell)
             if outer >= far:
                 break
@@ -205,7 +213,7 @@ class PointSearch(ABC):
         self.watch, self.lower = whole, -np.inf
         if answer is Reason.COUNTEREXAMPLE:
             return answer
-        return Reason.INCOMPLETE if whole.left else Reason.TIME_OUT
+        return Reason.INCOMPLETE if whole.left else whole.reason
 
     def _confirms_steepest(self, repair):
         """Try the steepest move for each row, at all distances where it changes.

@@ -2,26 +2,30 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from skrobust._validation import check_integer
-from skrobust.bounds import relax
-from skrobust.graphs import Relu
+from skrobust._validation import check_integer, check_real
+from skrobust.bounds import reduce, relax
+from skrobust.graphs import Relu, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
-from skrobust.verification._bounds import Bounds, reference_error
+from skrobust.verification._bounds import Bounds
 from skrobust.verification._branch import Problem, branch
 from skrobust.verification._complete import CompleteVerifier, PointSearch
 from skrobust.verification._highs import Program, add_node
 from skrobust.verification._mixtures import with_mixtures
-from skrobust.verification._query import make_query
-from skrobust.verification._result import Reason, VerificationBuilder
+from skrobust.verification._query import make_query, reference_error
+from skrobust.verification._result import LIMITS, Reason, VerificationBuilder
 from skrobust.verification._steps import Step, decide_in_steps
 
 __all__ = ["Exact"]
 
-_FIRST_SECONDS = 1.0
+# Limits of searches within the search are in work, not in seconds, so that what is found does not
+# depend on the machine.
+_FIRST_DOMAINS = 4000  # before HiGHS is asked
+_OPEN_DOMAINS = 2000  # for counterexamples, where slopes prove nothing near the reference point
 _PIECES = 200  # of the outputs' range, for a concave row in one linear piece
 _LEAST = 1e-300  # strict rows are proved above 0: the smallest number above is asked for
 _ROOT_STEPS = 5  # of gradients, for each interval of the whole ball
@@ -29,7 +33,6 @@ _ROOT_STEPS = 5  # of gradients, for each interval of the whole ball
 _REASONS = {
     "proved": Reason.PROVED,
     "end": Reason.COUNTEREXAMPLE,
-    "limit": Reason.TIME_OUT,
     "stuck": Reason.INCOMPLETE,
 }
 _DECIDED = (Reason.PROVED, Reason.COUNTEREXAMPLE)
@@ -41,9 +44,10 @@ class Exact(CompleteVerifier):
     What CROWN and an attack leave open is decided by branch and bound: domains in which units
     are decided are bounded in batches, with slopes and multipliers chosen by gradient steps
     (beta-CROWN), until every domain is proved, or a point is found that breaks the property.
-    Where few units are undecided over the ball, and that takes more than a second, each gets a
-    0-1 variable, and HiGHS solves the program, row by row. The search can be stopped at any
-    time: the smallest row has a proved lower bound then.
+    Where few units are undecided over the ball, and that takes more than 4,000 domains, each gets
+    a 0-1 variable, and HiGHS solves the program, row by row. The search can be stopped at any
+    time: the smallest row has a proved lower bound then. Units that are zero over the whole ball
+    take no part in it.
 
     Parameters
     ----------
@@ -51,11 +55,19 @@ class Exact(CompleteVerifier):
         Looks for counterexamples first. None is PGD of 40 steps with 3 restarts.
     milp_units : int, default=60
         Up to that many undecided units, HiGHS is asked for what branch and bound does not
-        decide in its first second; and branch and bound goes on where HiGHS fails.
-    batch_size : int, default=128
-        Domains that are bounded together.
+        decide in its first 4,000 domains; and branch and bound goes on where HiGHS fails.
+    batch_size : int or None, default=None
+        Domains that are bounded together, at most; as many as suit `memory_limit` if None, up
+        to 512.
     n_steps : int, default=3
         Gradient steps for each domain.
+    max_domains : int or None, default=None
+        Limit on the work for a point: domains that are bounded, and nodes of the trees of HiGHS.
+        No limit if None. With it, and without a `timeout`, verdicts do not depend on how fast
+        the machine is.
+    memory_limit : float, default=1 GiB
+        Bytes, for the domains of branch and bound: a quarter for those that are bounded
+        together, the rest for those that wait. Where that is full, fewer are taken at once.
 
     Notes
     -----
@@ -72,8 +84,8 @@ class Exact(CompleteVerifier):
     `LipschitzRobustness` is 0 at the reference point. Near it, slopes prove it, within a radius
     that is halved until they do; farther out, in shells of doubling radius, it is a row in which
     d is a variable that is at least the inner radius. There the row has room above 0. Where
-    slopes prove it within no radius, the ball is searched for counterexamples only, for ten
-    seconds at most, from small distances outwards; what is found in none stays unknown.
+    slopes prove it within no radius, the ball is searched for counterexamples only, for 2,000
+    domains at most, from small distances outwards; what is found in none stays unknown.
 
     All tensors live on the device of the network; HiGHS works on the CPU.
 
@@ -94,19 +106,34 @@ class Exact(CompleteVerifier):
     ['verified', 'verified', 'verified', 'verified']
     """
 
-    def __init__(self, attack=None, *, milp_units=60, batch_size=128, n_steps=3):
+    def __init__(
+        self,
+        attack=None,
+        *,
+        milp_units=60,
+        batch_size=None,
+        n_steps=3,
+        max_domains=None,
+        memory_limit=2**30,
+    ):
         self.attack = attack
         self.milp_units = milp_units
         self.batch_size = batch_size
         self.n_steps = n_steps
+        self.max_domains = max_domains
+        self.memory_limit = memory_limit
 
     _rule = staticmethod(add_node)
+    _without_rule = (Smooth,)
 
     def check(self):
         super().check()
         check_integer("milp_units", self.milp_units)
-        check_integer("batch_size", self.batch_size, low=1)
         check_integer("n_steps", self.n_steps, low=1)
+        for name in ("batch_size", "max_domains"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), low=1)
+        check_real("memory_limit", self.memory_limit, low=2**20)
         return self
 
     def steps(self, encoding):
@@ -126,10 +153,15 @@ class Exact(CompleteVerifier):
         verdicts = VerificationBuilder(x)
         for i in range(len(x)):
             at = slice(i, i + 1)
-            watch = Stopwatch(timeout)
+            watch = Stopwatch(timeout, self.max_domains)
             query = make_query(encoding, x[at], None if labels is None else labels[at])
             verdicts.merge(at, _Search(self, encoding, query, watch).run())
         return verdicts.result()
+
+
+def _has_smooth_units(graph):
+    """Return whether a graph has units that no program of HiGHS can hold."""
+    return any(isinstance(graph.nodes[i], Smooth) for i in graph.piecewise)
 
 
 def _is_box(ball):
@@ -142,13 +174,15 @@ def _least_clause(program, rows, slopes, shifts, watch):
     # A clause that is shorter than others repeats a row.
     _, first = np.unique(np.column_stack([rows, slopes, shifts]), axis=0, return_index=True)
     if len(first) == 1:
-        return program.minimize(rows[0], slopes[0], shifts[0], time_limit=watch.left)
+        return program.minimize(rows[0], slopes[0], shifts[0], watch=watch)
     terms = (rows[first], slopes[first], shifts[first])
-    return program.minimize_largest(*terms, time_limit=watch.left)
+    return program.minimize_largest(*terms, watch=watch)
 
 
 class _Search(PointSearch):
     """By branch and bound, and by mixed-integer programs."""
+
+    open_limit: ClassVar = {"max_domains": _OPEN_DOMAINS}
 
     def __init__(self, settings, encoding, query, watch):
         super().__init__(encoding, query, watch)
@@ -160,7 +194,7 @@ class _Search(PointSearch):
         root = relax(graph, query.ball, n_steps=_ROOT_STEPS, watch=self.watch)
         n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
         by_units = all(isinstance(graph.nodes[i], Relu) for i in root.lines)
-        if not (query.is_linear and _is_box(query.ball)):
+        if not (query.is_linear and _is_box(query.ball)) or _has_smooth_units(graph):
             return self._by_branching(query, root, lower, self.watch)
         if not by_units:
             return self._by_programs(query, root, lower)
@@ -168,11 +202,13 @@ class _Search(PointSearch):
             return self._by_branching(query, root, lower, self.watch)
         # Where no point breaks the rows, branching is the faster one, as a rule by far. Where
         # one does that the attack has missed, the program finds it sooner.
-        reason = self._by_branching(query, root, lower, self.watch.part(_FIRST_SECONDS))
-        if reason in _DECIDED:
+        reason = self._by_branching(
+            query, root, lower, self.watch.part(max_domains=_FIRST_DOMAINS)
+        )
+        if reason in _DECIDED or self.watch.left == 0:
             return reason
         reason = self._by_programs(query, root, lower)
-        if reason in _DECIDED or reason is Reason.TIME_OUT:
+        if reason in _DECIDED or self.watch.left == 0:
             return reason
         # The solver has failed, or the row is closer to 0 than its tolerance.
         again = self._by_branching(query, root, lower, self.watch)
@@ -205,7 +241,7 @@ class _Search(PointSearch):
             terms = (part[0, rows].cpu().numpy() for part in (query.rows.A, query.rows.c, shift))
             minimum = _least_clause(program, *terms, self.watch)
             answer = self._confirmed(minimum)
-            if answer in (Reason.COUNTEREXAMPLE, Reason.TIME_OUT):
+            if answer in (Reason.COUNTEREXAMPLE, *LIMITS):
                 return answer
             if answer is Reason.PROVED:
                 bounds[clause] = max(bounds[clause].item(), 0.0)
@@ -224,18 +260,26 @@ class _Search(PointSearch):
     # -- branch and bound --
 
     def _by_branching(self, query, root, lower, watch):
-        problem, open_rows = self._problem(query, root, lower)
+        reduction = reduce(root)
+        problem, open_rows = self._problem(query, reduction.relaxation, lower)
+
+        def leaf(domains, k):
+            return self._leaf(query, root, reduction, problem, domains[k : k + 1], watch)
+
         word, bounds = branch(
             problem,
             batch_size=self.settings.batch_size,
+            memory_limit=self.settings.memory_limit,
             n_steps=self.settings.n_steps,
             watch=watch,
             visit=self._visit,
-            leaf=lambda domains, k: self._leaf(query, root, problem, domains[k : k + 1], watch),
+            leaf=leaf,
         )
-        reason = _REASONS[word]
+        reason = watch.reason if word == "limit" else _REASONS[word]
         if reason is Reason.INCOMPLETE and watch.left == 0:
-            reason = Reason.TIME_OUT
+            reason = watch.reason
+        elif _has_smooth_units(self.encoding.graph):
+            pass
         elif reason is Reason.INCOMPLETE and query.is_linear and _is_box(query.ball):
             # All units are decided in what is stuck, so that only tolerances are in the way.
             reason = Reason.SPURIOUS
@@ -269,21 +313,23 @@ class _Search(PointSearch):
         terms = with_mixtures(root, rows.A[0, members], shift[0, members], slope, nearest)
         return Problem(root, *terms, nearest, largest), chosen
 
-    def _leaf(self, query, root, problem, domain, watch):
+    def _leaf(self, query, root, reduction, problem, domain, watch):
         """Decide a domain without undecided units, by a linear program; see `branch`."""
-        if not _is_box(query.ball):
+        if not _is_box(query.ball) or _has_smooth_units(self.encoding.graph):
             return "stuck"
         lows, highs = list(root.lows), list(root.highs)
-        for j in domain.lows:
-            lows[j], highs[j] = domain.lows[j], domain.highs[j]
+        for small, (j, units) in reduction.places.items():
+            for whole, part in ((lows, domain.lows), (highs, domain.highs)):
+                whole[j] = whole[j].clone()
+                whole[j].flatten(1)[:, units] = part[small].flatten(1)
         cut = replace(root, lows=lows, highs=highs)
         nearest = query.nearest.item() if query.uses_distance else None
         program = Program(self.encoding.maps, cut, nearest, integer=False)
-        for j, signs in domain.signs.items():
-            signs = signs.flatten().cpu().numpy()
-            units = np.flatnonzero(signs)
-            if len(units):
-                program.restrict(j, units, signs[units])
+        for small, (j, units) in reduction.places.items():
+            signs = domain.signs[small].flatten().cpu().numpy()
+            decided = np.flatnonzero(signs)
+            if len(decided):
+                program.restrict(j, units.cpu().numpy()[decided], signs[decided])
         which = domain.problem.item()
         rows, shifts = problem.rows[which].cpu().numpy(), problem.shift[which].tolist()
         if not query.is_linear:
@@ -308,8 +354,7 @@ class _Search(PointSearch):
                 return "proved"
             piece, minima = pieces.pop(), []
             for row, shift in zip(rows, shifts, strict=True):
-                limit = watch.left
-                minima.append(piece.minimize(row, 0.0, shift, time_limit=limit, decide=False))
+                minima.append(piece.minimize(row, 0.0, shift, watch=watch, decide=False))
                 if minima[-1].point is None:
                     break
             if minima[-1].reason is Reason.PROVED:  # the piece holds no point

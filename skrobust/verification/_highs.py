@@ -29,6 +29,10 @@ _OPTIONS = {
     "small_matrix_value": 1e-12,
     "mip_rel_gap": 0.0,
 }
+_LIMITS = {
+    highspy.HighsModelStatus.kTimeLimit: Reason.TIME_OUT,
+    highspy.HighsModelStatus.kSolutionLimit: Reason.WORK_LIMIT,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,17 +142,18 @@ class Program(NetworkProgram):
             half.constrain(matrix, *ends)
         return halves
 
-    def minimize(self, row, slope, shift, *, time_limit=np.inf, decide=True):
+    def minimize(self, row, slope, shift, *, watch=None, decide=True):
         """Minimize row . outputs + slope d + shift; see `Minimum`.
 
-        With `decide`, the search ends as soon as the sign of the minimum is known.
+        With `decide`, the search ends as soon as the sign of the minimum is known. It keeps to
+        the limits of a `Stopwatch`, in which nodes of its tree count as domains.
         """
         cost, shift, scale = self._cost(row, slope, shift)
         if not np.isfinite(scale):  # the network's own numbers overflow
             return Minimum(Reason.SOLVER_ERROR)
-        return self._solved(cost, shift, scale, time_limit, decide)
+        return self._solved(cost, shift, scale, watch, decide)
 
-    def minimize_largest(self, rows, slopes, shifts, *, time_limit=np.inf):
+    def minimize_largest(self, rows, slopes, shifts, *, watch=None):
         """Minimize the largest of several rows, as `minimize` does one, until its sign is known.
 
         It is the least variable that is not below any of them.
@@ -171,7 +176,7 @@ class Program(NetworkProgram):
         larger.constrain(largest - costs, shifts, np.inf)
         cost = np.zeros(larger.n_columns)
         cost[column] = 1.0
-        return larger._solved(cost, 0.0, scale, time_limit, decide=True)
+        return larger._solved(cost, 0.0, scale, watch, decide=True)
 
     def _cost(self, row, slope, shift):
         """Return a row as a function of the variables, its constant, and how large it can be."""
@@ -184,15 +189,18 @@ class Program(NetworkProgram):
             reach = np.abs(self.interval(self.last)).max(axis=0)
             return cost, shift, 1.0 + abs(shift) + float(np.abs(row) @ reach)
 
-    def _solved(self, cost, shift, scale, time_limit, decide):
+    def _solved(self, cost, shift, scale, watch, decide):
         margin = _MARGIN * scale
-        solver, scale = self._solver(cost, shift, margin if decide else np.inf, time_limit)
+        solver, scale = self._solver(cost, shift, margin if decide else np.inf, watch)
         if solver is None:
             return Minimum(Reason.SOLVER_ERROR)
         solver.run()
+        if watch is not None:
+            # A node of the tree of a mixed-integer program is a domain; a linear one has none.
+            watch.count(max(0, solver.getInfo().mip_node_count))
         return self._minimum(solver, margin, scale)
 
-    def _solver(self, cost, shift, margin, time_limit):
+    def _solver(self, cost, shift, margin, watch):
         """Return HiGHS with the scaled program, and the scale; None where rounding is too large.
 
         HiGHS has absolute tolerances, and drops small entries without a word. So each variable
@@ -219,7 +227,10 @@ class Program(NetworkProgram):
             types = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             program.integrality_ = [types[int(kind)] for kind in kinds]
         solver = highspy.Highs()
-        limits = {"objective_target": -margin, "time_limit": float(min(time_limit, 1e9))}
+        limits = {"objective_target": -margin}
+        if watch is not None:
+            limits["time_limit"] = float(min(watch.left, 1e9))
+            limits["mip_max_nodes"] = int(min(watch.domains_left, 2**31 - 1))
         for name, value in (_OPTIONS | limits).items():
             solver.setOptionValue(name, value)
         solver.passModel(program)
@@ -259,8 +270,8 @@ class Program(NetworkProgram):
             is_least = status == kinds.kOptimal and not np.concatenate(self.kinds).any()
             lower = info.objective_function_value - margin if is_least else -np.inf
             return Minimum(Reason.COUNTEREXAMPLE, lower, point)
-        if status == kinds.kTimeLimit:
-            return Minimum(Reason.TIME_OUT)
+        if status in _LIMITS:
+            return Minimum(_LIMITS[status])
         return Minimum(Reason.SOLVER_ERROR)
 
 

@@ -10,11 +10,10 @@ from skrobust._validation import check_choice
 from skrobust.bounds import bound_rows, relax
 from skrobust.exceptions import SolverDisagreementWarning, UnsupportedPropertyError
 from skrobust.verification._base import Stopwatch, at_reference, decide_by_attack
-from skrobust.verification._bounds import reference_error
 from skrobust.verification._complete import CompleteVerifier, PointSearch
 from skrobust.verification._marabou_process import MISSING, Child, reason_of
 from skrobust.verification._marabou_query import MARGIN, MarabouProgram, image
-from skrobust.verification._query import make_query
+from skrobust.verification._query import make_query, reference_error
 from skrobust.verification._result import Reason, Verdict, VerificationBuilder
 from skrobust.verification._steps import Step
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from skrobust.bounds import NUMBERS_AT_ONCE
+from skrobust.bounds import affine_blocks
 from skrobust.exceptions import UnsupportedModelError
 
 __all__ = ["AffineMaps", "NetworkProgram", "check_rules", "no_rule"]
@@ -16,8 +16,15 @@ def no_rule(room, node, remedy):
     return UnsupportedModelError(f"verification.{room} has no rule for {name}; {remedy}")
 
 
-def check_rules(graph, rule):
+def check_rules(graph, rule, besides=()):
     """Refuse a graph with a kind of node that a `functools.singledispatch` rule does not know.
+
+    Parameters
+    ----------
+    graph : Graph
+    rule : callable
+    besides : tuple of type
+        Kinds that are decided without the rule.
 
     Raises
     ------
@@ -25,6 +32,8 @@ def check_rules(graph, rule):
         The one that the rule's default raises.
     """
     for i in graph.piecewise:
+        if isinstance(graph.nodes[i], besides):
+            continue
         if rule.dispatch(type(graph.nodes[i])) is rule.dispatch(object):
             rule(graph.nodes[i], None, i)
 
@@ -54,41 +63,14 @@ class AffineMaps:
 
 
 def _affine_map(graph, j):
-    size = graph.nodes[j].size
-    largest = max(node.size for node in graph.nodes)
-    step = max(1, NUMBERS_AT_ONCE // largest)
     matrices, constants = {}, []
-    exact = {"dtype": torch.float64, "device": graph.nodes[0].device}
-    for start in range(0, size, step):
-        count = min(step, size - start)
-        rows = torch.zeros(count, size, **exact)
-        places = torch.arange(count, device=rows.device)
-        rows[places, start + places] = 1.0
-        parts, constant = _pulled_back(graph, j, rows.view(count, *graph.nodes[j].shape))
+    units = torch.arange(graph.nodes[j].size, device=graph.device)
+    for blocks, constant in affine_blocks(graph, j, units):
         constants.append(constant.cpu().numpy())
-        for k, part in parts.items():
-            matrices.setdefault(k, []).append(sparse.csr_matrix(part.flatten(1).cpu().numpy()))
+        for k, block in blocks.items():
+            matrices.setdefault(k, []).append(sparse.csr_matrix(block.cpu().numpy()))
     matrices = {k: sparse.vstack(blocks).tocsr() for k, blocks in matrices.items()}
     return matrices, np.concatenate(constants)
-
-
-def _pulled_back(graph, j, rows):
-    """Return rows of node j as rows of the input and of piecewise nodes, and a constant."""
-    pending, parts = {j: rows}, {}
-    constant = rows.new_zeros(len(rows))
-    for i in range(j, -1, -1):
-        here = pending.pop(i, None)
-        if here is None:
-            continue
-        node = graph.nodes[i]
-        if i == 0 or not node.is_affine:
-            parts[i] = here
-            continue
-        constant = constant + here.flatten(1) @ graph.constants[i].flatten()
-        for k, part in zip(node.inputs, node.adjoint(here), strict=True):
-            if part is not None:
-                pending[k] = pending[k] + part if k in pending else part
-    return parts, constant
 
 
 class NetworkProgram:

@@ -18,10 +18,11 @@ import torch
 
 from skrobust.attacks import Target
 from skrobust.balls import Ball
+from skrobust.bounds import relax
 from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.properties import Conclusion
 
-__all__ = ["Query", "check_rows_of_logits", "make_query"]
+__all__ = ["Query", "check_rows_of_logits", "make_query", "reference_error"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,3 +200,14 @@ def check_rows_of_logits(property, n_classes):
     UnsupportedPropertyError
     """
     _about_logits(property.trial(n_classes))
+
+
+def reference_error(graph, query):
+    """Return what rounding of the reference outputs can do to the rows, of shape (n, m)."""
+    ball = query.ball
+    if not (query.rows.b != 0).any():
+        return torch.zeros_like(query.rows.b)
+    point = type(ball)(ball.center, ball.epsilon, "linf", ball.center, ball.center)
+    at_center = relax(graph, point, refine=False, lines=False)
+    width = (at_center.highs[-1] - at_center.lows[-1]).flatten(1)
+    return (query.rows.A.abs() @ width.unsqueeze(2)).squeeze(2)

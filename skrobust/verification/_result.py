@@ -6,7 +6,7 @@ from enum import StrEnum
 import numpy as np
 import torch
 
-__all__ = ["Reason", "Verdict", "Verification", "VerificationBuilder"]
+__all__ = ["LIMITS", "Reason", "Verdict", "Verification", "VerificationBuilder"]
 
 
 class Verdict(StrEnum):
@@ -36,6 +36,10 @@ class Reason(StrEnum):
         "The time limit was reached. Try a larger timeout, a smaller epsilon, or a network "
         "trained to be verified (CertifiedTraining)."
     )
+    WORK_LIMIT = (
+        "The limit on work was reached. Try a larger max_domains, a smaller epsilon, or a network "
+        "trained to be verified (CertifiedTraining)."
+    )
     SOLVER_ERROR = "The solver reported an error. Try another verifier on this point."
     SOLVER_CRASH = "The process of the solver died. Try another verifier on this point."
     SPURIOUS = (
@@ -44,10 +48,18 @@ class Reason(StrEnum):
         "less than the solver's tolerance; try another epsilon."
     )
     NOT_SUPPORTED = "The verifier cannot treat this point. Try another verifier."
+    WITHOUT_EVIDENCE = (
+        "The property was found to hold, but the checker of evidence has accepted no proof, and "
+        "only verdicts with evidence were asked for. The note of the point says why."
+    )
     DISAGREEMENT = (
         "A verifier claims a proof where another found a counterexample, which was confirmed. "
         "The note of the point says which; please report it to the authors of the first one."
     )
+
+
+# The reasons for which a search ends before its end.
+LIMITS = (Reason.TIME_OUT, Reason.WORK_LIMIT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +82,9 @@ class Verification:
         Name of the step that decided; "" where none did, or only one verifier was asked.
     notes : ndarray of shape (n,) of object
         What there is to say of single points, as text.
+    evidence : ndarray of shape (n,) of object
+        Where evidence was asked for: the name of the file, or "checked" where the checker has
+        accepted a proof that was not stored. Else "".
     """
 
     verdicts: np.ndarray
@@ -79,6 +94,7 @@ class Verification:
     lower: np.ndarray
     decided_by: np.ndarray
     notes: np.ndarray
+    evidence: np.ndarray
 
     def __len__(self):
         return len(self.verdicts)
@@ -116,6 +132,7 @@ class VerificationBuilder:
         self.lower = np.full(n, -np.inf)
         self.decided_by = np.full(n, "", dtype=object)
         self.notes = np.full(n, "", dtype=object)
+        self.evidence = np.full(n, "", dtype=object)
 
     def __len__(self):
         return len(self.verdicts)

@@ -1,6 +1,6 @@
 """What a verifier does, as data: steps that one caller takes, in chunks and jobs or at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,11 +22,18 @@ class Encoding:
     property : RobustnessProperty
     graph : object
         The network as the verifier needs it; by default a `Graph` in float64.
+    keeps_proofs : bool, default=False
+        Whether a verifier that can shall hand over what its proofs consist of.
     """
 
     network: object
     property: RobustnessProperty
     graph: object
+    keeps_proofs: bool = field(default=False, kw_only=True)
+
+    def with_proofs(self):
+        """Return the encoding with proofs asked for."""
+        return replace(self, keeps_proofs=True)
 
     def target(self, x, labels=None):
         """Return the `Target` at the reference points `x`, in the network's own precision."""
@@ -110,7 +117,7 @@ def least(*limits):
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def decide_in_steps(steps, x, labels=None, *, timeout=None, generator=None):
+def decide_in_steps(steps, x, labels=None, *, timeout=None, generator=None, recorder=None):
     """Take the steps of a verifier one after the other, all points in one job.
 
     Parameters
@@ -121,6 +128,8 @@ def decide_in_steps(steps, x, labels=None, *, timeout=None, generator=None):
     timeout : float, default=None
         Seconds a point, all steps together.
     generator : torch.Generator, default=None
+    recorder : Recorder, default=None
+        Is given each answer, and keeps the evidence for it.
 
     Returns
     -------
@@ -130,12 +139,9 @@ def decide_in_steps(steps, x, labels=None, *, timeout=None, generator=None):
     for step in steps:
         for index, limit in step.turns(timeout, verdicts):
             at = torch.as_tensor(index, device=x.device)
-            answer = step.decide(
-                step.encoding,
-                x[at],
-                None if labels is None else labels[at],
-                timeout=limit,
-                generator=generator,
-            )
+            points = (x[at], None if labels is None else labels[at])
+            answer = step.decide(step.encoding, *points, timeout=limit, generator=generator)
+            if recorder is not None:
+                answer = recorder.keep(*points, answer, step.name)
             step.enter(verdicts, index, answer, x, labels)
     return verdicts.result()

@@ -7,7 +7,7 @@ import torch
 
 from skrobust.bounds import Lines, PoolLines, lines_of
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.graphs import Clamp, MaxPool, Monotone, Relu
+from skrobust.graphs import Clamp, MaxPool, PiecewiseNode, Relu
 
 INF = float("inf")
 ENDS = [-2.0, -1.0, -0.25, 0.0, 0.5, 1.0, 2.5]
@@ -144,6 +144,6 @@ def test_pool_lines_by_hand():
 
 
 def test_a_kind_without_lines_is_refused():
-    node = Monotone(inputs=(0,), shape=(1,), operation="tanh", function=torch.tanh)
-    with pytest.raises(UnsupportedModelError, match=r"bounds\.lines_of has no rule for 'tanh'"):
+    node = PiecewiseNode(inputs=(0,), shape=(1,))
+    with pytest.raises(UnsupportedModelError, match=r"lines_of has no rule for PiecewiseNode"):
         lines_of(node, LOWER, UPPER)

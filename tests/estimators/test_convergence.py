@@ -53,6 +53,12 @@ def test_constants_are_nan_and_chains_stuck_apart_are_not():
     assert np.isnan(effective_sample_size(draws)[0])
 
 
+def test_an_effective_sample_size_is_never_below_0():
+    # Pyro's estimate is -14.4 for these four draws.
+    draws = np.array([0.1, -0.1, 0.6, 0.1]).reshape(1, 4, 1)
+    assert effective_sample_size(draws)[0] == 0
+
+
 def test_effective_sample_size_of_known_processes():
     assert effective_sample_size(independent((2, 2000, 1)))[0] == pytest.approx(4000, rel=0.15)
     rho = 0.8

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.graphs import Monotone, read_graph, read_live
+from skrobust.graphs import Smooth, read_graph, read_live
 from tests._modules import MODULES, build, sample
 
 
@@ -60,13 +60,12 @@ UNITS = [nn.Tanh(), nn.Sigmoid(), nn.Softplus(2.0), nn.ELU(0.5, inplace=True), n
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=repr)
-def test_monotone_activations_are_read_for_training_alone(unit):
+def test_smooth_activations_are_read_for_training_and_for_proofs(unit):
     module, x = nn.Sequential(nn.Linear(3, 4), unit, nn.Linear(4, 2)).double(), sample(4, 3)
     graph, outputs = read_live(module, x)
-    assert isinstance(graph.nodes[2], Monotone)
+    assert isinstance(graph.nodes[2], Smooth)
     torch.testing.assert_close(graph(x), outputs)
-    with pytest.raises(UnsupportedModelError, match="is not known to be piecewise linear"):
-        read_graph(module, 3)
+    torch.testing.assert_close(read_graph(module, 3)(x), outputs)
 
 
 def test_dropout_is_read_where_it_drops_nothing():

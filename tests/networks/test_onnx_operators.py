@@ -47,7 +47,9 @@ def reference(kind, x, constants=(), *, n_outputs=1, **settings):
             for name, value in zip(names, constants, strict=True)
         ],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    version, ir_version = (20, 9) if kind == "Gelu" else (17, 8)
+    imports = [helper.make_opsetid("", version)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {"x": x})
 
@@ -68,6 +70,12 @@ CASES = {
     "Softplus": ("Softplus", X, (), {}),
     "Sqrt": ("Sqrt", np.abs(X), (), {}),
     "Elu": ("Elu", X, (), {"alpha": 0.4}),
+    "Selu": ("Selu", X, (), {}),
+    "Selu by hand": ("Selu", X, (), {"alpha": 1.3, "gamma": 0.7}),
+    "Celu": ("Celu", X, (), {"alpha": 0.4}),
+    "Erf": ("Erf", X, (), {}),
+    "Gelu": ("Gelu", X, (), {}),
+    "Gelu by tanh": ("Gelu", X, (), {"approximate": "tanh"}),
     "Softmax": ("Softmax", X, (), {"axis": 1}),
     "LogSoftmax": ("LogSoftmax", X, (), {}),
     "Add": ("Add", X, (normal(5),), {}),

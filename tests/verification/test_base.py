@@ -12,7 +12,7 @@ from skrobust.attacks import PGD, Target
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import Network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
-from skrobust.verification import Bounds, Cascade, Exact
+from skrobust.verification import Bounds, Cascade, Exact, Reason
 from skrobust.verification._base import Stopwatch, at_reference
 from tests.verification._tensors import decided
 
@@ -63,6 +63,21 @@ def test_stopwatch():
     assert watch.part(1e6).left <= 100
     assert Stopwatch().left == np.inf
     assert Stopwatch(0.0).left == 0
+
+
+def test_work_is_counted_in_all_watches_that_it_is_part_of():
+    watch = Stopwatch(100.0, max_domains=10)
+    first = watch.part(max_domains=4)
+    first.count(4)
+    assert first.left == 0 and first.reason is Reason.WORK_LIMIT
+    assert watch.domains_left == 6 and watch.left > 99
+    second = watch.part(seconds=1.0, max_domains=50)
+    assert second.domains_left == 6 and second.left <= 1
+    second.count(9)
+    assert watch.left == second.left == 0
+    assert watch.reason is Reason.WORK_LIMIT
+    assert Stopwatch(0.0).reason is Reason.TIME_OUT
+    assert Stopwatch().domains_left == np.inf
 
 
 # ---- the one door: an estimator and arrays ----

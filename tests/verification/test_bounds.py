@@ -137,10 +137,10 @@ def test_bad_input_is_refused():
     x, labels = torch.tensor([[0.7]]), torch.tensor([0])
     with pytest.raises(UnsupportedPropertyError, match="probabilities"):
         decided(Bounds(), line(), StandardRobustness(0.1, output="probabilities"), x, labels)
-    sigmoid = network(linear([[1.0]], [0.0]), nn.Sigmoid(), linear([[1.0], [2.0]], [0.0, 0.0]),
+    softmax = network(linear([[1.0], [2.0]], [0.0, 0.0]), nn.Softmax(1), nn.Linear(2, 2),
                       n_features=1)  # fmt: skip
-    with pytest.raises(UnsupportedModelError, match="sigmoid"):
-        decided(Bounds(), sigmoid, ClassificationRobustness(0.1), x, labels)
+    with pytest.raises(UnsupportedModelError, match="softmax"):
+        decided(Bounds(), softmax, ClassificationRobustness(0.1), x, labels)
 
 
 def test_custom_rows_with_a_distance_are_no_lipschitz_rows():

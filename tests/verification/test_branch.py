@@ -12,7 +12,7 @@ from skrobust.bounds import relax
 from skrobust.graphs import read_graph
 from skrobust.properties import ClassificationRobustness
 from skrobust.verification._base import Stopwatch
-from skrobust.verification._branch import Domains, Problem, branch
+from skrobust.verification._branch import Problem, branch
 
 ROW = np.array([1.0, -1.0])
 
@@ -73,6 +73,7 @@ class Net:
         return branch(
             self.problem(*shifts),
             batch_size=options.pop("batch_size", 4),
+            memory_limit=2**30,
             n_steps=options.pop("n_steps", 2),
             watch=watch or Stopwatch(),
             visit=visit,
@@ -138,27 +139,3 @@ def test_more_steps_leave_fewer_leaves():
         assert net.run(0.02 - net.minimum, leaf=leaf, n_steps=n_steps)[0] == "proved"
         counts.append(len(leaves))
     assert counts[1] <= counts[0]
-
-
-def test_domains_are_joined_as_they_were_taken_apart():
-    def domains(n, start):
-        values = torch.arange(start, start + n).double()
-        fields = {
-            name: {1: values[:, None]} for name in ("lows", "highs", "signs", "alphas", "betas")
-        }
-        return Domains(
-            problem=torch.arange(n), lower=values, branch=torch.zeros(n, 2), depth=torch.arange(n),
-            **fields,
-        )  # fmt: skip
-
-    whole = Domains.join([domains(2, 0), domains(3, 2)])
-    assert len(whole) == 5 and whole.lower.tolist() == whole.lows[1][:, 0].tolist() == [
-        0,
-        1,
-        2,
-        3,
-        4,
-    ]
-    part = whole[torch.tensor([4, 1])]
-    assert part.lower.tolist() == part.betas[1][:, 0].tolist() == [4, 1]
-    assert part.problem.tolist() == [2, 1]

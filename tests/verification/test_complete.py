@@ -9,7 +9,7 @@ from skrobust import TorchClassifier
 from skrobust.attacks import FGSM
 from skrobust.networks import Network
 from skrobust.properties import ClassificationRobustness, LipschitzRobustness
-from skrobust.verification import Cascade, Exact, Reason, _complete
+from skrobust.verification import Cascade, Exact, Reason, _complete, _exact
 from tests.verification._tensors import decided
 
 
@@ -109,7 +109,7 @@ def test_what_is_searched_for_counterexamples_only_is_never_verified(monkeypatch
     # 1.9 is broken next to the reference point alone; nothing is found there if no candidate is
     # confirmed, and what bounds prove farther out is no proof of the ball.
     monkeypatch.setattr(_complete.PointSearch, "confirms", lambda self, *args, **options: False)
-    monkeypatch.setattr(_complete, "_OPEN_SECONDS", 1.0)
+    monkeypatch.setattr(_exact._Search, "open_limit", {"max_domains": 200})
     verifier, x = Exact(FGSM()), torch.tensor([[0.5, 0.5]])
     encoding = verifier.encode(kinked(), LipschitzRobustness([0.02, 0.5], lipschitz=1.9))
     result = verifier.search(encoding, x)

@@ -83,7 +83,7 @@ PROPERTIES = [
     ids=["programs", "branching", "cascade", "bounds"],
 )
 def test_verdicts_are_those_of_the_cpu(monkeypatch, verifier, property):
-    monkeypatch.setattr("skrobust.verification._exact._FIRST_SECONDS", 0.02)
+    monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 100)
     expected, found = on_both(verifier, "units", property)
     assert found == expected
 

@@ -23,6 +23,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.verification import Exact, Reason
+from skrobust.verification._base import Stopwatch
 from skrobust.verification._highs import Minimum, Program
 from skrobust.verification._program import AffineMaps
 from tests.verification._tensors import decided
@@ -196,7 +197,7 @@ def test_random_networks_against_brute_force(seed, epsilon, delta, milp_units):
 @pytest.mark.parametrize("milp_units", [0, 60])
 def test_leaky_units_against_a_grid(monkeypatch, slope, milp_units):
     if milp_units:
-        monkeypatch.setattr("skrobust.verification._exact._FIRST_SECONDS", 0.0)
+        monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 0)
     net = perceptron(3, sizes=(2, 6, 5, 3))
     for k, layer in enumerate(net.module):
         if isinstance(layer, nn.ReLU):
@@ -216,7 +217,7 @@ def test_leaky_units_against_a_grid(monkeypatch, slope, milp_units):
 @pytest.mark.parametrize("reason", [Reason.SOLVER_ERROR, Reason.COUNTEREXAMPLE])
 def test_what_the_solver_of_programs_does_not_decide_is_not_lost(monkeypatch, reason):
     # It fails; or it returns a point that breaks nothing. Branch and bound goes on.
-    monkeypatch.setattr("skrobust.verification._exact._FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 0)
     net, x = perceptron(3, sizes=(2, 6, 5, 3)), points(1, 1)[:, :2]
     labels, calls = net(x).argmax(dim=1), []
     line = torch.linspace(-0.2, 0.2, 301)
@@ -235,7 +236,7 @@ def test_what_the_solver_of_programs_does_not_decide_is_not_lost(monkeypatch, re
 
 
 def test_the_solver_of_programs_alone_agrees(monkeypatch):
-    monkeypatch.setattr("skrobust.verification._exact._FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 0)
     for seed, property in itertools.product(range(3), (CR(0.15), SR(0.2, 0.4), LR(0.2, 1.5))):
         net, x = perceptron(seed), points(seed=seed)
         labels = net(x).argmax(dim=1)
@@ -373,13 +374,17 @@ def test_clamps_and_pools_are_decided(seed):
             assert found.verdicts[k] == "verified"
 
 
+def hard(hidden=80, factor=4):
+    """Return a network, a point, and a property that is likely true, but hard to prove."""
+    net, x = perceptron(1, (30, hidden, hidden, 3), scale=2.0), torch.full((1, 30), 0.5)
+    samples = SR(0.2, 1.0).ball(x).sample(2000, torch.Generator().manual_seed(0))[0]
+    return net, x, SR(0.2, factor * (net(samples) - net(x)).abs().max().item())
+
+
 @pytest.mark.parametrize(("milp_units", "limit"), [(0, 0.0), (0, 0.5), (10_000, 1.5)])
 def test_the_time_limit_is_kept_and_said(milp_units, limit):
-    net, x = perceptron(1, sizes=(30, 80, 80, 3), scale=2.0), torch.full((1, 30), 0.5)
+    net, x, property = hard()
     labels = net(x).argmax(dim=1)
-    property = SR(0.2, 1.0)
-    samples = property.ball(x).sample(2000, torch.Generator().manual_seed(0))[0]
-    property = SR(0.2, 4 * (net(samples) - net(x)).abs().max().item())  # likely true, but hard
     verifier = Exact(UniformSampling(1), milp_units=milp_units)
     state = verifier.encode(net, property, 30)
     # The processor's seconds: on a busy machine those of the clock are other programs', too.
@@ -389,6 +394,39 @@ def test_the_time_limit_is_kept_and_said(milp_units, limit):
     assert found.verdicts[0] == "unknown"
     assert found.reasons[0] == Reason.TIME_OUT
     assert -np.inf < found.lower[0] < 0
+
+
+@pytest.mark.parametrize("milp_units", [0, 10_000])
+def test_the_limit_on_work_is_kept_and_said(monkeypatch, milp_units):
+    monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 20)
+    (net, x, property), watches = hard(30, 2), []
+
+    class Watch(Stopwatch):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            watches.append(self)
+
+    monkeypatch.setattr("skrobust.verification._exact.Stopwatch", Watch)
+    lowers = set()
+    for _ in range(2):
+        verifier = Exact(UniformSampling(1), milp_units=milp_units, max_domains=50)
+        found = verifier.search(verifier.encode(net, property, 30), x)
+        assert found.reasons[0] == Reason.WORK_LIMIT
+        # The solver looks at its limit between nodes.
+        assert 50 <= watches[-1].n_domains <= (50 if milp_units == 0 else 60)
+        lowers.add(found.lower[0])
+    assert len(lowers) == 1 and -np.inf < lowers.pop() < 0
+
+
+def test_little_memory_changes_no_verdict():
+    net, x = perceptron(4, sizes=(3, 12, 12, 3)), points(4, 2)
+    labels = net(x).argmax(dim=1)
+    verdicts = [
+        decided(Exact(UniformSampling(1), milp_units=0, **kw), net, CR(0.15), x, labels).verdicts
+        for kw in ({}, {"memory_limit": 2**20}, {"batch_size": 1})
+    ]
+    assert verdicts[0].tolist() == verdicts[1].tolist() == verdicts[2].tolist()
+    assert "unknown" not in verdicts[0]
 
 
 def test_slopes_of_kinks_at_the_reference_point():
@@ -409,6 +447,10 @@ def test_slopes_of_kinks_at_the_reference_point():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="Got batch_size=0"):
         Exact(batch_size=0).check()
+    with pytest.raises(ValueError, match="Got max_domains=0"):
+        Exact(max_domains=0).check()
+    with pytest.raises(ValueError, match="Got memory_limit=1000"):
+        Exact(memory_limit=1000).check()
     with pytest.raises(TypeError, match="Got attack='pgd'"):
         Exact("pgd").check()
 

@@ -9,6 +9,7 @@ from torch import nn
 from skrobust.bounds import relax
 from skrobust.graphs import read_graph
 from skrobust.properties import ClassificationRobustness
+from skrobust.verification._base import Stopwatch
 from skrobust.verification._highs import Program
 from skrobust.verification._program import AffineMaps
 from skrobust.verification._result import Reason
@@ -124,7 +125,7 @@ def test_the_distance_is_at_least_the_inner_radius():
 def test_no_time_is_no_answer():
     graph, relaxation, _, values = case("relu", hidden=40)
     minimum = Program(AffineMaps(graph), relaxation).minimize(
-        ROW, 0.0, -values.min() + 1e-4, time_limit=0.0
+        ROW, 0.0, -values.min() + 1e-4, watch=Stopwatch(0.0)
     )
     assert minimum.reason in (Reason.TIME_OUT, Reason.SOLVER_ERROR)
     assert minimum.point is None and minimum.lower == -np.inf

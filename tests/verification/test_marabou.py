@@ -471,7 +471,7 @@ def test_what_cannot_be_encoded_is_refused_first(replaced):
     net, x, labels = hard()
     with pytest.raises(UnsupportedPropertyError, match="Got a property with norm='l2'"):
         decided(Marabou(), net, CR(0.1, norm="l2"), x, labels)
-    with pytest.raises(UnsupportedModelError, match="sigmoid"):
+    with pytest.raises(UnsupportedModelError, match="Sigmoid"):
         decided(
             Marabou(),
             Network(nn.Sequential(nn.Linear(2, 2), nn.Sigmoid()), np.arange(2), 2),

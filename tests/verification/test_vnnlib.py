@@ -221,9 +221,9 @@ def test_unsupported_properties(property, message, tmp_path):
 
 
 def test_bad_input(tmp_path):
-    with pytest.raises(UnsupportedModelError, match="'sigmoid' in layer"):
-        sigmoid = nn.Sequential(nn.Linear(4, 2), nn.Sigmoid())
-        export_query(sigmoid, ClassificationRobustness(), [0.5] * 4, 0, tmp_path)
+    with pytest.raises(UnsupportedModelError, match="'mish' in layer"):
+        mish = nn.Sequential(nn.Linear(4, 2), nn.Mish())
+        export_query(mish, ClassificationRobustness(), [0.5] * 4, 0, tmp_path)
     with pytest.raises(ValueError, match="1 of 1 rows of X lie outside"):
         export_query(perceptron(), ClassificationRobustness(), [2.0] * 4, 0, tmp_path)
     with pytest.raises(ValueError, match="Got label=None, but expected a class index"):

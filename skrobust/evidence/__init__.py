@@ -1,0 +1,15 @@
+"""Verdicts as files, and the checker that needs NumPy alone.
+
+``python -m skrobust.evidence check FOLDER`` checks a folder. The files ``_checker.py`` and
+``_rules.py`` do the same where neither skrobust nor torch is installed.
+"""
+
+from skrobust.evidence._checking import Evidence, check
+from skrobust.evidence._checking import opened as opened
+from skrobust.evidence._checking import why_rejected as why_rejected
+from skrobust.evidence._network import network_arrays as network_arrays
+from skrobust.evidence._network import stored_node
+from skrobust.evidence._writing import Writer as Writer
+from skrobust.evidence._writing import claim_bytes as claim_bytes
+
+__all__ = ["Evidence", "check", "stored_node"]

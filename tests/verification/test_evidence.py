@@ -1,0 +1,190 @@
+"""Evidence asked for with a verdict: kept, missing and said so, or required."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.neural_network import MLPClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+from skrobust.evidence import Writer, check
+from skrobust.exceptions import MissingEvidenceWarning, UnsupportedModelError
+from skrobust.properties import (
+    ClassificationRobustness,
+    LipschitzRobustness,
+    StandardRobustness,
+    StrongClassificationRobustness,
+)
+from skrobust.scorers import ConstraintSatisfaction
+from skrobust.verification import Bounds, Cascade, Reason
+
+
+@pytest.fixture(scope="module")
+def trained():
+    X, y = load_digits(return_X_y=True)
+    model = MLPClassifier((12,), solver="lbfgs", max_iter=60, random_state=0)
+    return model.fit(X[:300] / 16, y[:300]), X[300:312] / 16, y[300:312]
+
+
+@pytest.mark.parametrize(
+    "property",
+    [
+        ClassificationRobustness(0.03),
+        ClassificationRobustness(0.0),
+        ClassificationRobustness(0.1, norm="l2"),
+        ClassificationRobustness(0.03, reference="prediction", bounds=None),
+        StandardRobustness(0.01, delta=4.0),
+        ClassificationRobustness(0.01) & StandardRobustness(0.01, delta=4.0),
+        StrongClassificationRobustness(0.003, eta=0.2),
+    ],
+    ids=str,
+)
+def test_bounds_and_attacks_leave_evidence(trained, tmp_path, property):
+    model, X, y = trained
+    verifier = Cascade([Cascade().named_parts["pgd"], Bounds()])
+    plain = verifier.verify(model, X, y, property=property, random_state=0)
+    result = verifier.verify(
+        model, X, y, property=property, random_state=0, evidence=tmp_path / "new"
+    )
+    assert (plain.verdicts == result.verdicts).all()
+    assert set(plain.evidence) == {""}
+    decided = result.verdicts != "unknown"
+    assert decided.sum() >= 6
+    assert (result.evidence != "").tolist() == decided.tolist()
+    evidence = check(tmp_path / "new", model)
+    assert evidence.is_accepted, evidence.messages
+    assert set(evidence.files) == set(result.evidence[decided])
+
+
+def test_what_is_not_covered_is_said(trained, tmp_path):
+    model, X, _ = trained
+    property = LipschitzRobustness(0.01, lipschitz=1000.0)
+    with pytest.warns(MissingEvidenceWarning, match="12 of 12 verdicts have no evidence"):
+        result = Bounds().verify(model, X, property=property, evidence=tmp_path)
+    assert (result.verdicts == "verified").all()
+    assert "distance" in result.notes[0]
+    required = Bounds().verify(model, X, property=property, evidence="required")
+    assert (required.verdicts == "unknown").all()
+    assert (required.reasons == Reason.WITHOUT_EVIDENCE).all()
+
+
+def test_required_evidence_is_checked_and_not_stored(trained):
+    model, X, y = trained
+    property = ClassificationRobustness(0.02)
+    result = Bounds().verify(model, X, y, property=property, evidence="required")
+    assert (result.verdicts == "verified").sum() >= 6
+    assert set(result.evidence[result.verdicts == "verified"]) == {"checked"}
+
+
+@pytest.mark.parametrize("evidence", ["", 3, ["folder"]])
+def test_what_is_no_folder(trained, evidence):
+    model, X, y = trained
+    with pytest.raises(TypeError, match="evidence"):
+        Bounds().verify(model, X, y, property=ClassificationRobustness(0.1), evidence=evidence)
+
+
+def test_trees_are_refused_by_name(trained, tmp_path):
+    _, X, y = trained
+    tree = DecisionTreeClassifier(random_state=0).fit(X, y)
+    with pytest.raises(UnsupportedModelError, match="DecisionTreeClassifier"):
+        Cascade().verify(
+            tree, X, y, property=ClassificationRobustness(0.1), evidence=tmp_path / "trees"
+        )
+
+
+def test_a_full_disk_loses_no_verdict(trained, tmp_path, monkeypatch):
+    model, X, y = trained
+    property = ClassificationRobustness(0.02)
+    expected = Bounds().verify(model, X, y, property=property)
+    whole = Writer.add
+
+    def full(writer, arrays):
+        if full.count:
+            full.count -= 1
+            return whole(writer, arrays)
+        raise OSError(28, "No space left on device")
+
+    full.count = 3
+    monkeypatch.setattr(Writer, "add", full)
+    with pytest.warns(MissingEvidenceWarning, match="No space left"):
+        result = Bounds().verify(model, X, y, property=property, evidence=tmp_path)
+    assert (result.verdicts == expected.verdicts).all()
+    assert (result.evidence != "").sum() == 3
+    assert len(check(tmp_path)) == 3
+
+
+def test_a_scorer_leaves_the_same_evidence(trained, tmp_path):
+    model, X, y = trained
+    property = ClassificationRobustness(0.02)
+    scorer = ConstraintSatisfaction(
+        property,
+        Bounds(),
+        evidence=tmp_path / "out",
+        memory=str(tmp_path / "memory"),
+        chunk_size=4,
+    )
+    first = scorer.evaluate(model, X, y)
+    assert check(tmp_path / "out", model).is_accepted
+    again = scorer.evaluate(model, X, y)
+    assert (first.evidence == again.evidence).all()
+    # What someone has deleted since is reported.
+    (tmp_path / "out" / first.evidence[first.evidence != ""][0]).unlink()
+    with pytest.warns(MissingEvidenceWarning, match="missing"):
+        scorer.evaluate(model, X, y)
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.neural_network import MLPClassifier
+from skrobust.properties import ClassificationRobustness
+from skrobust.scorers import ConstraintSatisfaction
+from skrobust.verification import Bounds
+X, y = load_digits(return_X_y=True)
+model = MLPClassifier((12,), solver="lbfgs", max_iter=60, random_state=0)
+model.fit(X[:300] / 16, y[:300])
+scorer = ConstraintSatisfaction(ClassificationRobustness(0.02), Bounds(), chunk_size=1)
+scorer.set_params(evidence=sys.argv[1], memory=sys.argv[2])
+result = scorer.evaluate(model, X[300:700] / 16, y[300:700])
+print(len(set(result.evidence) - {""}), (result.verdicts != "unknown").sum())
+"""
+
+
+@pytest.mark.slow
+def test_it_goes_on_after_a_kill(tmp_path):
+    out, memory = tmp_path / "out", tmp_path / "memory"
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(out), str(memory)]
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
+    while process.poll() is None and len(list(out.glob("point-*"))) < 50:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = {path: path.stat().st_mtime_ns for path in out.glob("point-*")}
+    assert 50 <= len(done) < 300
+    last = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    files, decided = map(int, last.split())
+    evidence = check(out)
+    assert evidence.is_accepted
+    assert len(evidence) == files == decided
+    kept = [path for path, when in done.items() if path.stat().st_mtime_ns == when]
+    assert len(kept) >= len(done) - 1  # the last one before the kill may be decided again
+
+
+def test_rows_of_the_claim_are_those_of_the_property(trained, tmp_path):
+    model, X, y = trained
+    property = ClassificationRobustness(0.02)
+    result = Bounds().verify(model, X, y, property=property, evidence=tmp_path)
+    k = int(np.flatnonzero(result.verdicts == "verified")[0])
+    with np.load(tmp_path / result.evidence[k]) as arrays:
+        assert (arrays["A"][:, y[k]] == 1).all()
+        assert (arrays["A"].sum(axis=1) == 0).all()
+        assert arrays["A"].shape == (9, 10)
+        assert (arrays["center"] == X[k]).all()
