@@ -13,11 +13,12 @@ from skrobust.graphs import Relu, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
 from skrobust.verification._bounds import Bounds
 from skrobust.verification._boxes import branch_inputs
-from skrobust.verification._branch import Problem, branch
+from skrobust.verification._branch import Problem, branch, close_leaf
 from skrobust.verification._complete import CompleteVerifier, PointSearch
 from skrobust.verification._highs import Program, add_node
 from skrobust.verification._mixtures import with_mixtures
 from skrobust.verification._query import make_query, reference_error
+from skrobust.verification._recording import Recording
 from skrobust.verification._result import LIMITS, Reason, VerificationBuilder
 from skrobust.verification._steps import Step, decide_in_steps
 
@@ -191,6 +192,17 @@ def _least_clause(program, rows, slopes, shifts, watch):
     return program.minimize_largest(*terms, watch=watch)
 
 
+def _proof(recording, query, open_clauses):
+    """Return the arrays of a proof of all clauses, from the tree for those that were open."""
+    roots, rows_of, first = [], [], 0
+    for k, members in enumerate(query.clauses.tolist()):
+        own = list(dict.fromkeys(members))
+        rows_of.append([first + own.index(row) for row in members])
+        first += len(own)
+        roots.append(open_clauses.index(k) if k in open_clauses else -1)
+    return recording.arrays(roots, rows_of)
+
+
 class _Search(PointSearch):
     """By branch and bound, and by mixed-integer programs."""
 
@@ -203,9 +215,14 @@ class _Search(PointSearch):
 
     def decide_piece(self, query, lower):
         graph = self.encoding.graph
-        root = relax(graph, query.ball, n_steps=_ROOT_STEPS, watch=self.watch)
+        # The checker of evidence finds the intervals of the whole ball without steps.
+        n_steps = 0 if self.encoding.keeps_proofs else _ROOT_STEPS
+        root = relax(graph, query.ball, n_steps=n_steps, watch=self.watch)
         n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
-        is_plain = _is_box(query.ball) and not query.uses_distance
+        # Splits of inputs leave no evidence.
+        is_plain = (
+            _is_box(query.ball) and not query.uses_distance and not self.encoding.keeps_proofs
+        )
         if is_plain and _n_moving(query.ball) <= self.settings.split_inputs:
             return self._by_inputs(query, root, lower)
         by_units = all(isinstance(graph.nodes[i], Relu) for i in root.lines)
@@ -223,7 +240,8 @@ class _Search(PointSearch):
         if reason in _DECIDED or self.watch.left == 0:
             return reason
         reason = self._by_programs(query, root, lower)
-        if reason in _DECIDED or self.watch.left == 0:
+        needs_more = reason is Reason.PROVED and self.encoding.keeps_proofs
+        if (reason in _DECIDED and not needs_more) or self.watch.left == 0:
             return reason
         # The solver has failed, or the row is closer to 0 than its tolerance.
         again = self._by_branching(query, root, lower, self.watch)
@@ -278,8 +296,14 @@ class _Search(PointSearch):
         reduction = reduce(root)
         problem, open_rows = self._problem(query, reduction.relaxation, lower)
 
+        keeps = self.encoding.keeps_proofs and query.is_linear and not query.uses_distance
+        recording = Recording(root, reduction.places, reduction.relaxation) if keeps else None
+
         def leaf(domains, k):
-            return self._leaf(query, root, reduction, problem, domains[k : k + 1], watch)
+            domain = domains[k : k + 1]
+            if query.is_linear and _is_box(query.ball) and close_leaf(problem, domain, recording):
+                return "proved"
+            return self._leaf(query, root, reduction, problem, domain, watch)
 
         word, bounds = branch(
             problem,
@@ -289,7 +313,10 @@ class _Search(PointSearch):
             watch=watch,
             visit=self._visit,
             leaf=leaf,
+            recording=recording,
         )
+        if recording is not None and word == "proved":
+            self.proof = _proof(recording, query, open_rows.tolist())
         return self._said(query, lower, word, bounds, open_rows, watch)
 
     def _by_inputs(self, query, root, lower):
