@@ -31,6 +31,7 @@ ORDER = [
     "attacks",
     "evidence",
     "verification",
+    "verify",
     "pointwise",
     "training",
     "estimators",

@@ -5,6 +5,7 @@ module can be attacked, read as a piecewise linear network, moved and pickled li
 """
 
 import itertools
+import math
 import os
 from pathlib import Path
 
@@ -13,6 +14,12 @@ import torch
 
 from skrobust._validation import expected
 from skrobust.exceptions import UnsupportedModelError
+from skrobust.networks._onnx_limits import (
+    MOST_FEATURES,
+    SizeLimit,
+    check_tensors,
+    load_external,
+)
 from skrobust.networks._onnx_operators import _OPERATIONS, Operator
 
 __all__ = ["OnnxModule", "import_onnx", "load_onnx"]
@@ -77,7 +84,9 @@ def load_onnx(path, *, input_shape=None):
     Parameters
     ----------
     path : str or path-like
-        Of the file. Weights in files beside it are found.
+        Of the file. Weights in files beside it are found, in its own folder. Nothing in a file is
+        run but the operations that are known; what it claims of sizes is checked before memory
+        is taken.
     input_shape : tuple of int, default=None
         Shape of one sample; None for what the file says.
 
@@ -95,7 +104,30 @@ def load_onnx(path, *, input_shape=None):
     UnsupportedModelError
         If an operation is not known, or mixes samples. The message names it and its node.
     """
-    graph, opset = _read(path)
+    onnx = import_onnx()
+    if not isinstance(path, str | os.PathLike) or not Path(path).is_file():
+        raise ValueError(expected("path", path, "the path of an ONNX file"))
+    try:
+        return _as_module(_read(onnx, Path(path)), input_shape)
+    except ImportError:
+        raise
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{error} (in the ONNX file {path})") from error
+    except _Refusal as error:
+        raise ValueError(f"{error} (in the ONNX file {path})") from error
+    except Exception as error:  # the parser of protobuf has errors of its own
+        raise ValueError(expected("path", str(path), f"an ONNX file ({error})")) from error
+
+
+class _Refusal(ValueError):
+    """What says already what was expected."""
+
+
+def _as_module(model, input_shape):
+    graph = model.graph
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
+    if opset is None or not graph.output:
+        raise ValueError("it has no graph")
     constants = {tensor.name: _tensor(tensor) for tensor in graph.initializer}
     sources = [value for value in graph.input if value.name not in constants]
     for what, values in (("inputs", sources), ("outputs", graph.output)):
@@ -106,25 +138,22 @@ def load_onnx(path, *, input_shape=None):
     source = sources[0].name
     declared = _declared_shape(sources[0])
     nodes, result, dropped = _without_probabilities(list(graph.node), graph.output[0].name, opset)
-    operators = _operators(nodes, result, constants, source)
+    with SizeLimit(model.ByteSize()):
+        operators = _operators(nodes, result, constants, source)
     shape = _input_shape(declared, input_shape)
+    if min(shape) < 1 or math.prod(shape) > MOST_FEATURES:
+        expectation = f"a sample of 1 to {MOST_FEATURES} numbers"
+        raise UnsupportedModelError(f"Got the input shape {shape}, but expected {expectation}.")
     module = OnnxModule(operators, source, result, shape, dropped).eval()
-    return _checked(module)
+    return _checked(module, model.ByteSize())
 
 
-def _read(path):
-    onnx = import_onnx()
-    if not isinstance(path, str | os.PathLike) or not Path(path).is_file():
-        raise ValueError(expected("path", path, "the path of an ONNX file"))
-    path = Path(path)
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # the parser of protobuf has errors of its own
-        raise ValueError(expected("path", str(path), f"an ONNX file ({error})")) from error
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
-    if opset is None or not model.graph.output:
-        raise ValueError(expected("path", str(path), "an ONNX file with a graph"))
-    return model.graph, opset
+def _read(onnx, path):
+    """Return the model of a file, with all its tensors, none larger than it claims to be."""
+    model = onnx.load(path, load_external_data=False)
+    load_external(onnx, model, path)
+    check_tensors(onnx, model)
+    return model
 
 
 def _tensor(tensor):
@@ -167,7 +196,7 @@ def _checked_shape(given):
     except (TypeError, ValueError):
         lengths = [None]
     if not all(type(length) is int and length > 0 for length in lengths) or not lengths:
-        raise ValueError(expected("input_shape", given, "None, or a tuple of integers from 1 on"))
+        raise _Refusal(expected("input_shape", given, "None, or a tuple of integers from 1 on"))
     return tuple(lengths)
 
 
@@ -177,10 +206,10 @@ def _input_shape(declared, given):
         fits = [length in (None, other) for length, other in zip(declared, given, strict=False)]
         # Plain rows are shaped; a file that says nothing of its input takes any shape.
         if declared and (len(given) != len(declared) or not all(fits)):
-            raise ValueError(expected("input_shape", given, f"{declared}, as in the ONNX file"))
+            raise _Refusal(expected("input_shape", given, f"{declared}, as in the ONNX file"))
         return given
     if not declared or None in declared:
-        raise ValueError(
+        raise _Refusal(
             f"Got input_shape=None, but the ONNX file leaves the shape of a sample open "
             f"({declared}). Give input_shape."
         )
@@ -191,7 +220,9 @@ def _without_probabilities(nodes, result, opset):
     """Take off what turns logits into probabilities; return nodes, result and its kind."""
     producers = {output: node for node in nodes for output in node.output}
     last = producers.get(result)
-    while last is not None and last.op_type in ("Identity", "Dropout"):
+    for _ in nodes:  # a file may have a circle of them
+        if last is None or last.op_type not in ("Identity", "Dropout"):
+            break
         last = producers.get(last.input[0])
     if last is not None and last.op_type in ("Softmax", "LogSoftmax"):
         axis = _settings(last).get("axis", -1 if opset >= 13 else 1)
@@ -260,7 +291,7 @@ def _outputs(operator, values):
         raise operator.refusal(f"cannot be computed: {error}") from error
 
 
-def _checked(module):
+def _checked(module, n_bytes):
     """Run the module once; refuse it where samples are not kept apart."""
     generator = torch.Generator().manual_seed(0)
     first = next(module.parameters(), torch.empty(0))
@@ -268,8 +299,10 @@ def _checked(module):
     x = torch.rand((3, *module.input_shape), generator=generator, dtype=dtype)
     with torch.no_grad():
         try:
-            together = module(x)
-            alone = torch.cat([module(part) for part in x.split(1)])
+            with SizeLimit(n_bytes):
+                together = module(x)
+            with SizeLimit(n_bytes):
+                alone = torch.cat([module(part) for part in x.split(1)])
         except UnsupportedModelError:
             raise
         except (RuntimeError, IndexError, TypeError) as error:

@@ -13,12 +13,14 @@ from skrobust.verification._result import Reason, Verdict, Verification, Verific
 from skrobust.verification._steps import Encoding, Step
 from skrobust.verification._trees import TreeVerifier
 from skrobust.verification._vnnlib import export_query
+from skrobust.verification._vnnlib_reader import Instance, read_instances, read_query
 
 __all__ = [
     "Bounds",
     "Cascade",
     "Encoding",
     "Exact",
+    "Instance",
     "LipschitzBounds",
     "Marabou",
     "Reason",
@@ -30,5 +32,7 @@ __all__ = [
     "Verifier",
     "export_query",
     "lipschitz_bound",
+    "read_instances",
+    "read_query",
     "tree_distances",
 ]

@@ -174,7 +174,7 @@ def test_other_models_are_refused_by_name(digits, model):
 def test_stages_are_reached_by_name():
     cascade = Cascade([PGD(), Bounds(), Bounds("alpha-crown"), Exact()])
     params = cascade.get_params()
-    assert params["exact__batch_size"] == 128
+    assert params["exact__batch_size"] is None
     assert params["bounds_2__method"] == "alpha-crown"
     assert "exact" not in cascade.get_params(deep=False)
     cascade.set_params(exact__batch_size=7, bounds_1__method="ibp", timeout=1.0)
