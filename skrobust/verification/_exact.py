@@ -192,14 +192,18 @@ def _least_clause(program, rows, slopes, shifts, watch):
     return program.minimize_largest(*terms, watch=watch)
 
 
-def _proof(recording, query, open_clauses):
-    """Return the arrays of a proof of all clauses, from the tree for those that were open."""
+def _proof(recording, query, open_clauses, is_shared):
+    """Return the arrays of a proof of all clauses, from the tree for those that were open.
+
+    It is one tree for all of them, or one for each.
+    """
     roots, rows_of, first = [], [], 0
     for k, members in enumerate(query.clauses.tolist()):
         own = list(dict.fromkeys(members))
         rows_of.append([first + own.index(row) for row in members])
         first += len(own)
-        roots.append(open_clauses.index(k) if k in open_clauses else -1)
+        problem = open_clauses.index(k) if k in open_clauses else -1
+        roots.append((0 if is_shared else problem, problem))
     return recording.arrays(roots, rows_of)
 
 
@@ -219,10 +223,7 @@ class _Search(PointSearch):
         n_steps = 0 if self.encoding.keeps_proofs else _ROOT_STEPS
         root = relax(graph, query.ball, n_steps=n_steps, watch=self.watch)
         n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
-        # Splits of inputs leave no evidence.
-        is_plain = (
-            _is_box(query.ball) and not query.uses_distance and not self.encoding.keeps_proofs
-        )
+        is_plain = _is_box(query.ball) and not query.uses_distance
         if is_plain and _n_moving(query.ball) <= self.settings.split_inputs:
             return self._by_inputs(query, root, lower)
         by_units = all(isinstance(graph.nodes[i], Relu) for i in root.lines)
@@ -296,8 +297,7 @@ class _Search(PointSearch):
         reduction = reduce(root)
         problem, open_rows = self._problem(query, reduction.relaxation, lower)
 
-        keeps = self.encoding.keeps_proofs and query.is_linear and not query.uses_distance
-        recording = Recording(root, reduction.places, reduction.relaxation) if keeps else None
+        recording = self._recording(query, root, reduction.places, reduction.relaxation)
 
         def leaf(domains, k):
             domain = domains[k : k + 1]
@@ -316,18 +316,27 @@ class _Search(PointSearch):
             recording=recording,
         )
         if recording is not None and word == "proved":
-            self.proof = _proof(recording, query, open_rows.tolist())
+            self.proof = _proof(recording, query, open_rows.tolist(), is_shared=False)
         return self._said(query, lower, word, bounds, open_rows, watch)
+
+    def _recording(self, query, root, places, small):
+        """Return what a search is to be recorded in, or None."""
+        keeps = self.encoding.keeps_proofs and query.is_linear and not query.uses_distance
+        return Recording(root, places, small) if keeps else None
 
     def _by_inputs(self, query, root, lower):
         problem, open_rows = self._problem(query, root, lower)
+        recording = self._recording(query, root, {}, root)
         word, bounds = branch_inputs(
             problem,
             batch_size=self.settings.batch_size,
             memory_limit=self.settings.memory_limit,
             watch=self.watch,
             visit=self._visit,
+            recording=recording,
         )
+        if recording is not None and word == "proved":
+            self.proof = _proof(recording, query, open_rows.tolist(), is_shared=True)
         return self._said(query, lower, word, bounds, open_rows, self.watch)
 
     def _said(self, query, lower, word, bounds, open_rows, watch):

@@ -134,6 +134,25 @@ def test_thousands_of_changed_files_are_rejected_or_true(proofs, part):
     look_at_changes(proofs, part + 1, 1000)
 
 
+def test_splits_of_inputs_are_accepted(tmp_path):
+    torch.manual_seed(0)
+    layers = [nn.Linear(3, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU6(), nn.Linear(20, 3)]
+    with torch.no_grad():
+        for layer in layers[::2]:
+            layer.weight.mul_(2)
+    model = TorchClassifier(nn.Sequential(*layers), [0, 1, 2])
+    X = np.random.default_rng(0).random((12, 3))
+    property = ClassificationRobustness(0.12, reference="prediction")
+    result = Exact(max_domains=3000).verify(model, X, property=property, evidence=tmp_path)
+    decided = result.verdicts != "unknown"
+    assert (result.verdicts == "verified").sum() >= 3
+    evidence = check(tmp_path, model, exact=True)
+    assert evidence.is_accepted, evidence.messages
+    assert set(result.evidence[decided]) == set(evidence.files)
+    leaves = [int(m.split()[-2]) for m in evidence.messages if m.startswith("verified")]
+    assert max(leaves) > 2
+
+
 def test_convolutions_and_standard_robustness(tmp_path):
     torch.manual_seed(0)
     module = nn.Sequential(
@@ -194,7 +213,9 @@ def test_leaves_are_closed_by_multipliers():
 def test_limits_leave_no_proof():
     model, X, y = trained((24, 24))
     property = ClassificationRobustness(0.08)
-    result = Exact(milp_units=0, max_domains=1).verify(model, X, y, property=property, evidence="required")
+    result = Exact(milp_units=0, max_domains=1).verify(
+        model, X, y, property=property, evidence="required"
+    )
     unknown = result.verdicts == "unknown"
     assert unknown.any()
     assert Reason.WITHOUT_EVIDENCE not in set(result.reasons[unknown])
