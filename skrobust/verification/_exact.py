@@ -211,6 +211,7 @@ class _Search(PointSearch):
     """By branch and bound, and by mixed-integer programs."""
 
     open_limit: ClassVar = {"max_domains": _OPEN_DOMAINS}
+    solver = "highs"
 
     def __init__(self, settings, encoding, query, watch):
         super().__init__(encoding, query, watch)
@@ -230,7 +231,7 @@ class _Search(PointSearch):
         if not (query.is_linear and _is_box(query.ball)) or _has_smooth_units(graph):
             return self._by_branching(query, root, lower, self.watch)
         if not by_units:
-            return self._by_programs(query, root, lower)
+            return self._beside_programs(query, root, lower)
         if n_open > self.settings.milp_units:
             return self._by_branching(query, root, lower, self.watch)
         # Where no point breaks the rows, branching is the faster one, as a rule by far. Where
@@ -241,11 +242,25 @@ class _Search(PointSearch):
         if reason in _DECIDED or self.watch.left == 0:
             return reason
         reason = self._by_programs(query, root, lower)
-        needs_more = reason is Reason.PROVED and self.encoding.keeps_proofs
+        needs_more = reason is Reason.PROVED and self._keeps(query)
         if (reason in _DECIDED and not needs_more) or self.watch.left == 0:
             return reason
-        # The solver has failed, or the row is closer to 0 than its tolerance.
+        # The solver has failed, or its word is not enough, or the row is closer to 0 than its
+        # tolerance.
         again = self._by_branching(query, root, lower, self.watch)
+        return again if again in _DECIDED else reason
+
+    def _beside_programs(self, query, root, lower):
+        """Decide a piece with units that are not split by their signs: splits before programs."""
+        part = self.watch.part(max_domains=_FIRST_DOMAINS)
+        reason = self._by_branching(query, root, lower, part)
+        if reason in _DECIDED or self.watch.left == 0:
+            return reason
+        reason = self._by_programs(query, root, lower)
+        needs_more = reason is Reason.PROVED and self._keeps(query)
+        if not needs_more or self.watch.left == 0:
+            return reason
+        again = self._by_inputs(query, root, lower)
         return again if again in _DECIDED else reason
 
     def _visit(self, points):
@@ -278,6 +293,7 @@ class _Search(PointSearch):
             if answer in (Reason.COUNTEREXAMPLE, *LIMITS):
                 return answer
             if answer is Reason.PROVED:
+                self.by_solver = True
                 bounds[clause] = max(bounds[clause].item(), 0.0)
             else:
                 reason = answer
@@ -298,6 +314,7 @@ class _Search(PointSearch):
         problem, open_rows = self._problem(query, reduction.relaxation, lower)
 
         recording = self._recording(query, root, reduction.places, reduction.relaxation)
+        known, self.by_solver = self.by_solver, False
 
         def leaf(domains, k):
             domain = domains[k : k + 1]
@@ -317,12 +334,17 @@ class _Search(PointSearch):
         )
         if recording is not None and word == "proved":
             self.proof = _proof(recording, query, open_rows.tolist(), is_shared=False)
+        if word != "proved":
+            self.by_solver = known
         return self._said(query, lower, word, bounds, open_rows, watch)
 
     def _recording(self, query, root, places, small):
         """Return what a search is to be recorded in, or None."""
-        keeps = self.encoding.keeps_proofs and query.is_linear and not query.uses_distance
-        return Recording(root, places, small) if keeps else None
+        return Recording(root, places, small) if self._keeps(query) else None
+
+    def _keeps(self, query):
+        """Return whether evidence is asked for, of rows for which there can be any."""
+        return self.encoding.keeps_proofs and query.is_linear and not query.uses_distance
 
     def _by_inputs(self, query, root, lower):
         problem, open_rows = self._problem(query, root, lower)
@@ -337,6 +359,7 @@ class _Search(PointSearch):
         )
         if recording is not None and word == "proved":
             self.proof = _proof(recording, query, open_rows.tolist(), is_shared=True)
+        self.by_solver &= word != "proved"
         return self._said(query, lower, word, bounds, open_rows, self.watch)
 
     def _said(self, query, lower, word, bounds, open_rows, watch):
@@ -405,6 +428,7 @@ class _Search(PointSearch):
         )
         minimum = _least_clause(program, rows, slopes, np.array(shifts), watch)
         answer = self._confirmed(minimum)
+        self.by_solver |= answer is Reason.PROVED
         return {Reason.PROVED: "proved", Reason.COUNTEREXAMPLE: "end"}.get(answer, "stuck")
 
     def _concave_leaf(self, query, program, rows, shifts, watch):
@@ -417,6 +441,7 @@ class _Search(PointSearch):
         pieces = [program]
         for _ in range(_PIECES):
             if not pieces:
+                self.by_solver = True
                 return "proved"
             piece, minima = pieces.pop(), []
             for row, shift in zip(rows, shifts, strict=True):
