@@ -56,7 +56,7 @@ def network_in_network(width=8, n_classes=10):
 
 torch.manual_seed(0)  # of the initial weights
 X, y = load_digits(return_X_y=True)
-X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=15, random_state=0)
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=8, random_state=0)
 models = {
     name: RobustClassifier(
         module, input_shape=(1, 8, 8), max_epochs=15, lr=5e-3, random_state=0

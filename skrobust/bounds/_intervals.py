@@ -11,7 +11,7 @@ import torch
 from skrobust.bounds._backward import adjoint
 from skrobust.bounds._relaxation import Relaxation
 from skrobust.bounds._rounding import UNIT, dot, gamma, rounding_weight
-from skrobust.bounds._tightening import tighten_before
+from skrobust.bounds._tightening import intersect, tighten_before
 from skrobust.bounds._units import Units
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs import pull_back
@@ -20,8 +20,9 @@ __all__ = ["affine_interval", "interval_rows", "relax"]
 
 
 def relax(
-    graph, ball, *, refine=True, lines=True, rounding=True, n_steps=0, units=None, watch=None
-):
+    graph, ball, *, refine=True, lines=True, rounding=True, n_steps=0, units=None, known=None,
+    watch=None,
+):  # fmt: skip
     """Bound every node over balls, from the input on.
 
     Parameters
@@ -41,6 +42,8 @@ def relax(
         Gradient steps for the slopes behind each of these intervals.
     units : Units, default=None
         How nodes that are not affine are bounded: as functions of their input if None.
+    known : dict of int to pair of Tensor of shape (B, *shape), default=None
+        Proved bounds of nodes that piecewise ones read, such as those of larger balls.
     watch : Stopwatch, default=None
         When its time is up, intervals are no longer tightened.
 
@@ -71,6 +74,8 @@ def relax(
             low, high, weight = affine_interval(built, i, node)
         else:
             (j,) = _one_input(node)
+            if known is not None and j in known:
+                intersect(built, j, *known[j])
             tighten_before(built, i, node, refine, n_steps, depths[j], units, watch)
             if lines:
                 built.lines[i] = units.lines(i, node, lows[j], highs[j])

@@ -27,8 +27,8 @@ from skrobust.graphs import Node
 __all__ = ["SmoothLines", "smooth_lines", "steepness", "trust"]
 
 _FAR = 1e100  # beyond it products would overflow: lines are level there
-_BISECTIONS = 24
-_REACH = 100.0  # tangent points are looked for between -+ this
+_BISECTIONS = 18
+_REACH = 40.0  # tangent points are looked for between -+ this
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,20 +302,32 @@ def _touching(node, sign, end, safe, wanted):
     """
     target = sign * node.value(end)
 
-    def is_below(point):
+    def excess(point, end, target):
+        """Return how far the tangent at a point is above the function at the end."""
         slope = sign * node.slope(point)
-        return sign * node.value(point) + slope * (end - point) <= target
+        return sign * node.value(point) + slope * (end - point) - target
 
-    is_whole = (wanted == end) | is_below(wanted)
-    good, bad = safe.clamp(-_REACH, _REACH), wanted.clamp(-_REACH, _REACH)
-    exists = is_whole | is_below(safe)
+    at_wanted, at_safe = excess(wanted, end, target), excess(safe, end, target)
+    is_whole = (wanted == end) | (at_wanted <= 0)
+    exists = is_whole | (at_safe <= 0)
+    point = wanted.clone()
+    # What is left is a root in between, for some of the units.
+    chosen = exists & ~is_whole
+    if chosen.any():
+        parts = (part[chosen] for part in (end, target, safe, wanted))
+        point[chosen] = _root(excess, *parts)
+    return point, exists
+
+
+def _root(excess, end, target, good, bad):
+    """Return points near the root of what rises from `good` to `bad`, on the side of `good`."""
+    low, high = torch.minimum(good, bad), torch.maximum(good, bad)
+    good, bad = good.clamp(-_REACH, _REACH), bad.clamp(-_REACH, _REACH)
     for _ in range(_BISECTIONS):
         point = (good + bad) / 2
-        fits = is_below(point)
+        fits = excess(point, end, target) <= 0
         good, bad = torch.where(fits, point, good), torch.where(fits, bad, point)
-    low, high = torch.minimum(safe, wanted), torch.maximum(safe, wanted)
-    good = torch.minimum(torch.maximum(good, low), high)
-    return torch.where(is_whole, wanted, good), exists
+    return torch.minimum(torch.maximum(good, low), high)
 
 
 def _chord(node, sign, lower, upper, margin, pieces):

@@ -7,7 +7,7 @@ import torch
 from skrobust.bounds._backward import backward, crown, optimized
 from skrobust.bounds._rounding import NUMBERS_AT_ONCE, UNIT
 
-__all__ = ["tighten", "tighten_before"]
+__all__ = ["intersect", "tighten", "tighten_before"]
 
 
 def tighten_before(built, i, node, refine, n_steps, depth, units, watch):
@@ -15,7 +15,7 @@ def tighten_before(built, i, node, refine, n_steps, depth, units, watch):
     j = node.inputs[0]
     is_exact = depth <= 1 and built.ball.norm == "linf"
     if built.ball.norm == "l2" and depth < float("inf"):
-        _intersect(built, j, *_euclidean_interval(built, j))
+        intersect(built, j, *_euclidean_interval(built, j))
     if refine and not is_exact:
         is_open = units.needed(i, node, built.lows[j], built.highs[j])
         sample, unit = is_open.flatten(1).nonzero(as_tuple=True)
@@ -23,7 +23,8 @@ def tighten_before(built, i, node, refine, n_steps, depth, units, watch):
             tighten(built, j, sample, unit, n_steps if depth == float("inf") else 0, watch)
 
 
-def _intersect(built, j, low, high):
+def intersect(built, j, low, high):
+    """Cut the intervals of a node by others that are proved, in place."""
     # These ignore NaN, which tells nothing.
     built.lows[j] = torch.fmax(built.lows[j], low)
     built.highs[j] = torch.fmin(built.highs[j], high)
@@ -87,4 +88,4 @@ def tighten(built, j, sample, unit, n_steps=0, watch=None):
             bound = crown(built, rows, j, sample=s)
         low[s, k] = torch.fmax(low[s, k], bound[:, 0])
         high[s, k] = torch.fmin(high[s, k], -bound[:, 1])
-    _intersect(built, j, low.view_as(built.lows[j]), high.view_as(built.highs[j]))
+    intersect(built, j, low.view_as(built.lows[j]), high.view_as(built.highs[j]))

@@ -204,10 +204,12 @@ class Relu:
         names = ("low", "low_at", "high", "high_at")
         low, low_at, high, high_at = (getattr(lines, name) for name in names)
         if alpha is not None and self.convex is not None:
-            # Any slope between those of the pieces gives such a line, through the kink.
+            # Any slope between those of the pieces gives such a line, through the kink; below 0
+            # stands for the line of the rule.
             slope = self.slope + np.clip(alpha, 0, 1) * (1 - self.slope)
             slope = np.clip(slope, np.minimum(self.slope, 1), np.maximum(self.slope, 1))
-            below, above = lines.open & self.convex, lines.open & ~self.convex
+            is_free = lines.open & (alpha >= 0)
+            below, above = is_free & self.convex, is_free & ~self.convex
             low, low_at = np.where(below, slope, low), np.where(below, 0.0, low_at)
             high, high_at = np.where(above, slope, high), np.where(above, 0.0, high_at)
         (here, k), (slopes, i) = rows, lift(np.stack([low, high]))

@@ -17,7 +17,9 @@ neural network robustness verification", NeurIPS 2021.
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
+from scipy.optimize import linprog
 
 from skrobust.bounds import (
     UNIT,
@@ -34,7 +36,7 @@ from skrobust.bounds import (
 from skrobust.graphs import Smooth
 from skrobust.verification._domains import Domains, Stack, split
 
-__all__ = ["Problem", "branch"]
+__all__ = ["Problem", "branch", "close_leaf"]
 
 _RATE_ALPHA = 0.2
 _RATE_BETA = 4.0  # relative to the size of the rows at the node
@@ -89,7 +91,7 @@ class Problem:
         }
 
 
-def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf):
+def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf, recording=None):
     """Prove the rows, or find where they fail.
 
     Parameters
@@ -109,6 +111,8 @@ def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf):
     leaf : callable
         ``leaf(domain, k)`` is given a set of domains without undecided units, and the place of
         one; it returns "proved", "end" or "stuck".
+    recording : Recording, default=None
+        Is told of the tree, and by what the bounds of its leaves were found.
 
     Returns
     -------
@@ -125,8 +129,8 @@ def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf):
         if watch.left == 0:
             return "limit", _lowest(problem, [*stack.parts, *stuck])
         domains = stack.take(min(size, watch.domains_left))
-        domains = _tightened(problem, domains, watch)
-        domains, points = _bound(problem, domains, n_steps, watch)
+        domains = _tightened(problem, domains, watch, recording)
+        domains, points = _bound(problem, domains, n_steps, watch, recording)
         watch.count(len(domains))
         index = (domains.lower < 0).nonzero().squeeze(1)
         open_domains = domains[index]
@@ -145,7 +149,10 @@ def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf):
         if len(inner):
             # The lowest domains last: they are taken first, where counterexamples are.
             inner = inner[inner.lower.argsort(descending=True)]
-            stack.push(split(inner, n_places))
+            halves = split(inner, n_places)
+            if recording is not None:
+                recording.split(halves)
+            stack.push(halves)
             n_places += 2 * len(inner)
     return "stuck" if stuck else "proved", _lowest(problem, stuck)
 
@@ -205,7 +212,7 @@ def _relaxation(problem, domains):
     return replace(root, lows=lows, highs=highs, lines=lines, empty=empty)
 
 
-def _bound(problem, domains, n_steps, watch):
+def _bound(problem, domains, n_steps, watch, recording=None):
     """Bound domains; return them with what was learned, and where their rows may fail."""
     relaxation = _relaxation(problem, domains)
     rows, options = problem.rows[domains.problem], _options(problem, domains)
@@ -226,6 +233,11 @@ def _bound(problem, domains, n_steps, watch):
                 relaxation, rows, alphas=alphas, betas=betas, trace=trace, shift=shift, **options
             )
             margin = problem.margin(lower, domains.problem)
+        if recording is not None:
+            at = ((margin >= 0) & (best < 0)).nonzero().squeeze(1)
+            if len(at):
+                used = [{k: part.detach()[at] for k, part in of.items()} for of in (alphas, betas)]
+                recording.close(domains[at], lower.detach()[at].argmax(dim=1), *used)
         best = torch.fmax(best, margin.detach())
         # Without an open unit there is nothing to learn.
         if is_last or not margin.requires_grad or (best >= 0).all():
@@ -241,7 +253,7 @@ def _bound(problem, domains, n_steps, watch):
     return replace(domains, lower=best, **learned), points
 
 
-def _tightened(problem, domains, watch):
+def _tightened(problem, domains, watch, recording=None):
     """Return domains with the intervals behind decided units tightened, where it is time."""
     due = (domains.depth >= _TIGHTEN).nonzero().squeeze(1)
     # The lowest have the most domains below them.
@@ -268,7 +280,83 @@ def _tightened(problem, domains, watch):
     # Where intervals contradict each other, no point is left, and any claim is proved.
     lower[due] = torch.where(built.empty, torch.inf, lower[due])
     depth[due] = 0
+    if recording is not None:
+        recording.tighten(part)
+        recording.close(part[built.empty], torch.zeros_like(due)[built.empty])
     return replace(domains, lows=lows, highs=highs, lower=lower, depth=depth)
+
+
+def close_leaf(problem, domain, recording=None):
+    """Prove a row over a domain in which all units are linear, by the dual of a linear program.
+
+    Its multipliers are free numbers like any: the bound that is proved is that of `crown`. A
+    constraint may be broken at a price, so that there is always an optimum: where no point meets
+    all of them, it is above what is asked for.
+
+    Parameters
+    ----------
+    problem : Problem
+        Over a box.
+    domain : Domains
+        Of one domain.
+    recording : Recording, default=None
+
+    Returns
+    -------
+    bool
+    """
+    relaxation = _relaxation(problem, domain)
+    if problem.slope is not None or any(lines.open.any() for lines in relaxation.lines.values()):
+        return False
+    ball, graph, places = relaxation.ball, relaxation.graph, []
+    rows, shift = problem.rows[domain.problem], problem.shift[domain.problem]
+    for j, signs in domain.signs.items():
+        units = signs.flatten().nonzero().squeeze(1)
+        if len(units):
+            places.append((j, units, signs.flatten()[units]))
+    with torch.no_grad():
+        pulled, _, _ = backward(relaxation, len(graph.nodes) - 1, rows)
+        sides = []
+        for j, units, signs in places:
+            unit = rows.new_zeros(1, len(units), graph.nodes[j].size)
+            unit[0, torch.arange(len(units)), units] = signs.to(rows.dtype)
+            unit = unit.view(1, len(units), *graph.nodes[j].shape)
+            here, constant, _ = backward(relaxation, j, unit)
+            sides.append((here[0].cpu().numpy(), constant[0].cpu().numpy()))
+        for row in range(rows.shape[1]):
+            values = _dual(pulled[0, row].cpu().numpy(), sides, ball)
+            betas, start = {}, 0
+            for j, units, signs in places:
+                size = rows.new_tensor(values[start : start + len(units)])
+                betas[j] = torch.zeros_like(domain.betas[j])
+                betas[j].view(-1)[units] = -size * signs
+                start += len(units)
+            lower = crown(relaxation, rows, betas=betas, shift=shift)
+            if problem.margin(lower, domain.problem).item() >= 0:
+                if recording is not None:
+                    recording.close(domain, lower.argmax(dim=1), None, betas)
+                return True
+    return False
+
+
+def _dual(row, sides, ball):
+    """Return multipliers of sides w x + c >= 0 for which row . x has its bound over a box."""
+    if not sides:
+        return np.zeros(0)
+    weights = np.concatenate([w for w, _ in sides])
+    constants = np.concatenate([c for _, c in sides])
+    price = 1e4 * (np.abs(row).sum() + 1e-9) / max(np.abs(weights).sum(axis=1).min(), 1e-9)
+    low, high = ball.lower[0].cpu().numpy(), ball.upper[0].cpu().numpy()
+    found = linprog(
+        np.append(row, price),
+        A_ub=-np.column_stack([weights, np.ones(len(weights))]),
+        b_ub=constants,
+        bounds=[*zip(low, high, strict=True), (0, None)],
+        method="highs",
+    )
+    if found.ineqlin is None or found.status != 0:
+        return np.zeros(len(weights))
+    return np.maximum(0.0, -found.ineqlin.marginals)
 
 
 def _is_behind(graph, j):

@@ -92,7 +92,7 @@ class PointSearch(ABC):
 
     def __init__(self, encoding, query, watch):
         self.encoding, self.query, self.watch = encoding, query, watch
-        self.counterexample = None
+        self.counterexample = self.proof = None
         self.lower = -np.inf
 
     def run(self):
@@ -101,6 +101,8 @@ class PointSearch(ABC):
         verdicts = VerificationBuilder(self.query.target.x, reason)
         if reason is Reason.PROVED:
             verdicts.prove([0])
+            if self.proof is not None:
+                verdicts.evidence[0] = self.proof
         elif reason is Reason.COUNTEREXAMPLE:
             verdicts.falsify([0], self.counterexample)
         verdicts.lower[:] = self.lower

@@ -1,14 +1,65 @@
 """Parts of a ball in which units are decided, and those that wait to be bounded."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import torch
 
-__all__ = ["Domains", "Stack", "split"]
+__all__ = ["Batch", "Domains", "Stack", "split"]
+
+
+class Batch:
+    """Base class of P parts of a ball: dataclasses of tensors, and of dicts of them, (P, ...).
+
+    Each has a field `place`, its number in the tree of parts.
+    """
+
+    # What is kept while parts wait, by field: another dtype than that which is computed in.
+    packed: ClassVar = {}
+
+    def __len__(self):
+        return len(self.place)
+
+    def __getitem__(self, index):
+        return self.map(lambda name, part: part[index])
+
+    def map(self, function):
+        """Return the parts with ``function(name, tensor)`` for each tensor of each field."""
+        changed = {}
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                changed[name] = {key: function(name, part) for key, part in value.items()}
+            else:
+                changed[name] = function(name, value)
+        return type(self)(**changed)
+
+    @property
+    def n_bytes(self):
+        """Memory of all tensors."""
+        sizes = []
+
+        def measure(name, part):
+            sizes.append(part.numel() * part.element_size())
+
+        self.map(measure)
+        return sum(sizes)
+
+    @classmethod
+    def join(cls, parts):
+        """Put several into one."""
+        joined = {}
+        for name in (field.name for field in fields(cls)):
+            values = [getattr(part, name) for part in parts]
+            if isinstance(values[0], dict):
+                joined[name] = {k: torch.cat([v[k] for v in values]) for k in values[0]}
+            else:
+                joined[name] = torch.cat(values)
+        return cls(**joined)
 
 
 @dataclass(frozen=True, eq=False)
-class Domains:
+class Domains(Batch):
     """P domains: nodes of the tree of decisions.
 
     Parameters
@@ -49,41 +100,8 @@ class Domains:
     parent: torch.Tensor
     decision: torch.Tensor
 
-    def __len__(self):
-        return len(self.problem)
-
-    def __getitem__(self, index):
-        return self.map(lambda name, part: part[index])
-
-    def map(self, function):
-        """Return the domains with ``function(name, part)`` for each tensor of each field."""
-        fields = {}
-        for name in self.__dataclass_fields__:
-            value = getattr(self, name)
-            if isinstance(value, dict):
-                fields[name] = {key: function(name, part) for key, part in value.items()}
-            else:
-                fields[name] = function(name, value)
-        return Domains(**fields)
-
-    @property
-    def n_bytes(self):
-        """Memory of all tensors."""
-        sizes = []
-        self.map(lambda name, part: sizes.append(part.numel() * part.element_size()))
-        return sum(sizes)
-
-    @classmethod
-    def join(cls, parts):
-        """Put several sets of domains into one."""
-        fields = {}
-        for name in cls.__dataclass_fields__:
-            values = [getattr(part, name) for part in parts]
-            if isinstance(values[0], dict):
-                fields[name] = {k: torch.cat([v[k] for v in values]) for k in values[0]}
-            else:
-                fields[name] = torch.cat(values)
-        return cls(**fields)
+    # Any slopes and multipliers are right, and signs are whole numbers.
+    packed: ClassVar = {"alphas": torch.float32, "betas": torch.float32, "signs": torch.int8}
 
 
 def split(domains, first):
@@ -131,12 +149,8 @@ def split(domains, first):
     return Domains.join(halves)
 
 
-# What is kept of numbers that any value is right for, and of signs.
-_PACKED = {"alphas": torch.float32, "betas": torch.float32, "signs": torch.int8}
-
-
 class Stack:
-    """Domains that wait to be bounded, the last ones first, within a limit of memory.
+    """Parts that wait to be bounded, the last ones first, within a limit of memory.
 
     Parameters
     ----------
@@ -153,7 +167,7 @@ class Stack:
 
     def push(self, domains):
         """Put domains on top."""
-        packed = domains.map(lambda name, part: part.to(_PACKED.get(name, part.dtype)))
+        packed = domains.map(lambda name, part: part.to(domains.packed.get(name, part.dtype)))
         self.parts.append(packed)
         self.n_bytes += packed.n_bytes
 
@@ -174,5 +188,5 @@ class Stack:
                 part = part[-count:]
             taken.append(part)
             count -= len(part)
-        taken = taken[0] if len(taken) == 1 else Domains.join(taken)
-        return taken.map(lambda name, part: part.double() if name in _PACKED else part)
+        taken = taken[0] if len(taken) == 1 else type(taken[0]).join(taken)
+        return taken.map(lambda name, part: part.double() if name in taken.packed else part)

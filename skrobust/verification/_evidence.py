@@ -7,7 +7,14 @@ from functools import cached_property
 import numpy as np
 
 from skrobust._validation import check_bounds, check_epsilon, expected
-from skrobust.evidence import Writer, claim_bytes, network_arrays, opened, why_rejected
+from skrobust.evidence import (
+    Writer,
+    by_bounds,
+    claim_bytes,
+    network_arrays,
+    opened,
+    why_rejected,
+)
 from skrobust.exceptions import MissingEvidenceWarning
 from skrobust.graphs import read_graph
 from skrobust.verification._query import make_query, reference_error
@@ -55,6 +62,21 @@ def make_recorder(evidence, network, property, n_features):
     arrays = network_arrays(graph)
     writer = None if evidence == _REQUIRED else Writer(evidence, arrays)
     return Recorder(Encoding(network, property, graph), arrays, writer)
+
+
+def clause_rows(members):
+    """Return the rows of all clauses one after the other: whose they are, and which.
+
+    Parameters
+    ----------
+    members : int Tensor of shape (k, w)
+
+    Returns
+    -------
+    clause, at : int ndarray of shape (n_rows,)
+    """
+    each = [list(dict.fromkeys(clause)) for clause in members.tolist()]
+    return np.repeat(np.arange(len(each)), [len(rows) for rows in each]), np.concatenate(each)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +153,12 @@ class Recorder:
 
         Bounds alone need no numbers of a proof: the checker computes them.
         """
-        for parts in ([] if isinstance(proof, str) else [proof]) + [{}]:
-            arrays = arrays | parts
-            why = why_rejected(arrays, self._network, self._digest)
+        for parts in ([] if isinstance(proof, str) else [proof]) + [None]:
+            parts = by_bounds(arrays, self._network) if parts is None else parts
+            why = why_rejected(arrays | parts, self._network, self._digest)
             if why is None:
                 break
-        return arrays, why
+        return arrays | parts, why
 
     def _stored(self, arrays):
         """Return the name of the file, and why there is none."""
@@ -169,7 +191,8 @@ class Recorder:
         bounds = check_bounds(property.bounds)
         low, high = (-np.inf, np.inf) if bounds is None else bounds
         b = rows.b[0].cpu().numpy()
-        strict = rows.flags("strict")
+        b = b - error if is_proof else b
+        clause, at = clause_rows(rows.members)
         return {
             "claim": claim_bytes(
                 verdict=str(verdict), norm=ball.norm, network=self._digest, property=repr(property)
@@ -180,10 +203,10 @@ class Recorder:
             "upper": ball.upper[0].cpu().numpy(),
             "domain_low": np.broadcast_to(np.asarray(low, dtype=np.float64), n),
             "domain_high": np.broadcast_to(np.asarray(high, dtype=np.float64), n),
-            "A": rows.A[0].cpu().numpy(),
-            "b": b - error if is_proof else b,
-            "strict": strict.cpu().numpy().astype(np.uint8),
-            "clause": np.arange(len(b)),
+            "A": rows.A[0].cpu().numpy()[at],
+            "b": b[at],
+            "strict": rows.flags("strict").cpu().numpy().astype(np.uint8)[at],
+            "clause": clause,
         }
 
     def finish(self, result):

@@ -12,11 +12,13 @@ from skrobust.bounds import reduce, relax
 from skrobust.graphs import Relu, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
 from skrobust.verification._bounds import Bounds
-from skrobust.verification._branch import Problem, branch
+from skrobust.verification._boxes import branch_inputs
+from skrobust.verification._branch import Problem, branch, close_leaf
 from skrobust.verification._complete import CompleteVerifier, PointSearch
 from skrobust.verification._highs import Program, add_node
 from skrobust.verification._mixtures import with_mixtures
 from skrobust.verification._query import make_query, reference_error
+from skrobust.verification._recording import Recording
 from skrobust.verification._result import LIMITS, Reason, VerificationBuilder
 from skrobust.verification._steps import Step, decide_in_steps
 
@@ -56,6 +58,9 @@ class Exact(CompleteVerifier):
     milp_units : int, default=60
         Up to that many undecided units, HiGHS is asked for what branch and bound does not
         decide in its first 4,000 domains; and branch and bound goes on where HiGHS fails.
+    split_inputs : int, default=8
+        Up to that many inputs that can move, their ranges are halved in place of the signs of
+        units, for rows that are free of the distance.
     batch_size : int or None, default=None
         Domains that are bounded together, at most; as many as suit `memory_limit` if None, up
         to 512.
@@ -111,6 +116,7 @@ class Exact(CompleteVerifier):
         attack=None,
         *,
         milp_units=60,
+        split_inputs=8,
         batch_size=None,
         n_steps=3,
         max_domains=None,
@@ -118,6 +124,7 @@ class Exact(CompleteVerifier):
     ):
         self.attack = attack
         self.milp_units = milp_units
+        self.split_inputs = split_inputs
         self.batch_size = batch_size
         self.n_steps = n_steps
         self.max_domains = max_domains
@@ -129,6 +136,7 @@ class Exact(CompleteVerifier):
     def check(self):
         super().check()
         check_integer("milp_units", self.milp_units)
+        check_integer("split_inputs", self.split_inputs)
         check_integer("n_steps", self.n_steps, low=1)
         for name in ("batch_size", "max_domains"):
             if getattr(self, name) is not None:
@@ -164,9 +172,14 @@ def _has_smooth_units(graph):
     return any(isinstance(graph.nodes[i], Smooth) for i in graph.piecewise)
 
 
+def _n_moving(ball):
+    """Return how many inputs of one ball can move."""
+    return int((ball.upper > ball.lower).sum())
+
+
 def _is_box(ball):
     """Return whether one ball is a box: of L-infinity, or one of L2 in which one entry moves."""
-    return ball.norm == "linf" or int((ball.upper > ball.lower).sum()) <= 1
+    return ball.norm == "linf" or _n_moving(ball) <= 1
 
 
 def _least_clause(program, rows, slopes, shifts, watch):
@@ -177,6 +190,17 @@ def _least_clause(program, rows, slopes, shifts, watch):
         return program.minimize(rows[0], slopes[0], shifts[0], watch=watch)
     terms = (rows[first], slopes[first], shifts[first])
     return program.minimize_largest(*terms, watch=watch)
+
+
+def _proof(recording, query, open_clauses):
+    """Return the arrays of a proof of all clauses, from the tree for those that were open."""
+    roots, rows_of, first = [], [], 0
+    for k, members in enumerate(query.clauses.tolist()):
+        own = list(dict.fromkeys(members))
+        rows_of.append([first + own.index(row) for row in members])
+        first += len(own)
+        roots.append(open_clauses.index(k) if k in open_clauses else -1)
+    return recording.arrays(roots, rows_of)
 
 
 class _Search(PointSearch):
@@ -191,8 +215,16 @@ class _Search(PointSearch):
 
     def decide_piece(self, query, lower):
         graph = self.encoding.graph
-        root = relax(graph, query.ball, n_steps=_ROOT_STEPS, watch=self.watch)
+        # The checker of evidence finds the intervals of the whole ball without steps.
+        n_steps = 0 if self.encoding.keeps_proofs else _ROOT_STEPS
+        root = relax(graph, query.ball, n_steps=n_steps, watch=self.watch)
         n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
+        # Splits of inputs leave no evidence.
+        is_plain = (
+            _is_box(query.ball) and not query.uses_distance and not self.encoding.keeps_proofs
+        )
+        if is_plain and _n_moving(query.ball) <= self.settings.split_inputs:
+            return self._by_inputs(query, root, lower)
         by_units = all(isinstance(graph.nodes[i], Relu) for i in root.lines)
         if not (query.is_linear and _is_box(query.ball)) or _has_smooth_units(graph):
             return self._by_branching(query, root, lower, self.watch)
@@ -208,7 +240,8 @@ class _Search(PointSearch):
         if reason in _DECIDED or self.watch.left == 0:
             return reason
         reason = self._by_programs(query, root, lower)
-        if reason in _DECIDED or self.watch.left == 0:
+        needs_more = reason is Reason.PROVED and self.encoding.keeps_proofs
+        if (reason in _DECIDED and not needs_more) or self.watch.left == 0:
             return reason
         # The solver has failed, or the row is closer to 0 than its tolerance.
         again = self._by_branching(query, root, lower, self.watch)
@@ -263,8 +296,14 @@ class _Search(PointSearch):
         reduction = reduce(root)
         problem, open_rows = self._problem(query, reduction.relaxation, lower)
 
+        keeps = self.encoding.keeps_proofs and query.is_linear and not query.uses_distance
+        recording = Recording(root, reduction.places, reduction.relaxation) if keeps else None
+
         def leaf(domains, k):
-            return self._leaf(query, root, reduction, problem, domains[k : k + 1], watch)
+            domain = domains[k : k + 1]
+            if query.is_linear and _is_box(query.ball) and close_leaf(problem, domain, recording):
+                return "proved"
+            return self._leaf(query, root, reduction, problem, domain, watch)
 
         word, bounds = branch(
             problem,
@@ -274,7 +313,25 @@ class _Search(PointSearch):
             watch=watch,
             visit=self._visit,
             leaf=leaf,
+            recording=recording,
         )
+        if recording is not None and word == "proved":
+            self.proof = _proof(recording, query, open_rows.tolist())
+        return self._said(query, lower, word, bounds, open_rows, watch)
+
+    def _by_inputs(self, query, root, lower):
+        problem, open_rows = self._problem(query, root, lower)
+        word, bounds = branch_inputs(
+            problem,
+            batch_size=self.settings.batch_size,
+            memory_limit=self.settings.memory_limit,
+            watch=self.watch,
+            visit=self._visit,
+        )
+        return self._said(query, lower, word, bounds, open_rows, self.watch)
+
+    def _said(self, query, lower, word, bounds, open_rows, watch):
+        """Enter the bounds of a search that ended with a word; return its `Reason`."""
         reason = watch.reason if word == "limit" else _REASONS[word]
         if reason is Reason.INCOMPLETE and watch.left == 0:
             reason = watch.reason

@@ -18,6 +18,7 @@ def domains(count, first=0, n_units=3):
         betas={1: units[:, None] / 3},
         lower=-numbers.double(),
         branch=torch.stack([torch.ones_like(numbers), numbers % n_units], dim=1),
+        cut=torch.zeros(count, dtype=torch.float64),
         depth=torch.zeros_like(numbers),
         place=numbers,
         parent=torch.full_like(numbers, -1),

@@ -1,0 +1,136 @@
+"""The tree of a search as it grows, and what `skrobust.evidence` stores of it."""
+
+import numpy as np
+import torch
+
+__all__ = ["Recording"]
+
+
+class Recording:
+    """Domains of one search: how they were split, and by what the bounds of leaves were found.
+
+    Parameters
+    ----------
+    root : Relaxation
+        Of the whole network, as the checker finds it by itself.
+    places : dict of int to pair
+        See `Reduction`: what of the whole network is left in the one that is searched.
+    small : Relaxation
+        Of the latter.
+    """
+
+    def __init__(self, root, places, small):
+        self.whole = {j: (whole, units.cpu().numpy()) for j, (whole, units) in places.items()}
+        self.sources = {i: j for j, i in small.sources.items()}
+        self.units = root.sources
+        self.sizes = {j: root.graph.nodes[j].size for j in root.sources}
+        self.children, self.tightened, self.leaves = {}, set(), {}
+
+    def split(self, domains):
+        """Enter halves of domains, as `split` returns them."""
+        terms = (domains.place, domains.parent, domains.decision, domains.cut)
+        for place, parent, (j, unit, sign), at in zip(*(t.tolist() for t in terms), strict=True):
+            side = 0 if sign > 0 else 1
+            whole, units = self.whole[j]
+            entry = self.children.setdefault(parent, [whole, int(units[unit]), at, None, None])
+            entry[3 + side] = place
+
+    def tighten(self, domains):
+        """Enter that intervals of these domains were tightened."""
+        self.tightened.update(domains.place.tolist())
+
+    def close(self, domains, row, alphas=None, betas=None):
+        """Enter domains that are proved.
+
+        Parameters
+        ----------
+        domains : Domains
+        row : int Tensor of shape (P,)
+            Which row of the problem is proved there.
+        alphas : dict of int to Tensor of shape (P, m, *shape), default=None
+            Slopes; those of the rule if None.
+        betas : dict of int to Tensor of shape (P, 1, *shape), default=None
+            What was added to the rows of nodes.
+        """
+        at = torch.arange(len(row), device=row.device)
+        slopes = {
+            self.sources[i]: part[at, row].flatten(1).float().cpu().numpy()
+            for i, part in (alphas or {}).items()
+        }
+        multipliers = {
+            j: part[:, 0].flatten(1).abs().cpu().numpy() for j, part in (betas or {}).items()
+        }
+        for k, (place, which) in enumerate(zip(domains.place.tolist(), row.tolist(), strict=True)):
+            self.leaves[place] = (
+                which,
+                {j: part[k] for j, part in slopes.items()},
+                {
+                    j: (np.flatnonzero(part[k]), part[k][part[k] != 0])
+                    for j, part in multipliers.items()
+                },
+            )
+
+    def arrays(self, roots, rows_of):
+        """Return the arrays of a proof.
+
+        Parameters
+        ----------
+        roots : list of int or None
+            Place of the root of each clause; None where bounds alone prove it.
+        rows_of : list of list of int
+            For each clause the rows of the claim that it has.
+
+        Returns
+        -------
+        dict of str to ndarray, or str
+            What is in the way, where some leaf is proved by something else than a row.
+        """
+        order, clause = list(roots), list(range(len(roots)))
+        columns = {name: [] for name in ("row", "node", "unit", "at", "tightens")}
+        leaves = []
+        for k, place in enumerate(order):  # grows on the way
+            entry = (0, rows_of[clause[k]][0], 0, 0.0)
+            if place in self.children:
+                whole, unit, at, first, second = self.children[place]
+                entry = (whole + 1, rows_of[clause[k]][0], unit, at)
+                order += [first, second]
+                clause += [clause[k]] * 2
+            else:
+                row, slopes, multipliers = self.leaves.get(place, (0, {}, {}))
+                if row >= len(rows_of[clause[k]]):
+                    return "it rests on a mixture of the rows of a clause"
+                entry = (0, rows_of[clause[k]][row], 0, 0.0)
+                leaves.append((slopes, multipliers))
+            node, row, unit, at = entry
+            tightens = int(place in self.tightened)
+            for name, value in zip(columns, (row, node, unit, at, tightens), strict=True):
+                columns[name].append(value)
+        kinds = {"at": np.float64, "tightens": np.uint8}
+        arrays = {k: np.array(v, dtype=kinds.get(k, np.int32)) for k, v in columns.items()}
+        return arrays | self._slopes(leaves) | self._multipliers(leaves)
+
+    def _slopes(self, leaves):
+        arrays = {}
+        for j, (whole, units) in self.whole.items():
+            if not any(j in slopes for slopes, _ in leaves):
+                continue
+            table = np.full((len(leaves), self.sizes[whole]), -1, dtype=np.float32)
+            for k, (slopes, _) in enumerate(leaves):
+                if j in slopes:
+                    table[k, units] = slopes[j]
+            arrays[f"slopes.{self.units[whole]}"] = table
+        return arrays
+
+    def _multipliers(self, leaves):
+        arrays = {}
+        for j, (whole, units) in self.whole.items():
+            found = [(k, *parts[j]) for k, (_, parts) in enumerate(leaves) if j in parts]
+            counts = [len(value) for _, _, value in found]
+            if sum(counts) == 0:
+                continue
+            name = f"betas.{whole}"
+            leaf = np.repeat([k for k, _, _ in found], counts).astype(np.int32)
+            unit = units[np.concatenate([unit for _, unit, _ in found])].astype(np.int32)
+            arrays |= {name: np.concatenate([value for _, _, value in found])}
+            arrays |= {f"{name}.leaf": leaf, f"{name}.unit": unit}
+        return arrays

@@ -1,0 +1,200 @@
+"""Trees of splits as they are stored: the checker accepts them, and rejects them when changed."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+from torch import nn
+
+from skrobust import TorchClassifier
+from skrobust.balls import Ball
+from skrobust.bounds import reduce, relax
+from skrobust.evidence import check, why_rejected
+from skrobust.graphs import read_graph
+from skrobust.networks import as_network
+from skrobust.properties import ClassificationRobustness, StandardRobustness
+from skrobust.verification import Exact, Reason
+from skrobust.verification._base import Stopwatch
+from skrobust.verification._branch import Problem, branch, close_leaf
+from skrobust.verification._evidence import make_recorder
+from skrobust.verification._recording import Recording
+
+
+def trained(sizes, seed=0):
+    X, y = load_digits(return_X_y=True)
+    model = MLPClassifier(sizes, solver="lbfgs", max_iter=80, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X[:400] / 16, y[:400])
+    return model, X[400:420] / 16, y[400:420]
+
+
+@pytest.mark.parametrize("sizes", [(16,), (12, 12)], ids=str)
+@pytest.mark.parametrize("exact", [False, True], ids=["floats", "exact"])
+def test_what_branch_and_bound_proves_is_accepted(sizes, exact, tmp_path):
+    model, X, y = trained(sizes)
+    property = ClassificationRobustness(0.08)
+    verifier = Exact(max_domains=3000)
+    result = verifier.verify(model, X, y, property=property, evidence=tmp_path)
+    plain = verifier.verify(model, X, y, property=property)
+    assert (result.verdicts == plain.verdicts).all()
+    evidence = check(tmp_path, model, exact=exact)
+    assert evidence.is_accepted, evidence.messages
+    decided = result.verdicts != "unknown"
+    assert set(result.evidence[decided]) == set(evidence.files)
+    leaves = [int(m.split()[-2]) for m in evidence.messages if m.startswith("verified")]
+    assert max(leaves) > 9  # more than a leaf for each row
+
+
+@pytest.fixture(scope="module")
+def proofs():
+    """Return claims that need a tree, the network, and its digest."""
+    model, X, y = trained((12, 12))
+    property = ClassificationRobustness(0.08)
+    kept, recorder = [], make_recorder("required", as_network(model), property, 64)
+    whole = type(recorder)._stored
+
+    def stored(self, arrays):
+        kept.append(arrays)
+        return whole(self, arrays)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(recorder), "_stored", stored)
+        Exact(max_domains=3000).verify(model, X, y, property=property, evidence="required")
+    trees = [arrays for arrays in kept if len(arrays.get("node", ())) > 9]
+    assert len(trees) >= 2
+    return trees, recorder._network, recorder._digest, recorder.encoding.graph
+
+
+def change(rng, arrays, graph):
+    """Return a claim and a proof of which one thing is changed, and what."""
+    arrays = {name: part.copy() for name, part in arrays.items()}
+    kind = rng.choice(["b", "A", "ball", "sign", "leaf", "slopes", "betas", "node", "row", "at"])
+    k = int(rng.integers(0, len(arrays["b"])))
+    if kind == "b":
+        arrays["b"][k] -= rng.exponential(scale=5.0)
+    elif kind == "A":
+        arrays["A"][k, rng.integers(0, arrays["A"].shape[1])] += rng.normal() * 3
+    elif kind == "ball":
+        size = 1 + rng.exponential()
+        for name in ("lower", "upper"):
+            arrays[name] = arrays["center"] + size * (arrays[name] - arrays["center"])
+        arrays["epsilon"] = arrays["epsilon"] * min(size, 1.0)
+    elif kind == "sign":
+        arrays["A"][k] *= -1
+    elif kind == "leaf":
+        for name in ("row", "node", "unit", "at", "tightens"):
+            arrays[name] = arrays[name][:-1]
+    else:
+        names = [name for name in arrays if name.startswith(kind)]
+        part = arrays[names[int(rng.integers(0, len(names)))]] if names else arrays["node"]
+        at = tuple(int(rng.integers(0, n)) for n in part.shape)
+        value = rng.normal() if part.dtype.kind == "f" else rng.integers(-1, 12)
+        part[at] = value
+    return arrays
+
+
+def holds_at_samples(rng, arrays, graph):
+    """Return whether no point among many breaks the rows that are claimed."""
+    low, high = arrays["lower"], arrays["upper"]
+    points = np.concatenate(
+        [
+            rng.uniform(low, high, (200, len(low))),
+            np.where(rng.random((200, len(low))) < 0.5, low, high),
+        ]
+    )
+    with torch.no_grad():
+        z = graph(torch.as_tensor(points)).numpy()
+    return (z @ arrays["A"].T + arrays["b"] >= -1e-9).all()
+
+
+def look_at_changes(proofs, seed, count):
+    trees, network, digest, graph = proofs
+    rng, n_accepted = np.random.default_rng(seed), 0
+    for _ in range(count):
+        arrays = change(rng, trees[int(rng.integers(0, len(trees)))], graph)
+        if why_rejected(arrays, network, digest) is None:
+            n_accepted += 1
+            assert holds_at_samples(rng, arrays, graph)
+    return n_accepted
+
+
+def test_a_changed_file_is_rejected_or_true(proofs):
+    n_accepted = look_at_changes(proofs, 0, 300)
+    assert 10 < n_accepted < 250  # what changes no bound much is still a proof
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(10))
+def test_thousands_of_changed_files_are_rejected_or_true(proofs, part):
+    look_at_changes(proofs, part + 1, 1000)
+
+
+def test_convolutions_and_standard_robustness(tmp_path):
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Unflatten(1, (1, 6, 6)), nn.Conv2d(1, 3, 3, stride=2), nn.LeakyReLU(0.1), nn.Flatten(),
+        nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 3),
+    )  # fmt: skip
+    model, X = TorchClassifier(module, [0, 1, 2]), np.random.default_rng(0).random((4, 36))
+    property = StandardRobustness(0.2, delta=0.16)
+    result = Exact(attack=None, max_domains=2000).verify(
+        model, X, property=property, evidence=tmp_path
+    )
+    assert "verified" in result.verdicts
+    assert check(tmp_path, model).is_accepted
+
+
+def problem_of(weight, shift):
+    """Return rows of relu(x1) + relu(x2) over [-1, 1]^2, whose signs are those of inputs."""
+    module = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        module[0].weight.copy_(torch.eye(2))
+        module[0].bias.zero_()
+        module[2].weight.fill_(1.0)
+        module[2].bias.zero_()
+    graph = read_graph(module, n_features=2)
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    root = relax(graph, Ball.outside(x, 1.0, "linf", None))
+    rows = torch.full((1, 1, 1), weight, dtype=torch.float64)
+    shifts = torch.full((1, 1), shift, dtype=torch.float64)
+    return Problem(root, rows, shifts, None, None, lambda lower, problem: lower[:, 0])
+
+
+def closed_leaves(problem):
+    """Branch without gradient steps until units are decided; return what closes leaves."""
+    answers = []
+
+    def leaf(domains, k):
+        recording = Recording(problem.root, reduce(problem.root).places, problem.root)
+        is_closed = close_leaf(problem, domains[k : k + 1], recording)
+        answers.append((is_closed, recording.leaves))
+        return "proved" if is_closed else "stuck"
+
+    branch(
+        problem, batch_size=8, memory_limit=2**28, n_steps=1, watch=Stopwatch(None),
+        visit=lambda points: False, leaf=leaf,
+    )  # fmt: skip
+    return answers
+
+
+def test_leaves_are_closed_by_multipliers():
+    # Where x1 >= 0 and x2 >= 0 the row x1 + x2 + 0.001 is above 0 by multipliers of 1 alone.
+    answers = closed_leaves(problem_of(1.0, 0.001))
+    assert all(is_closed for is_closed, _ in answers)
+    # A row that is below 0 at a point is closed in no leaf that holds it.
+    answers = closed_leaves(problem_of(-1.0, 1.9))
+    assert not all(is_closed for is_closed, _ in answers)
+
+
+def test_limits_leave_no_proof():
+    model, X, y = trained((16,))
+    property = ClassificationRobustness(0.08)
+    result = Exact(max_domains=1).verify(model, X, y, property=property, evidence="required")
+    unknown = result.verdicts == "unknown"
+    assert unknown.any()
+    assert Reason.WITHOUT_EVIDENCE not in set(result.reasons[unknown])
