@@ -160,7 +160,7 @@ def test_cuts_lie_where_both_halves_are_best():
         ClassificationRobustness(0.12),
         ClassificationRobustness(0.3, norm="l2"),
         StandardRobustness(0.05, delta=0.05),
-        LipschitzRobustness(0.1, 0.8),
+        pytest.param(LipschitzRobustness(0.1, 0.8), marks=pytest.mark.slow),
         StrongClassificationRobustness(0.05, eta=0.4),
     ],
     ids=repr,
