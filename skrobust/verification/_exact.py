@@ -76,9 +76,9 @@ class Exact(CompleteVerifier):
     -----
     It is complete, up to the tolerances below, for linear properties in L-infinity balls, and
     networks whose units are ReLU and leaky ReLU; with clamps and max-pools where HiGHS decides,
-    or where few inputs can move. In L2 balls, where HiGHS has no part, a domain without undecided units may stay open. For
-    `StrongClassificationRobustness`, whose row is concave in the outputs, the range of the
-    outputs is halved in such a domain, up to 200 times.
+    or where few inputs can move. In L2 balls, where HiGHS has no part, a domain without undecided
+    units may stay open. For `StrongClassificationRobustness`, whose row is concave in the
+    outputs, the range of the outputs is halved in such a domain, up to 200 times.
 
     The proofs of branch and bound hold in float64 with rounding accounted for. HiGHS is asked
     for the absence of points at which the row is below 1e-6, relative to the numbers in the

@@ -398,6 +398,22 @@ def test_the_time_limit_is_kept_and_said(milp_units, limit):
     assert -np.inf < found.lower[0] < 0
 
 
+@pytest.mark.parametrize("limit", [0.5, 3.0])
+def test_the_time_limit_is_kept_on_deep_networks(monkeypatch, limit):
+    # In the processor's seconds, so that a busy machine is no matter.
+    monkeypatch.setattr("skrobust.verification._base.time.perf_counter", time.process_time)
+    net = perceptron(0, (784, *[256] * 6, 10), scale=1.4)
+    x = torch.rand(1, 784, generator=torch.Generator().manual_seed(0))
+    labels = net(x).argmax(dim=1)
+    verifier = Exact()
+    encoding = verifier.encode(net, CR(0.03), 784)
+    verifier.search(encoding, x, labels, timeout=0.1)  # what is made once
+    start = time.process_time()
+    found = verifier.search(encoding, x, labels, timeout=limit)
+    assert time.process_time() - start < limit + 0.5
+    assert found.reasons[0] in (Reason.TIME_OUT, Reason.COUNTEREXAMPLE)
+
+
 @pytest.mark.parametrize("milp_units", [0, 10_000])
 def test_the_limit_on_work_is_kept_and_said(monkeypatch, milp_units):
     monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 20)
