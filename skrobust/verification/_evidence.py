@@ -183,8 +183,6 @@ class Recorder:
         rows, ball = query.rows if is_proof else query.necessary, query.ball
         if query.uses_distance:
             return "rows with a distance (Lipschitz robustness) are not covered by this version"
-        if rows.has_clauses:
-            return "rows of which one must hold (|, clauses) are not covered by this version"
         if rows.A.shape[1] == 0:
             return "the property has no linear rows that it implies"
         property, n = self.encoding.property, ball.center.shape[1]

@@ -1,4 +1,4 @@
-"""Complete verification of piecewise linear networks, without an outside verifier."""
+"""Verification by branch and bound and by programs, without an outside verifier."""
 
 from dataclasses import replace
 from functools import partial
@@ -81,6 +81,10 @@ class Exact(CompleteVerifier):
     In L2 balls, where HiGHS has no part, a domain without undecided units may stay open. For
     `StrongClassificationRobustness`, whose row is concave in the outputs, the range of the
     outputs is halved in such a domain, up to 200 times.
+
+    Intervals of smooth units (tanh, sigmoid, GELU and their like, also next to ReLUs) are split
+    at points inside, as often as the limits allow; HiGHS has no part in such networks. A row
+    whose minimum is very close to 0 stays open, with the bound that was reached.
 
     The proofs of branch and bound hold in float64 with rounding accounted for. HiGHS is asked
     for the absence of points at which the row is below 1e-6, relative to the numbers in the
