@@ -56,14 +56,14 @@ class Boxes(Batch):
     parent: torch.Tensor
 
 
-def branch_inputs(problem, *, batch_size, memory_limit, watch, visit):
+def branch_inputs(problem, *, batch_size, memory_limit, watch, visit, recording=None):
     """Prove the rows, or find where they fail, as `branch` does.
 
     Parameters
     ----------
     problem : Problem
         Over a box, with rows that are free of the distance.
-    batch_size, memory_limit, watch, visit
+    batch_size, memory_limit, watch, visit, recording
         See `branch`.
 
     Returns
@@ -86,7 +86,7 @@ def branch_inputs(problem, *, batch_size, memory_limit, watch, visit):
         if watch.left == 0:
             return "limit", lowest()
         boxes = stack.take(min(size, watch.domains_left))
-        boxes, points = _bound(problem, boxes, watch)
+        boxes, points = _bound(problem, boxes, watch, recording)
         watch.count(len(boxes))
         index = (boxes.margins < 0).any(dim=1).nonzero().squeeze(1)
         boxes, points = boxes[index], points[index]
@@ -101,7 +101,10 @@ def branch_inputs(problem, *, batch_size, memory_limit, watch, visit):
         if len(inner):
             # The lowest last: they are taken first, where counterexamples are.
             inner = inner[inner.margins.amin(dim=1).argsort(descending=True)]
-            stack.push(_halved(inner, n_places))
+            halves = _halved(inner, n_places)
+            if recording is not None:
+                recording.halve(halves, inner.axis)
+            stack.push(halves)
             n_places += 2 * len(inner)
     return "stuck" if stuck else "proved", lowest()
 
@@ -114,7 +117,7 @@ def _first(problem):
     return Boxes(ball.lower, ball.upper, lows, highs, margins, zero - 1, zero, zero - 1)
 
 
-def _bound(problem, boxes, watch):
+def _bound(problem, boxes, watch, recording=None):
     """Bound boxes; return them, and points where their rows may fail, of shape (P, 2, n)."""
     ball = problem.root.ball
     middle = (boxes.low + boxes.high) / 2
@@ -130,6 +133,9 @@ def _bound(problem, boxes, watch):
         margins = problem.margin(lower.view(-1, n_rows), which).view(len(boxes), n_problems)
         # Where intervals contradict each other there is no point.
         margins = torch.where(built.empty[:, None], torch.inf, margins)
+        if recording is not None:
+            rows_of = lower.view(len(boxes), n_problems, n_rows).argmax(dim=2)
+            recording.close_boxes(boxes, (margins >= 0) & (boxes.margins < 0), rows_of)
         margins = torch.fmax(boxes.margins, margins)
         worst = margins.argmin(dim=1) * n_rows
         within = lower.view(len(boxes), n_problems, n_rows).argmin(dim=2)

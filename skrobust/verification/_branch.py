@@ -88,7 +88,9 @@ class Problem:
         return {
             j: trace[j][:, :, self.root.lines[i].open[0]].abs().mean() + 1e-12
             for j, i in self.root.sources.items()
-            if j in trace and self.root.lines[i].open.any()
+            if j in trace
+            and _is_decided(self.root.graph.nodes[i])
+            and self.root.lines[i].open.any()
         }
 
 
@@ -428,7 +430,7 @@ def _costliest(relaxation, trace, alphas):
         node, lines = relaxation.graph.nodes[i], relaxation.lines[i]
         j = node.inputs[0]
         is_smooth = isinstance(node, Smooth)
-        if not (is_smooth or splits_at_zero(node)) or i not in trace or not lines.open.any():
+        if not _is_decided(node) or i not in trace or not lines.open.any():
             continue
         low, high = relaxation.lows[j].unsqueeze(1), relaxation.highs[j].unsqueeze(1)
         if is_smooth:
@@ -446,6 +448,11 @@ def _costliest(relaxation, trace, alphas):
         chosen = torch.where(is_better[:, None], place, chosen)
         best = torch.maximum(best, value)
     return chosen, cuts
+
+
+def _is_decided(node):
+    """Return whether branching decides units of a node."""
+    return isinstance(node, Smooth) or splits_at_zero(node)
 
 
 def _cost(lines, low, high, rows, alpha):

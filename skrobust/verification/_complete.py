@@ -86,13 +86,18 @@ class PointSearch(ABC):
         Where slopes prove nothing near the reference point, the ball is searched for
         counterexamples only, with `Stopwatch.part` of this: in domains for those that count them,
         so that what is found does not depend on the machine.
+    solver : str
+        Who decides, in results, where a solver's word is all that speaks for a proof; "" for the
+        name of the verifier.
     """
 
     open_limit: ClassVar = {"seconds": 10.0}
+    solver = ""
 
     def __init__(self, encoding, query, watch):
         self.encoding, self.query, self.watch = encoding, query, watch
         self.counterexample = self.proof = None
+        self.by_solver = False
         self.lower = -np.inf
 
     def run(self):
@@ -100,7 +105,9 @@ class PointSearch(ABC):
         reason = self._shells() if self.query.uses_distance else self.piece(self.query)
         verdicts = VerificationBuilder(self.query.target.x, reason)
         if reason is Reason.PROVED:
-            verdicts.prove([0])
+            verdicts.prove([0], reason=Reason.BY_SOLVER if self.by_solver else reason)
+            if self.by_solver:
+                verdicts.decided_by[0] = self.solver
             if self.proof is not None:
                 verdicts.evidence[0] = self.proof
         elif reason is Reason.COUNTEREXAMPLE:
@@ -145,7 +152,10 @@ class PointSearch(ABC):
         if query.holds(lower).item():
             self.lower = query.margin(lower).item()
             return Reason.PROVED
-        return self.decide_piece(query, lower)
+        known, self.by_solver = self.by_solver, False
+        answer = self.decide_piece(query, lower)
+        self.by_solver |= known
+        return answer
 
     def confirms(self, points, repair=True):
         """Keep a point that breaks the property in the network itself; return whether one does."""

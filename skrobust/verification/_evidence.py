@@ -145,6 +145,8 @@ class Recorder:
             if why is None:
                 evidence[i], why = self._stored(arrays)
             if why is not None:
+                if answer.reasons[i] is Reason.BY_SOLVER:
+                    why = "a solver alone claims a proof"
                 self._go_without(answer, i, why, answer.decided_by[i] or name)
         return answer
 

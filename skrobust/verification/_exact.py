@@ -197,14 +197,18 @@ def _least_clause(program, rows, slopes, shifts, watch):
     return program.minimize_largest(*terms, watch=watch)
 
 
-def _proof(recording, query, open_clauses):
-    """Return the arrays of a proof of all clauses, from the tree for those that were open."""
+def _proof(recording, query, open_clauses, is_shared):
+    """Return the arrays of a proof of all clauses, from the tree for those that were open.
+
+    It is one tree for all of them, or one for each.
+    """
     roots, rows_of, first = [], [], 0
     for k, members in enumerate(query.clauses.tolist()):
         own = list(dict.fromkeys(members))
         rows_of.append([first + own.index(row) for row in members])
         first += len(own)
-        roots.append(open_clauses.index(k) if k in open_clauses else -1)
+        problem = open_clauses.index(k) if k in open_clauses else -1
+        roots.append((0 if is_shared else problem, problem))
     return recording.arrays(roots, rows_of)
 
 
@@ -212,6 +216,7 @@ class _Search(PointSearch):
     """By branch and bound, and by mixed-integer programs."""
 
     open_limit: ClassVar = {"max_domains": _OPEN_DOMAINS}
+    solver = "highs"
 
     def __init__(self, settings, encoding, query, watch):
         super().__init__(encoding, query, watch)
@@ -224,17 +229,14 @@ class _Search(PointSearch):
         n_steps = 0 if self.encoding.keeps_proofs else _ROOT_STEPS
         root = relax(graph, query.ball, n_steps=n_steps, watch=self.watch)
         n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
-        # Splits of inputs leave no evidence.
-        is_plain = (
-            _is_box(query.ball) and not query.uses_distance and not self.encoding.keeps_proofs
-        )
+        is_plain = _is_box(query.ball) and not query.uses_distance
         if is_plain and _n_moving(query.ball) <= self.settings.split_inputs:
             return self._by_inputs(query, root, lower)
         by_units = all(isinstance(graph.nodes[i], Relu) for i in root.lines)
         if not (query.is_linear and _is_box(query.ball)) or _has_smooth_units(graph):
             return self._by_branching(query, root, lower, self.watch)
         if not by_units:
-            return self._by_programs(query, root, lower)
+            return self._beside_programs(query, root, lower)
         if n_open > self.settings.milp_units:
             return self._by_branching(query, root, lower, self.watch)
         # Where no point breaks the rows, branching is the faster one, as a rule by far. Where
@@ -245,11 +247,25 @@ class _Search(PointSearch):
         if reason in _DECIDED or self.watch.left == 0:
             return reason
         reason = self._by_programs(query, root, lower)
-        needs_more = reason is Reason.PROVED and self.encoding.keeps_proofs
+        needs_more = reason is Reason.PROVED and self._keeps(query)
         if (reason in _DECIDED and not needs_more) or self.watch.left == 0:
             return reason
-        # The solver has failed, or the row is closer to 0 than its tolerance.
+        # The solver has failed, or its word is not enough, or the row is closer to 0 than its
+        # tolerance.
         again = self._by_branching(query, root, lower, self.watch)
+        return again if again in _DECIDED else reason
+
+    def _beside_programs(self, query, root, lower):
+        """Decide a piece with units that are not split by their signs: splits before programs."""
+        part = self.watch.part(max_domains=_FIRST_DOMAINS)
+        reason = self._by_branching(query, root, lower, part)
+        if reason in _DECIDED or self.watch.left == 0:
+            return reason
+        reason = self._by_programs(query, root, lower)
+        needs_more = reason is Reason.PROVED and self._keeps(query)
+        if not needs_more or self.watch.left == 0:
+            return reason
+        again = self._by_inputs(query, root, lower)
         return again if again in _DECIDED else reason
 
     def _visit(self, points):
@@ -282,6 +298,7 @@ class _Search(PointSearch):
             if answer in (Reason.COUNTEREXAMPLE, *LIMITS):
                 return answer
             if answer is Reason.PROVED:
+                self.by_solver = True
                 bounds[clause] = max(bounds[clause].item(), 0.0)
             else:
                 reason = answer
@@ -301,8 +318,8 @@ class _Search(PointSearch):
         reduction = reduce(root)
         problem, open_rows = self._problem(query, reduction.relaxation, lower)
 
-        keeps = self.encoding.keeps_proofs and query.is_linear and not query.uses_distance
-        recording = Recording(root, reduction.places, reduction.relaxation) if keeps else None
+        recording = self._recording(query, root, reduction.places, reduction.relaxation)
+        known, self.by_solver = self.by_solver, False
 
         def leaf(domains, k):
             domain = domains[k : k + 1]
@@ -321,18 +338,33 @@ class _Search(PointSearch):
             recording=recording,
         )
         if recording is not None and word == "proved":
-            self.proof = _proof(recording, query, open_rows.tolist())
+            self.proof = _proof(recording, query, open_rows.tolist(), is_shared=False)
+        if word != "proved":
+            self.by_solver = known
         return self._said(query, lower, word, bounds, open_rows, watch)
+
+    def _recording(self, query, root, places, small):
+        """Return what a search is to be recorded in, or None."""
+        return Recording(root, places, small) if self._keeps(query) else None
+
+    def _keeps(self, query):
+        """Return whether evidence is asked for, of rows for which there can be any."""
+        return self.encoding.keeps_proofs and query.is_linear and not query.uses_distance
 
     def _by_inputs(self, query, root, lower):
         problem, open_rows = self._problem(query, root, lower)
+        recording = self._recording(query, root, {}, root)
         word, bounds = branch_inputs(
             problem,
             batch_size=self.settings.batch_size,
             memory_limit=self.settings.memory_limit,
             watch=self.watch,
             visit=self._visit,
+            recording=recording,
         )
+        if recording is not None and word == "proved":
+            self.proof = _proof(recording, query, open_rows.tolist(), is_shared=True)
+        self.by_solver &= word != "proved"
         return self._said(query, lower, word, bounds, open_rows, self.watch)
 
     def _said(self, query, lower, word, bounds, open_rows, watch):
@@ -401,6 +433,7 @@ class _Search(PointSearch):
         )
         minimum = _least_clause(program, rows, slopes, np.array(shifts), watch)
         answer = self._confirmed(minimum)
+        self.by_solver |= answer is Reason.PROVED
         return {Reason.PROVED: "proved", Reason.COUNTEREXAMPLE: "end"}.get(answer, "stuck")
 
     def _concave_leaf(self, query, program, rows, shifts, watch):
@@ -413,6 +446,7 @@ class _Search(PointSearch):
         pieces = [program]
         for _ in range(_PIECES):
             if not pieces:
+                self.by_solver = True
                 return "proved"
             piece, minima = pieces.pop(), []
             for row, shift in zip(rows, shifts, strict=True):

@@ -194,10 +194,21 @@ class Program(NetworkProgram):
         solver, scale = self._solver(cost, shift, margin if decide else np.inf, watch)
         if solver is None:
             return Minimum(Reason.SOLVER_ERROR)
+        first = self._run(solver, margin, scale, watch)
+        if first.reason is not Reason.PROVED or not np.concatenate(self.kinds).any():
+            return first
+        # Its presolve has called feasible mixed-integer programs infeasible.
+        solver.clearSolver()
+        solver.setOptionValue("presolve", "off")
+        again = self._run(solver, margin, scale, watch)
+        return again if again.reason in (Reason.PROVED, Reason.COUNTEREXAMPLE) else first
+
+    def _run(self, solver, margin, scale, watch):
         solver.run()
         if watch is not None:
             # A node of the tree of a mixed-integer program is a domain; a linear one has none.
             watch.count(max(0, solver.getInfo().mip_node_count))
+            solver.setOptionValue("time_limit", float(min(watch.left, 1e9)))
         return self._minimum(solver, margin, scale)
 
     def _solver(self, cost, shift, margin, watch):

@@ -162,6 +162,7 @@ class _Search(PointSearch):
         chosen = (~query.proved(lower)[0]).nonzero().squeeze(1)
         chosen = chosen[query.clause_bounds(lower)[0, chosen].argsort()]
         reason = self._ask_rows(program, query.rows, chosen, shift, lower, MARGIN)
+        self.by_solver = reason is Reason.PROVED and len(chosen) > 0
         decided = (Reason.PROVED, Reason.COUNTEREXAMPLE, Reason.TIME_OUT)
         if reason in decided or query.is_linear:
             return reason

@@ -35,6 +35,23 @@ class Recording:
             entry = self.children.setdefault(parent, [whole, int(units[unit]), at, None, None])
             entry[3 + side] = place
 
+    def halve(self, boxes, axes):
+        """Enter halves of boxes: all first ones, which are below, and then all second ones."""
+        below, above = boxes.place.view(2, -1).tolist()
+        count = torch.arange(len(axes), device=axes.device)
+        cuts = boxes.high[count, axes].tolist()
+        parents = boxes.parent[: len(axes)].tolist()
+        for entry in zip(parents, axes.tolist(), cuts, above, below, strict=True):
+            parent, axis, cut, *children = entry
+            self.children[parent] = [0, axis, cut, *children]
+            self.tightened.update((parent, *children))
+
+    def close_boxes(self, boxes, is_closed, rows):
+        """Enter for which problems boxes are proved now, (P, r), and by which row of each."""
+        for k, problem in is_closed.nonzero().tolist():
+            key = int(boxes.place[k]), problem
+            self.leaves[key] = int(rows[k, problem]), {}, {}
+
     def tighten(self, domains):
         """Enter that intervals of these domains were tightened."""
         self.tightened.update(domains.place.tolist())
@@ -60,8 +77,9 @@ class Recording:
         multipliers = {
             j: part[:, 0].flatten(1).abs().cpu().numpy() for j, part in (betas or {}).items()
         }
-        for k, (place, which) in enumerate(zip(domains.place.tolist(), row.tolist(), strict=True)):
-            self.leaves[place] = (
+        keys = zip(domains.place.tolist(), domains.problem.tolist(), strict=True)
+        for k, (key, which) in enumerate(zip(keys, row.tolist(), strict=True)):
+            self.leaves[key] = (
                 which,
                 {j: part[k] for j, part in slopes.items()},
                 {
@@ -75,8 +93,9 @@ class Recording:
 
         Parameters
         ----------
-        roots : list of int or None
-            Place of the root of each clause; None where bounds alone prove it.
+        roots : list of (int, int)
+            For each clause the place of its root, and its problem; or the like of which nothing
+            was entered, where bounds alone prove it.
         rows_of : list of list of int
             For each clause the rows of the claim that it has.
 
@@ -88,15 +107,15 @@ class Recording:
         order, clause = list(roots), list(range(len(roots)))
         columns = {name: [] for name in ("row", "node", "unit", "at", "tightens")}
         leaves = []
-        for k, place in enumerate(order):  # grows on the way
-            entry = (0, rows_of[clause[k]][0], 0, 0.0)
-            if place in self.children:
+        for k, key in enumerate(order):  # grows on the way
+            place, problem = key
+            if key not in self.leaves and place in self.children:
                 whole, unit, at, first, second = self.children[place]
                 entry = (whole + 1, rows_of[clause[k]][0], unit, at)
-                order += [first, second]
+                order += [(first, problem), (second, problem)]
                 clause += [clause[k]] * 2
             else:
-                row, slopes, multipliers = self.leaves.get(place, (0, {}, {}))
+                row, slopes, multipliers = self.leaves.get(key, (0, {}, {}))
                 if row >= len(rows_of[clause[k]]):
                     return "it rests on a mixture of the rows of a clause"
                 entry = (0, rows_of[clause[k]][row], 0, 0.0)

@@ -21,6 +21,10 @@ class Reason(StrEnum):
     """Why a verdict is what it is. The text of those behind an unknown is advice."""
 
     PROVED = "The property was proved for every point of the ball."
+    BY_SOLVER = (
+        "A solver claims a proof, and nothing else confirms it: what it does in floating point is "
+        'no proof that can be checked. Use evidence="required" to count only such as can be.'
+    )
     COUNTEREXAMPLE = "A point was found that breaks the property in the estimator itself."
     BOUNDS_TOO_LOOSE = (
         "The bounds neither prove nor break the property. Try a tighter method of bounds, or "
@@ -166,10 +170,10 @@ class VerificationBuilder:
         self.counterexamples[index] = points
         return self
 
-    def prove(self, index, lower=None):
+    def prove(self, index, lower=None, reason=Reason.PROVED):
         """Enter the points at `index` as verified, with lower bounds where they are known."""
         self.verdicts[index] = Verdict.VERIFIED
-        self.reasons[index] = Reason.PROVED
+        self.reasons[index] = reason
         if lower is not None:
             self.lower[index] = lower
         return self

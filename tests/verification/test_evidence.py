@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
+from torch import nn
 
+from skrobust import TorchClassifier
 from skrobust.evidence import Writer, check
 from skrobust.exceptions import MissingEvidenceWarning, UnsupportedModelError
 from skrobust.properties import (
@@ -22,7 +25,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.scorers import ConstraintSatisfaction
-from skrobust.verification import Bounds, Cascade, Reason
+from skrobust.verification import Bounds, Cascade, Exact, Reason
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +179,29 @@ def test_it_goes_on_after_a_kill(tmp_path):
     assert len(evidence) == files == decided
     kept = [path for path, when in done.items() if path.stat().st_mtime_ns == when]
     assert len(kept) >= len(done) - 1  # the last one before the kill may be decided again
+
+
+def test_a_solvers_word_is_named_and_is_no_evidence(monkeypatch):
+    # The windows of a pool are split by no sign, so that bounds or programs decide.
+    torch.manual_seed(1)
+    module = nn.Sequential(
+        nn.Linear(12, 16), nn.Unflatten(1, (1, 4, 4)), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(4, 3),
+    )  # fmt: skip
+    model, X = TorchClassifier(module, [0, 1, 2]), np.random.default_rng(0).random((8, 12))
+    property = StandardRobustness(0.1, delta=0.25)
+    monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 1)
+    plain = Exact(attack=None, split_inputs=0).verify(model, X, property=property, timeout=5)
+    by_solver = plain.reasons == Reason.BY_SOLVER
+    assert by_solver.any()
+    assert set(plain.decided_by[by_solver]) == {"highs"}
+    # The same, where evidence is asked for: splits of inputs, or unknown.
+    verifier = Exact(attack=None, split_inputs=0, max_domains=50)
+    result = verifier.verify(model, X, property=property, evidence="required")
+    assert not (result.reasons == Reason.BY_SOLVER).any()
+    verified = result.verdicts == "verified"
+    assert (result.evidence[verified] == "checked").all()
+    assert (result.verdicts[by_solver & ~verified] == "unknown").all()
 
 
 def test_rows_of_the_claim_are_those_of_the_property(trained, tmp_path):

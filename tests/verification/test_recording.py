@@ -26,14 +26,14 @@ from skrobust.verification._recording import Recording
 
 def trained(sizes, seed=0):
     X, y = load_digits(return_X_y=True)
-    model = MLPClassifier(sizes, solver="lbfgs", max_iter=80, random_state=seed)
+    model = MLPClassifier(sizes, max_iter=60, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(X[:400] / 16, y[:400])
     return model, X[400:420] / 16, y[400:420]
 
 
-@pytest.mark.parametrize("sizes", [(16,), (12, 12)], ids=str)
+@pytest.mark.parametrize("sizes", [(24, 24)], ids=str)
 @pytest.mark.parametrize("exact", [False, True], ids=["floats", "exact"])
 def test_what_branch_and_bound_proves_is_accepted(sizes, exact, tmp_path):
     model, X, y = trained(sizes)
@@ -53,7 +53,7 @@ def test_what_branch_and_bound_proves_is_accepted(sizes, exact, tmp_path):
 @pytest.fixture(scope="module")
 def proofs():
     """Return claims that need a tree, the network, and its digest."""
-    model, X, y = trained((12, 12))
+    model, X, y = trained((24, 24))
     property = ClassificationRobustness(0.08)
     kept, recorder = [], make_recorder("required", as_network(model), property, 64)
     whole = type(recorder)._stored
@@ -134,6 +134,25 @@ def test_thousands_of_changed_files_are_rejected_or_true(proofs, part):
     look_at_changes(proofs, part + 1, 1000)
 
 
+def test_splits_of_inputs_are_accepted(tmp_path):
+    torch.manual_seed(0)
+    layers = [nn.Linear(3, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU6(), nn.Linear(20, 3)]
+    with torch.no_grad():
+        for layer in layers[::2]:
+            layer.weight.mul_(2)
+    model = TorchClassifier(nn.Sequential(*layers), [0, 1, 2])
+    X = np.random.default_rng(0).random((12, 3))
+    property = ClassificationRobustness(0.12, reference="prediction")
+    result = Exact(max_domains=3000).verify(model, X, property=property, evidence=tmp_path)
+    decided = result.verdicts != "unknown"
+    assert (result.verdicts == "verified").sum() >= 3
+    evidence = check(tmp_path, model, exact=True)
+    assert evidence.is_accepted, evidence.messages
+    assert set(result.evidence[decided]) == set(evidence.files)
+    leaves = [int(m.split()[-2]) for m in evidence.messages if m.startswith("verified")]
+    assert max(leaves) > 2
+
+
 def test_convolutions_and_standard_robustness(tmp_path):
     torch.manual_seed(0)
     module = nn.Sequential(
@@ -192,9 +211,11 @@ def test_leaves_are_closed_by_multipliers():
 
 
 def test_limits_leave_no_proof():
-    model, X, y = trained((16,))
+    model, X, y = trained((24, 24))
     property = ClassificationRobustness(0.08)
-    result = Exact(max_domains=1).verify(model, X, y, property=property, evidence="required")
+    result = Exact(milp_units=0, max_domains=1).verify(
+        model, X, y, property=property, evidence="required"
+    )
     unknown = result.verdicts == "unknown"
     assert unknown.any()
     assert Reason.WITHOUT_EVIDENCE not in set(result.reasons[unknown])
