@@ -23,8 +23,9 @@ import sys
 import time
 
 from skrobust._validation import check_integer, check_real
+from skrobust.attacks import PGD, AutoPGD
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.verification import Cascade, Reason, read_instances
+from skrobust.verification import Bounds, Cascade, Exact, Reason, read_instances
 
 __all__ = ["main"]
 
@@ -61,7 +62,10 @@ def main(arguments=None):
     """
     started = time.perf_counter()
     options = _parser().parse_args(arguments)
-    verifier = Cascade(timeout=None)
+    # A query has one point: a long attack costs little of its time, and finds what short runs
+    # from near the center miss.
+    stages = [PGD(n_restarts=3), Bounds(), AutoPGD(50, n_restarts=10), Exact()]
+    verifier = Cascade(stages, timeout=None)
     try:
         check_real("timeout", options.timeout, low=0, closed="neither")
         check_integer("seed", options.seed)

@@ -199,7 +199,8 @@ SMALLEST = {
     "certified": "--train 240 --images 8 --epochs 2 --ramp-epochs 1 --lrs 1e-3 --timeout 5",
     "grid_search": "--epochs 1 --repeats 1",
     "closest": "--points 2 --train 240 --epochs 1",
-    "large_networks": "--images 1 --epochs 1 --depths 2 --epsilons 0.03 --timeout 5",
+    "large_networks": "--images 1 --epochs 1 --depths 2 --epsilons 0.03 --timeout 5 --queries 1 "
+    "--output {folder}",
     "pointwise": "--points 2 --reference 2 --runs 1 --tightness-lenet 1 --points-cifar 1 "
     "--epochs 1 --epochs-cifar 1 --points-caffe 2 --epochs-caffe 1 --skip fashion",
     "regime_forms": "--train 100 --images 20 --epochs 1 --seeds 1",
@@ -250,7 +251,11 @@ def test_every_script_runs_to_its_end(name, small_data):
     for package in NEEDS.get(name, []):
         pytest.importorskip(package)
     ended = subprocess.run(
-        [sys.executable, RUNNER.parent / f"{name}.py", *SMALLEST[name].split()],
+        [
+            sys.executable,
+            RUNNER.parent / f"{name}.py",
+            *SMALLEST[name].format(folder=small_data).split(),
+        ],
         capture_output=True,
         text=True,
         env={**os.environ, "SKROBUST_DATA": str(small_data), "OMP_NUM_THREADS": "1"},

@@ -1,6 +1,6 @@
 """What bounds know of smooth units: all rules but that of their lines follow from few facts."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 
@@ -52,6 +52,8 @@ def _does_not_split(node):
 
 @restricted.register(Smooth)
 def _restricted_smooth(node, units, inputs):
+    if any(isinstance(getattr(node, field.name), torch.Tensor) for field in fields(node)):
+        return None  # a kind with numbers of its own for each entry
     return replace(node, inputs=inputs, shape=(len(units),))
 
 

@@ -165,7 +165,8 @@ class _Side:
         # At the start, where both have no part, the gradient tells which way is better.
         side = torch.where(alpha > 0.5, last - middle, middle - first)
         side = torch.where(alpha == 0.5, (last - first) / 2, side)
-        point = middle + (2 * alpha - 1) * side
+        # Beyond a kink the tangent would be another one: rounding must not lead there.
+        point = (middle + (2 * alpha - 1) * side).clamp(first, last)
         free, free_shift = _tangent(self.node, self.sign, point, lower, upper, margin)
         return torch.where(is_free, free, slope), torch.where(is_free, free_shift, shift)
 

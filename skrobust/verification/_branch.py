@@ -45,6 +45,7 @@ _SHARE = 1 / 32  # of the domains of a batch that are tightened
 _TIGHTEN = 4  # decisions after which a domain may be tightened again
 _WAITING = 0.75  # of the memory, for domains that wait
 _COPIES = 32  # of each number of a node, while a domain is bounded with gradients
+_SMOOTH = 6  # times as much for the lines of smooth units
 _BATCH = 512
 
 
@@ -161,7 +162,8 @@ def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf, re
 
 def _batch_size(problem, n_bytes):
     """Return how many domains can be bounded in so much memory, at most `_BATCH`."""
-    numbers = sum(node.size for node in problem.root.graph.nodes)
+    nodes = problem.root.graph.nodes
+    numbers = sum(node.size * (1 + _SMOOTH * isinstance(node, Smooth)) for node in nodes)
     return int(max(1, min(_BATCH, n_bytes / (8 * _COPIES * numbers * problem.rows.shape[1]))))
 
 

@@ -1,4 +1,4 @@
-"""Complete verification of piecewise linear networks, without an outside verifier."""
+"""Verification by branch and bound and by programs, without an outside verifier."""
 
 from dataclasses import replace
 from functools import partial
@@ -49,7 +49,8 @@ class Exact(CompleteVerifier):
     Where few units are undecided over the ball, and that takes more than 4,000 domains, each gets
     a 0-1 variable, and HiGHS solves the program, row by row. The search can be stopped at any
     time: the smallest row has a proved lower bound then. Units that are zero over the whole ball
-    take no part in it.
+    take no part in it. Where few inputs can move, their ranges are halved instead, which needs
+    nothing but bounds, so that it also treats clamps and max-pools.
 
     Parameters
     ----------
@@ -77,10 +78,14 @@ class Exact(CompleteVerifier):
     Notes
     -----
     It is complete, up to the tolerances below, for linear properties in L-infinity balls, and
-    networks whose units are ReLU and leaky ReLU; with clamps and max-pools where HiGHS decides.
-    In L2 balls, where HiGHS has no part, a domain without undecided units may stay open. For
-    `StrongClassificationRobustness`, whose row is concave in the outputs, the range of the
-    outputs is halved in such a domain, up to 200 times.
+    networks whose units are ReLU and leaky ReLU; with clamps and max-pools where HiGHS decides,
+    or where few inputs can move. In L2 balls, where HiGHS has no part, a domain without undecided
+    units may stay open. For `StrongClassificationRobustness`, whose row is concave in the
+    outputs, the range of the outputs is halved in such a domain, up to 200 times.
+
+    Intervals of smooth units (tanh, sigmoid, GELU and their like, also next to ReLUs) are split
+    at points inside, as often as the limits allow; HiGHS has no part in such networks. A row
+    whose minimum is very close to 0 stays open, with the bound that was reached.
 
     The proofs of branch and bound hold in float64 with rounding accounted for. HiGHS is asked
     for the absence of points at which the row is below 1e-6, relative to the numbers in the

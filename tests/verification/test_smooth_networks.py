@@ -82,7 +82,7 @@ def test_verified_holds_on_a_grid_and_each_method_proves_more(module, property):
 
 @pytest.mark.parametrize("activation", ["tanh", "logistic"])
 def test_perceptrons_of_scikit_learn_get_proofs(activation):
-    X = np.random.default_rng(0).random((80, 2))
+    X = np.random.default_rng(0).random((60, 2))
     y = (X[:, 0] > X[:, 1]).astype(int) + (X[:, 0] + X[:, 1] > 1)
     model = MLPClassifier(8, activation=activation, solver="lbfgs", random_state=0, max_iter=300)
     with warnings.catch_warnings():
