@@ -90,8 +90,8 @@ HEADER = (
 
 
 EVIDENCE_HEADER = (
-    "| | decided | without evidence | rejected | proof, ms | check, ms | exact check, ms | slowest "
-    "exact check, s |\n|---|---|---|---|---|---|---|---|"
+    "| | decided | without evidence | rejected | proof, ms | check, ms | exact check, ms "
+    "| slowest exact check, s |\n|---|---|---|---|---|---|---|---|"
 )
 
 

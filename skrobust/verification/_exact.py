@@ -231,7 +231,7 @@ class _Search(PointSearch):
         n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
         is_plain = _is_box(query.ball) and not query.uses_distance
         if is_plain and _n_moving(query.ball) <= self.settings.split_inputs:
-            return self._by_inputs(query, root, lower)
+            return self._by_inputs(query, root, lower, self.watch)
         by_units = all(isinstance(graph.nodes[i], Relu) for i in root.lines)
         if not (query.is_linear and _is_box(query.ball)) or _has_smooth_units(graph):
             return self._by_branching(query, root, lower, self.watch)
@@ -246,14 +246,24 @@ class _Search(PointSearch):
         )
         if reason in _DECIDED or self.watch.left == 0:
             return reason
-        reason = self._by_programs(query, root, lower)
-        needs_more = reason is Reason.PROVED and self._keeps(query)
+        return self._after_programs(query, root, lower, self._by_branching)
+
+    def _after_programs(self, query, root, lower, search):
+        """Ask HiGHS, and search on where it fails, or where its word is not enough."""
+        keeps = self._keeps(query)
+        # Rows that it has proved are not proved again, unless there is to be evidence for them.
+        known = self._own(query, lower)
+        self.by_solver = False  # what an unfinished search has said
+        reason = self._by_programs(query, root, known)
+        needs_more = reason is Reason.PROVED and keeps
         if (reason in _DECIDED and not needs_more) or self.watch.left == 0:
             return reason
-        # The solver has failed, or its word is not enough, or the row is closer to 0 than its
-        # tolerance.
-        again = self._by_branching(query, root, lower, self.watch)
-        return again if again in _DECIDED else reason
+        claimed, self.by_solver = self.by_solver, self.by_solver and not keeps
+        again = search(query, root, lower, self.watch)
+        if again in _DECIDED:
+            return again
+        self.by_solver = claimed
+        return reason
 
     def _beside_programs(self, query, root, lower):
         """Decide a piece with units that are not split by their signs: splits before programs."""
@@ -261,12 +271,10 @@ class _Search(PointSearch):
         reason = self._by_branching(query, root, lower, part)
         if reason in _DECIDED or self.watch.left == 0:
             return reason
-        reason = self._by_programs(query, root, lower)
-        needs_more = reason is Reason.PROVED and self._keeps(query)
-        if not needs_more or self.watch.left == 0:
-            return reason
-        again = self._by_inputs(query, root, lower)
-        return again if again in _DECIDED else reason
+        if self._keeps(query):
+            return self._after_programs(query, root, lower, self._by_inputs)
+        self.by_solver = False
+        return self._by_programs(query, root, lower)
 
     def _visit(self, points):
         """Try the points that bounds suggest, where it is worth it."""
@@ -315,11 +323,10 @@ class _Search(PointSearch):
     # -- branch and bound --
 
     def _by_branching(self, query, root, lower, watch):
-        reduction = reduce(root)
+        reduction, lower = reduce(root), self._own(query, lower)
         problem, open_rows = self._problem(query, reduction.relaxation, lower)
 
         recording = self._recording(query, root, reduction.places, reduction.relaxation)
-        known, self.by_solver = self.by_solver, False
 
         def leaf(domains, k):
             domain = domains[k : k + 1]
@@ -339,33 +346,35 @@ class _Search(PointSearch):
         )
         if recording is not None and word == "proved":
             self.proof = _proof(recording, query, open_rows.tolist(), is_shared=False)
-        if word != "proved":
-            self.by_solver = known
         return self._said(query, lower, word, bounds, open_rows, watch)
 
     def _recording(self, query, root, places, small):
         """Return what a search is to be recorded in, or None."""
         return Recording(root, places, small) if self._keeps(query) else None
 
+    def _own(self, query, lower):
+        """Return bounds to be raised by what is proved; a copy where a proof must be whole."""
+        return lower.clone() if self._keeps(query) else lower
+
     def _keeps(self, query):
         """Return whether evidence is asked for, of rows for which there can be any."""
         return self.encoding.keeps_proofs and query.is_linear and not query.uses_distance
 
-    def _by_inputs(self, query, root, lower):
+    def _by_inputs(self, query, root, lower, watch):
+        lower = self._own(query, lower)
         problem, open_rows = self._problem(query, root, lower)
         recording = self._recording(query, root, {}, root)
         word, bounds = branch_inputs(
             problem,
             batch_size=self.settings.batch_size,
             memory_limit=self.settings.memory_limit,
-            watch=self.watch,
+            watch=watch,
             visit=self._visit,
             recording=recording,
         )
         if recording is not None and word == "proved":
             self.proof = _proof(recording, query, open_rows.tolist(), is_shared=True)
-        self.by_solver &= word != "proved"
-        return self._said(query, lower, word, bounds, open_rows, self.watch)
+        return self._said(query, lower, word, bounds, open_rows, watch)
 
     def _said(self, query, lower, word, bounds, open_rows, watch):
         """Enter the bounds of a search that ended with a word; return its `Reason`."""

@@ -210,6 +210,21 @@ def test_leaves_are_closed_by_multipliers():
     assert not all(is_closed for is_closed, _ in answers)
 
 
+def test_a_search_that_goes_on_after_programs_has_a_whole_proof(tmp_path, monkeypatch):
+    # HiGHS is asked after four domains; its word is not enough, so that branching begins anew.
+    monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 4)
+    model, X, y = trained((24, 24))
+    property = ClassificationRobustness(0.08)
+    verifier = Exact(milp_units=1000, max_domains=5000)
+    result = verifier.verify(model, X, y, property=property, evidence=tmp_path)
+    verified = result.verdicts == "verified"
+    assert (result.evidence[verified] != "").all()
+    assert set(result.reasons[verified]) == {Reason.PROVED}
+    assert check(tmp_path, model).is_accepted
+    plain = verifier.verify(model, X, y, property=property)
+    assert Reason.BY_SOLVER in set(plain.reasons)
+
+
 def test_limits_leave_no_proof():
     model, X, y = trained((24, 24))
     property = ClassificationRobustness(0.08)
