@@ -51,7 +51,7 @@ class Planted:
 
 
 def build(form, activation, width):
-    """Return an untrained network of two or three layers of units, the last of them dense."""
+    """Return an untrained network of two layers of units, the second one dense."""
     unit = ACTIVATIONS[activation]
     if form == "dense":
         return nn.Sequential(
@@ -65,8 +65,6 @@ def build(form, activation, width):
         nn.Unflatten(1, (1, SIDE, SIDE)),
         nn.Conv2d(1, CHANNELS, 3, padding=1),
         unit(),
-        nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
-        unit(),
         nn.Flatten(),
         nn.Linear(CHANNELS * SIDE**2, width),
         unit(),
@@ -74,7 +72,7 @@ def build(form, activation, width):
     )
 
 
-def train(form, activation, *, n=16, width=64, epsilon=0.15, rounds=800, seed=0):
+def train(form, activation, *, n=16, width=64, epsilon=0.1, rounds=600, seed=0):
     """Train a network with planted counterexamples.
 
     Parameters
@@ -98,7 +96,6 @@ def train(form, activation, *, n=16, width=64, epsilon=0.15, rounds=800, seed=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         instances = _instances(n, epsilon, torch.Generator().manual_seed(seed))
-        x, labels, points, targets = instances
         module = build(form, activation, width)
         with torch.no_grad():
             _plant(module, form, activation, instances)
@@ -119,32 +116,35 @@ def _instances(n, epsilon, generator):
     return x, labels, points, (labels[: n // 2] + other) % N_CLASSES
 
 
-# What a unit is given at its planted point; far from it this is -4 times as much.
+# What a unit is given at its planted point; at the reference point it is -9 times as much.
 _FIRES = {"ReLU": 1.0, "tanh": 2.0, "sigmoid": 3.0}
 
 
 def _plant(module, form, activation, instances):
     """Start the network with a unit for each planted point, which fires near that point alone.
 
-    It fires in the outermost fifth of the ball in the direction of the planted point, where all
+    It fires in the outermost tenth of the ball in the direction of the planted point, where all
     entries must go at once. Without this, networks that are trained for seconds hide nothing:
     the descent found all planted points of them.
     """
     x, labels, points, targets = instances
     n, fires = len(points), _FIRES[activation]
     layers = [layer for layer in module if hasattr(layer, "weight")]
+    if activation == "sigmoid":  # whose slopes are a quarter of those of tanh
+        for layer in layers[:-1]:
+            layer.weight.mul_(4)
     if form == "dense":
         guards, through, last = layers
     else:
-        _pass_pixels(layers[:2], activation)
-        guards, last = layers[2:]
+        convolution, guards, last = layers
+        _pass_pixels(convolution, activation)
     features = module[: list(module).index(guards)] if form != "dense" else nn.Identity()
     here, center = features(points), features(x[:n])
     way = here - center
     if form != "dense":
         way[:, SIDE**2 :] = 0  # the first channel alone passes on the pixels
     way = way.sign() * (way != 0)
-    way = 5 * fires * way / (way * (here - center)).sum(dim=1, keepdim=True)
+    way = 10 * fires * way / (way * (here - center)).sum(dim=1, keepdim=True)
     guards.weight[:n] = way
     guards.bias[:n] = fires - (way * here).sum(dim=1)
     if form == "dense":
@@ -153,21 +153,17 @@ def _plant(module, form, activation, instances):
         gain, shift = {"ReLU": (1, 0), "tanh": (2, 0), "sigmoid": (6, -3)}[activation]
         through.weight[index, index], through.bias[:n] = float(gain), float(shift)
     last.weight[:, :n] = 0
-    last.weight[targets, torch.arange(n)] = 2.0
-    last.weight[labels[:n], torch.arange(n)] = -2.0
+    last.weight[targets, torch.arange(n)] = 6.0
+    last.weight[labels[:n], torch.arange(n)] = -6.0
     if activation == "tanh":  # which is -1, and not 0, where it does not fire
         last.bias += last.weight[:, :n].sum(dim=1)
 
 
-def _pass_pixels(convolutions, activation):
-    """Let the first channel of convolutions pass on the image, in the bend of no unit."""
-    scale, shift = {"ReLU": (1.0, 2.0), "tanh": (0.5, 0.0), "sigmoid": (2.0, 0.0)}[activation]
-    for k, layer in enumerate(convolutions):
-        layer.weight[0] = 0
-        layer.weight[0, 0, 1, 1] = scale
-        layer.bias[0] = shift if k == 0 else 0.0
-        if k and activation == "sigmoid":
-            layer.bias[0] = -1.0
+def _pass_pixels(layer, activation):
+    """Let the first channel of a convolution pass on the image, in the bend of no unit."""
+    scale, shift = {"ReLU": (1.0, 1.5), "tanh": (0.5, 0.0), "sigmoid": (2.0, 0.0)}[activation]
+    layer.weight[0] = 0
+    layer.weight[0, 0, 1, 1], layer.bias[0] = scale, shift
 
 
 def _fit(module, instances, epsilon, rounds):

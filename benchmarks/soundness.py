@@ -135,7 +135,7 @@ def trained(form, activation, seed, options):
     """Return a `Planted`, from the folder if it is there."""
     settings = {"n": options.points, "width": options.width, "rounds": options.rounds}
     name = "-".join([form, activation, *map(str, settings.values()), str(seed)])
-    file = options.folder and options.folder / f"{name}.pt"
+    file = None if options.fresh else options.folder / f"{name}.pt"
     if file and file.exists():
         parts = torch.load(file, weights_only=True)
         module = build(form, activation, options.width).eval().requires_grad_(False)
@@ -215,15 +215,16 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="five networks of a kind, wider")
     parser.add_argument("--networks", type=int, default=1, help="of each kind")
-    parser.add_argument("--points", type=int, default=12, help="half of them are planted")
+    parser.add_argument("--points", type=int, default=8, help="half of them are planted")
     parser.add_argument("--width", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=600, help="of training, at most")
+    parser.add_argument("--rounds", type=int, default=400, help="of training, at most")
     parser.add_argument("--restarts", type=int, default=20, help="of PGD-100")
-    parser.add_argument("--domains", type=int, default=200)
+    parser.add_argument("--domains", type=int, default=100)
     parser.add_argument(
         "--hard", type=int, default=2, help="seeds of each kind of the second part"
     )
     parser.add_argument("--folder", type=Path, default=ROOT / "output" / "soundness")
+    parser.add_argument("--fresh", action="store_true", help="read and keep no networks")
     options = parser.parse_args()
     if options.full:
         options.networks, options.points, options.width = 5, 20, 128
