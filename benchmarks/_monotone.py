@@ -163,7 +163,7 @@ def _network(name, form, activation):
         scaled.bias.zero_()
         module = nn.Sequential(scaled, *module).eval()
     elif name == "units of 2^-30 to 2^30":
-        # Of ReLU alone are the functions the same; for the others the last layer is all.
+        # Units of ReLU can be scaled without another function, others in the next layer alone.
         size = 2.0 ** torch.randint(-30, 31, (_WIDTH,))
         if activation == "ReLU":
             weights[1].weight.mul_(size[:, None])

@@ -17,6 +17,7 @@ killed run goes on where it was.
 """
 
 import argparse
+import hashlib
 import sys
 import time
 from collections import Counter
@@ -36,10 +37,12 @@ from skrobust.properties import ClassificationRobustness, StandardRobustness
 from skrobust.verification import Bounds, Cascade, Exact
 
 ROOT = Path(__file__).parents[1]
+# A network that was trained otherwise is another one.
+CODE = hashlib.sha256(Path(__file__).with_name("_planted.py").read_bytes()).hexdigest()[:8]
 VERDICTS = ("falsified", "unknown", "verified")
 HEADER = (
     "| | verifier | planted | found | unknown | claimed verified | plain | verified | "
-    "falsified | unknown | s |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    "falsified | unknown | CPU s |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -132,9 +135,9 @@ def verdicts(verifier, question):
 
 
 def trained(form, activation, seed, options):
-    """Return a `Planted`, from the folder if it is there."""
+    """Return a `Planted`, from the folder if it was trained before."""
     settings = {"n": options.points, "width": options.width, "rounds": options.rounds}
-    name = "-".join([form, activation, *map(str, settings.values()), str(seed)])
+    name = "-".join([form, activation, *map(str, settings.values()), str(seed), CODE])
     file = None if options.fresh else options.folder / f"{name}.pt"
     if file and file.exists():
         parts = torch.load(file, weights_only=True)
