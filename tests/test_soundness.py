@@ -111,7 +111,12 @@ def test_an_unsound_verifier_is_counted(soundness, capsys):
     assert "| here | credulous | 1 | 0 | 0 | 1 | 1 | 1 | 0 | 0 |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("activation", ["ReLU", "tanh", "sigmoid"])
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "activation", ["sigmoid", pytest.param("ReLU", marks=slow), pytest.param("tanh", marks=slow)]
+)
 def test_nothing_planted_by_training_is_claimed_verified(soundness, activation):
     planted = sys.modules["_planted"].train("dense", activation, n=2, width=8, rounds=10)
     n = len(planted.points)
