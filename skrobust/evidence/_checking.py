@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from skrobust._validation import check_flag, expected
-from skrobust.evidence import _checker
+from skrobust.evidence import _checker, _rules
 from skrobust.evidence._network import network_arrays
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs import read_graph
@@ -136,6 +136,7 @@ def opened(arrays):
         If the checker refuses them.
     """
     try:
+        _check_size(arrays)
         return _checker.Network(arrays, False)
     except _checker.Rejected as error:
         raise UnsupportedModelError(
@@ -143,9 +144,16 @@ def opened(arrays):
         ) from None
 
 
+def _check_size(arrays):
+    """Reject what the checker would not read from a file."""
+    count = sum(np.size(part) for part in arrays.values())
+    _rules.need(count <= _rules.MOST_NUMBERS, f"{count} numbers are too many for a file")
+
+
 def why_rejected(arrays, network, digest):
     """Return why the checker rejects the arrays of a point, or None if it accepts them."""
     try:
+        _check_size(arrays)
         with np.errstate(all="ignore"):
             _checker.check_claim(arrays, network, digest)
     except _checker.Rejected as error:

@@ -14,7 +14,7 @@ from types import SimpleNamespace as Space
 import numpy as np
 
 UNIT = 2.0**-53
-_MOST_BYTES = 2**28  # of the arrays of one file
+_MOST_BYTES, MOST_NUMBERS = 2**28, 2**25  # of the arrays of one file; they become floats
 
 
 class Rejected(Exception):
@@ -28,7 +28,7 @@ def need(condition, why):
 
 def read_arrays(path):
     """Return the arrays of an npz file, without pickle; headers claim no more than is there."""
-    arrays = {}
+    arrays, count = {}, 0
     try:
         with zipfile.ZipFile(path) as archive:
             most = min(_MOST_BYTES, 1040 * Path(path).stat().st_size)  # no deflate makes more
@@ -41,7 +41,8 @@ def read_arrays(path):
                     data = stream.read(part.file_size)
                 fits = dtype.kind in "fiub" and len(data) == math.prod(shape) * dtype.itemsize
                 need(fits and not columns, f"{part.filename} is no array {shape} of {dtype}")
-                name = part.filename.removesuffix(".npy")
+                name, count = part.filename.removesuffix(".npy"), count + math.prod(shape)
+                need(count <= MOST_NUMBERS, f"it has more than {MOST_NUMBERS} numbers")
                 arrays[name] = np.frombuffer(data, dtype).reshape(shape)
     except Rejected:
         raise

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 from pathlib import Path
 
@@ -119,9 +119,9 @@ class Writer:
 
     def _write(self, name, data):
         """Write a file under another name, and rename it when all of it is on the disk."""
-        handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=self.folder)
+        temporary = self.folder / f".writing-{secrets.token_hex(8)}"
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

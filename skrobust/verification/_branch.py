@@ -47,6 +47,7 @@ _WAITING = 0.75  # of the memory, for domains that wait
 _COPIES = 32  # of each number of a node, while a domain is bounded with gradients
 _SMOOTH = 6  # times as much for the lines of smooth units
 _BATCH = 512
+_PRICE = 1e4  # of breaking a decision in a leaf, relative to the row
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,8 +349,9 @@ def _dual(row, sides, ball):
     if not sides:
         return np.zeros(0)
     weights = np.concatenate([w for w, _ in sides])
-    constants = np.concatenate([c for _, c in sides])
-    price = 1e4 * (np.abs(row).sum() + 1e-9) / max(np.abs(weights).sum(axis=1).min(), 1e-9)
+    size = np.maximum(np.abs(weights).sum(axis=1), 1e-300)
+    weights, constants = weights / size[:, None], np.concatenate([c for _, c in sides]) / size
+    price = _PRICE * (np.abs(row).sum() + 1e-9)
     low, high = ball.lower[0].cpu().numpy(), ball.upper[0].cpu().numpy()
     found = linprog(
         np.append(row, price),
@@ -360,7 +362,7 @@ def _dual(row, sides, ball):
     )
     if found.ineqlin is None or found.status != 0:
         return np.zeros(len(weights))
-    return np.maximum(0.0, -found.ineqlin.marginals)
+    return np.maximum(0.0, -found.ineqlin.marginals) / size
 
 
 def _is_behind(graph, j):

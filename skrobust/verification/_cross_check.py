@@ -53,7 +53,9 @@ class CrossCheck(Step):
             f"{self._saved(x, label, i)}"
         )
         warnings.warn(f"Sample {i}: {note}", SolverDisagreementWarning, stacklevel=5)
+        shown = source.evidence[i]
         verdicts.disagree(i, source.counterexamples[i].copy(), right, note)
+        verdicts.evidence[i] = shown
 
     def _saved(self, x, label, i):
         """Save the query of one point; return a sentence that says where, or why not."""

@@ -217,9 +217,16 @@ def test_no_proof_proves_a_false_claim_thousands(part):
             assert why_rejected(false | proof, net, DIGEST) is not None
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_exact_arithmetic_agrees_with_floats(seed):
-    _, arrays, false, _ = false_and_true_claims(seed)
+@pytest.mark.parametrize(
+    "seeds", [range(12), pytest.param(range(12, 1012), marks=pytest.mark.slow)], ids=len
+)
+def test_exact_arithmetic_agrees_with_floats(seeds):
+    for seed in seeds:
+        _, arrays, false, _ = false_and_true_claims(seed)
+        _look_at_both(arrays, false)
+
+
+def _look_at_both(arrays, false):
     floats, exact = (bound(_one_row(false), arrays, is_exact) for is_exact in (False, True))
     assert floats <= exact + 1e-14 * (1 + abs(exact))  # floats give away what rounding may do
     assert exact - floats < 1e-11

@@ -120,6 +120,13 @@ def test_files_that_claim_what_they_are_not(tmp_path, monkeypatch, data, word):
         _rules.read_arrays(tmp_path / "a.npz")
 
 
+def test_bytes_become_no_more_floats_than_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(_rules, "MOST_NUMBERS", 10)
+    (tmp_path / "a.npz").write_bytes(packed(data=npy(np.zeros(11, dtype=bool))))
+    with pytest.raises(Rejected, match="more than 10 numbers"):
+        _rules.read_arrays(tmp_path / "a.npz")
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(Rejected, match="FileNotFoundError"):
         _rules.read_arrays(tmp_path / "a.npz")

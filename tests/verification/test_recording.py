@@ -1,6 +1,7 @@
 """Trees of splits as they are stored: the checker accepts them, and rejects them when changed."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,8 +19,7 @@ from skrobust.graphs import read_graph
 from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness, StandardRobustness
 from skrobust.verification import Exact, Reason
-from skrobust.verification._base import Stopwatch
-from skrobust.verification._branch import Problem, branch, close_leaf
+from skrobust.verification._branch import Problem, _first, close_leaf
 from skrobust.verification._evidence import make_recorder
 from skrobust.verification._recording import Recording
 
@@ -184,30 +184,52 @@ def problem_of(weight, shift):
     return Problem(root, rows, shifts, None, None, lambda lower, problem: lower[:, 0])
 
 
-def closed_leaves(problem):
-    """Branch without gradient steps until units are decided; return what closes leaves."""
-    answers = []
-
-    def leaf(domains, k):
-        recording = Recording(problem.root, reduce(problem.root).places, problem.root)
-        is_closed = close_leaf(problem, domains[k : k + 1], recording)
-        answers.append((is_closed, recording.leaves))
-        return "proved" if is_closed else "stuck"
-
-    branch(
-        problem, batch_size=8, memory_limit=2**28, n_steps=1, watch=Stopwatch(None),
-        visit=lambda points: False, leaf=leaf,
-    )  # fmt: skip
-    return answers
+def closed(problem, signs):
+    """Return whether the leaf of these signs is closed, and the multipliers that were entered."""
+    domain = _first(problem)
+    (j,) = domain.signs
+    signs = torch.tensor([signs], dtype=torch.float64)
+    lows = {j: torch.where(signs > 0, 0.0, domain.lows[j])}
+    highs = {j: torch.where(signs < 0, 0.0, domain.highs[j])}
+    domain = replace(domain, signs={j: signs}, lows=lows, highs=highs)
+    recording = Recording(problem.root, reduce(problem.root).places, problem.root)
+    is_closed = close_leaf(problem, domain, recording)
+    return is_closed, [multipliers for _, _, multipliers in recording.leaves.values()]
 
 
 def test_leaves_are_closed_by_multipliers():
     # Where x1 >= 0 and x2 >= 0 the row x1 + x2 + 0.001 is above 0 by multipliers of 1 alone.
-    answers = closed_leaves(problem_of(1.0, 0.001))
-    assert all(is_closed for is_closed, _ in answers)
-    # A row that is below 0 at a point is closed in no leaf that holds it.
-    answers = closed_leaves(problem_of(-1.0, 1.9))
-    assert not all(is_closed for is_closed, _ in answers)
+    is_closed, [multipliers] = closed(problem_of(1.0, 0.001), [1.0, 1.0])
+    assert is_closed
+    [(units, values)] = multipliers.values()
+    assert units.tolist() == [0, 1]
+    assert values == pytest.approx([1.0, 1.0], abs=1e-3)
+    # Where x2 <= 0, it is x1 + 0.001.
+    is_closed, [multipliers] = closed(problem_of(1.0, 0.001), [1.0, -1.0])
+    assert is_closed
+
+
+def test_leaves_with_points_below_zero_stay_open():
+    assert closed(problem_of(-1.0, 1.9), [1.0, 1.0]) == (False, [])  # -2 + 1.9 at the corner
+    assert closed(problem_of(-1.0, 1.9), [1.0, -1.0])[0]
+    assert closed(problem_of(1.0, -0.001), [1.0, 1.0]) == (False, [])
+
+
+def test_leaves_without_points_are_closed():
+    problem = problem_of(-1.0, 0.5)
+    shift = torch.tensor([[0.0, 0.0]], dtype=torch.float64)
+    module = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+        module[0].bias.copy_(torch.tensor([-0.5, -0.5]))
+        module[2].weight.fill_(-1.0)
+        module[2].bias.zero_()
+    graph = read_graph(module, n_features=2)
+    root = relax(graph, Ball.outside(shift, 1.0, "linf", None))
+    # x1 + x2 >= 0.5 and x1 + x2 <= -0.5: any row is above 0 there.
+    problem = replace(problem, root=root, rows=torch.ones_like(problem.rows))
+    assert closed(problem, [1.0, 1.0])[0]
+    assert not closed(problem, [1.0, -1.0])[0]
 
 
 def test_a_search_that_goes_on_after_programs_has_a_whole_proof(tmp_path, monkeypatch):
