@@ -16,6 +16,7 @@ from torch import nn
 __all__ = ["ACTIVATIONS", "FORMS", "Planted", "build", "train"]
 
 SIDE = 5  # inputs are images of one channel, or rows of as many numbers
+CHANNELS = 4  # of each convolution
 N_CLASSES = 3
 FORMS = ("dense", "convolutional")
 ACTIVATIONS = {"ReLU": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
@@ -50,24 +51,28 @@ class Planted:
 
 
 def build(form, activation, width):
-    """Return an untrained network: dense or convolutional, of two layers of units."""
+    """Return an untrained network of two layers of units, the second one dense."""
     unit = ACTIVATIONS[activation]
     if form == "dense":
-        layers = [nn.Linear(SIDE**2, width), unit(), nn.Linear(width, width), unit()]
-        return nn.Sequential(*layers, nn.Linear(width, N_CLASSES))
-    channels = max(2, width // 8)
+        return nn.Sequential(
+            nn.Linear(SIDE**2, width),
+            unit(),
+            nn.Linear(width, width),
+            unit(),
+            nn.Linear(width, N_CLASSES),
+        )
     return nn.Sequential(
         nn.Unflatten(1, (1, SIDE, SIDE)),
-        nn.Conv2d(1, channels, 3, padding=1),
-        unit(),
-        nn.Conv2d(channels, channels, 3),
+        nn.Conv2d(1, CHANNELS, 3, padding=1),
         unit(),
         nn.Flatten(),
-        nn.Linear(channels * (SIDE - 2) ** 2, N_CLASSES),
+        nn.Linear(CHANNELS * SIDE**2, width),
+        unit(),
+        nn.Linear(width, N_CLASSES),
     )
 
 
-def train(form, activation, *, n=16, width=64, epsilon=0.3, rounds=1500, seed=0):
+def train(form, activation, *, n=16, width=64, epsilon=0.1, rounds=600, seed=0):
     """Train a network with planted counterexamples.
 
     Parameters
@@ -77,7 +82,7 @@ def train(form, activation, *, n=16, width=64, epsilon=0.3, rounds=1500, seed=0)
     n : int
         Reference points, with a planted counterexample for the first half of them.
     width : int
-        Units of a dense layer; an eighth as many channels of a convolution.
+        Units of a dense layer.
     epsilon : float
     rounds : int
         At most. It stops early where all planted points have their class, and gradient descent
@@ -91,8 +96,9 @@ def train(form, activation, *, n=16, width=64, epsilon=0.3, rounds=1500, seed=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         instances = _instances(n, epsilon, torch.Generator().manual_seed(seed))
-        x, labels, points, targets = instances
         module = build(form, activation, width)
+        with torch.no_grad():
+            _plant(module, form, activation, instances)
         _fit(module, instances, epsilon, rounds)
     module = module.eval().requires_grad_(False)
     return Planted(module, *(part.numpy() for part in instances), epsilon)
@@ -110,10 +116,60 @@ def _instances(n, epsilon, generator):
     return x, labels, points, (labels[: n // 2] + other) % N_CLASSES
 
 
+# What a unit is given at its planted point; at the reference point it is -9 times as much.
+_FIRES = {"ReLU": 1.0, "tanh": 2.0, "sigmoid": 3.0}
+
+
+def _plant(module, form, activation, instances):
+    """Start the network with a unit for each planted point, which fires near that point alone.
+
+    It fires in the outermost tenth of the ball in the direction of the planted point, where all
+    entries must go at once. Without this, networks that are trained for seconds hide nothing:
+    the descent found all planted points of them.
+    """
+    x, labels, points, targets = instances
+    n, fires = len(points), _FIRES[activation]
+    layers = [layer for layer in module if hasattr(layer, "weight")]
+    if activation == "sigmoid":  # whose slopes are a quarter of those of tanh
+        for layer in layers[:-1]:
+            layer.weight.mul_(4)
+    if form == "dense":
+        guards, through, last = layers
+    else:
+        convolution, guards, last = layers
+        _pass_pixels(convolution, activation)
+    features = module[: list(module).index(guards)] if form != "dense" else nn.Identity()
+    here, center = features(points), features(x[:n])
+    way = here - center
+    if form != "dense":
+        way[:, SIDE**2 :] = 0  # the first channel alone passes on the pixels
+    way = way.sign() * (way != 0)
+    way = 10 * fires * way / (way * (here - center)).sum(dim=1, keepdim=True)
+    guards.weight[:n] = way
+    guards.bias[:n] = fires - (way * here).sum(dim=1)
+    if form == "dense":
+        index = torch.arange(n)
+        through.weight[:n] = 0
+        gain, shift = {"ReLU": (1, 0), "tanh": (2, 0), "sigmoid": (6, -3)}[activation]
+        through.weight[index, index], through.bias[:n] = float(gain), float(shift)
+    last.weight[:, :n] = 0
+    last.weight[targets, torch.arange(n)] = 6.0
+    last.weight[labels[:n], torch.arange(n)] = -6.0
+    if activation == "tanh":  # which is -1, and not 0, where it does not fire
+        last.bias += last.weight[:, :n].sum(dim=1)
+
+
+def _pass_pixels(layer, activation):
+    """Let the first channel of a convolution pass on the image, in the bend of no unit."""
+    scale, shift = {"ReLU": (1.0, 1.5), "tanh": (0.5, 0.0), "sigmoid": (2.0, 0.0)}[activation]
+    layer.weight[0] = 0
+    layer.weight[0, 0, 1, 1], layer.bias[0] = scale, shift
+
+
 def _fit(module, instances, epsilon, rounds):
     x, labels, points, targets = instances
-    optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, rounds, eta_min=5e-4)
+    optimizer = torch.optim.Adam(module.parameters(), lr=4e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, rounds, eta_min=2e-4)
     window, quiet = [], 0
     for k in range(rounds):
         window = [*window[1 - _WINDOW :], _worst(module, x, labels, epsilon)]

@@ -211,6 +211,7 @@ SMALLEST = {
     "security": "--images 40 --train 240 --repeats 1 --truth 4 --timeout 1 --epochs 1 "
     "--skip-autoattack",
     "training": "--train 240 --repeats 1",
+    "soundness": "--points 2 --width 8 --rounds 2 --restarts 1 --domains 2 --hard 1 --fresh",
     "trees": "--repeats 1 --digits 2 --skip-programs",
 }
 NEEDS = {

@@ -15,6 +15,7 @@ ORDER = [
     "_version",
     "exceptions",
     "_validation",
+    "_files",
     "_parameters",
     "_code",
     "_keys",

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from skrobust._files import read_limited
 from skrobust._validation import expected
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks._onnx_limits import (
     MOST_FEATURES,
+    MOST_UNPACKED,
     SizeLimit,
     check_tensors,
     load_external,
@@ -84,9 +86,9 @@ def load_onnx(path, *, input_shape=None):
     Parameters
     ----------
     path : str or path-like
-        Of the file. Weights in files beside it are found, in its own folder. Nothing in a file is
-        run but the operations that are known; what it claims of sizes is checked before memory
-        is taken.
+        Of the file; where its name ends in ``.gz``, gzip unpacks it. Weights in files beside it
+        are found, in its own folder. Nothing in a file is run but the operations that are known;
+        what it claims of sizes is checked before memory is taken.
     input_shape : tuple of int, default=None
         Shape of one sample; None for what the file says.
 
@@ -150,7 +152,10 @@ def _as_module(model, input_shape):
 
 def _read(onnx, path):
     """Return the model of a file, with all its tensors, none larger than it claims to be."""
-    model = onnx.load(path, load_external_data=False)
+    if str(path).endswith(".gz"):
+        model = onnx.load_model_from_string(read_limited(path, MOST_UNPACKED))
+    else:
+        model = onnx.load(path, load_external_data=False)
     load_external(onnx, model, path)
     check_tensors(onnx, model)
     return model

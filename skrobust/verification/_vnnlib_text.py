@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from skrobust._files import read_limited
+
 __all__ = ["Term", "Word", "commands", "refuse", "term_of", "words_of"]
 
 _MOST_BYTES = 2**26
@@ -40,7 +42,7 @@ def refuse(path, word, expectation):
 
 
 def words_of(path):
-    """Yield the `Word`s of a file, without comments.
+    """Yield the `Word`s of a file, packed by gzip or not, without comments.
 
     Raises
     ------
@@ -49,13 +51,8 @@ def words_of(path):
     """
     if not isinstance(path, str | os.PathLike) or not Path(path).is_file():
         raise ValueError(f"Got vnnlib={path!r}, but expected the path of a VNNLIB file.")
-    size = Path(path).stat().st_size
-    if size > _MOST_BYTES:
-        raise ValueError(
-            f"Got {path} of {size} bytes, but expected a VNNLIB file of {_MOST_BYTES} at most."
-        )
     try:
-        text = Path(path).read_bytes().decode("utf-8")
+        text = read_limited(path, _MOST_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"Got {path}, which is no text: {error}.") from error
     line = 1

@@ -18,6 +18,12 @@ from tests.fuzz._meta_entries import ENTRIES
 _CHECKS = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    """Some arguments are folders, which a malformed value may name."""
+    monkeypatch.chdir(tmp_path)
+
+
 @st.composite
 def calls(draw, entry):
     """Draw a call of an entry in which one or two arguments are replaced."""

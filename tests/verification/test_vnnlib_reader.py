@@ -1,5 +1,8 @@
 """Queries in files: boxes that are exact, properties that are the negation, round trips."""
 
+import gzip
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +95,19 @@ def test_a_network_of_one_output(tmp_path):
         path = write_query(tmp_path, query.format(limit), n_outputs=1)
         estimator, property, x = read_query(network, path)
         assert Exact().verify(estimator, x, property=property).verdicts.tolist() == [verdict]
+
+
+def test_packed_files_are_the_same_query(identity, tmp_path):
+    text = BOX + "(assert (<= Y_0 (+ Y_1 0.5)))"
+    plain = read(identity, tmp_path, text)
+    packed = []
+    for path in (Path(identity), Path(write_query(tmp_path, text))):
+        packed.append(tmp_path / f"{path.name}.gz")
+        packed[-1].write_bytes(gzip.compress(path.read_bytes()))
+    estimator, property, x = read_query(*packed)
+    assert property == plain[1]
+    np.testing.assert_array_equal(x, plain[2])
+    np.testing.assert_array_equal(estimator.decision_function(x), plain[0].decision_function(x))
 
 
 def test_several_boxes_are_several_properties(identity, tmp_path):
