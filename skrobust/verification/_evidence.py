@@ -160,6 +160,7 @@ class Recorder:
             why = why_rejected(arrays | parts, self._network, self._digest)
             if why is None:
                 break
+        why = proof if why and isinstance(proof, str) and proof else why
         return arrays | parts, why
 
     def _stored(self, arrays):
@@ -191,7 +192,8 @@ class Recorder:
         bounds = check_bounds(property.bounds)
         low, high = (-np.inf, np.inf) if bounds is None else bounds
         b = rows.b[0].cpu().numpy()
-        b = b - error if is_proof else b
+        # Constants may stem from rounded outputs at the reference point: to be on the safe side.
+        b = b - error if is_proof else b + error.max()
         clause, at = clause_rows(rows.members)
         return {
             "claim": claim_bytes(
