@@ -82,7 +82,7 @@ class Budget:
     n_further: int = 100
     n_variants: int = 5
     nin_steps: int = 300
-    nin_points: int | None = 12
+    nin_points: int | None = 4
     nin_tuning: int | None = 20
     size: int = 50
     lenet: dict = field(default_factory=dict)
