@@ -289,7 +289,7 @@ def main():
     parser.add_argument("--references", nargs="*", choices=REFERENCES, default=[*REFERENCES])
     parser.add_argument("--runs", type=int, default=3, help="of each side; medians are printed")
     parser.add_argument("--reference-lenet", type=int, default=0, help="minutes a point")
-    parser.add_argument("--tightness-lenet", type=int, default=100, help="of them; lbfgs is slow")
+    parser.add_argument("--tightness-lenet", type=int, default=40, help="of them; lbfgs is slow")
     parser.add_argument("--points-caffe", type=int, default=500, help="solved to their ends")
     parser.add_argument("--epochs-caffe", type=int, default=3, help="of 938 steps")
     parser.add_argument("--points-cifar", type=int, default=5)
