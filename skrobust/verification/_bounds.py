@@ -19,6 +19,7 @@ from skrobust.verification._base import Stopwatch, Verifier, at_reference
 from skrobust.verification._mixtures import holds_by_mixtures
 from skrobust.verification._query import make_query
 from skrobust.verification._result import Reason, VerificationBuilder
+from skrobust.verification._stages import Stages
 
 __all__ = ["Bounds", "bound_query", "proved_radius", "reference_error"]
 
@@ -127,13 +128,11 @@ class Bounds(Verifier):
 
 def bound_query(graph, query, method="crown", n_steps=20, watch=None):
     """Return proved lower bounds of the rows of a `Query`, of shape (n, m)."""
-    by_lines = method != "ibp" or query.uses_distance
-    relaxation = relax(graph, query.ball, refine=method != "ibp", lines=by_lines, watch=watch)
-    rows = query.rows
-    shift = rows.b - reference_error(graph, query)
-    options = {"method": method, "n_steps": n_steps, "watch": watch}
+    shift = query.rows.b - reference_error(graph, query)
     if not query.uses_distance:
-        return row_bounds(relaxation, rows.A, shift, **options)
+        return Stages(graph, method, n_steps).bounds(query, shift, watch)
+    relaxation = relax(graph, query.ball, refine=method != "ibp", watch=watch)
+    options = {"method": method, "n_steps": n_steps, "watch": watch}
     lower = _by_slopes(relaxation, query, method, watch)
     open_index = (~query.holds(lower)).nonzero().squeeze(1)
     if len(open_index) == 0:
