@@ -8,6 +8,9 @@ the rows, on networks of two and three hidden layers, dense and convolutional. W
 by more than `_GAIN` times that, it is not asked again.
 """
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 
 from skrobust.bounds import (
@@ -59,53 +62,48 @@ class Stages:
         index = torch.arange(len(query), device=shift.device)
         with plain_single() as is_plain:
             in_single = is_plain and self.single is not None and query.ball.norm == "linf"
-            for stage in [*(self._single_stages() if in_single else []), self._exact]:
-                found, hoped = stage(query[index], shift[index], watch)
-                lower[index] = torch.fmax(lower[index], found)
+            stages = [*(self._single_stages() if in_single else []), self._exact]
+            for stage in stages:
                 part = query[index]
-                index = index[~part.holds(lower[index]) & part.holds(hoped)]
+                found, hoped = stage(part, shift[index], watch)
+                lower[index] = torch.fmax(lower[index], found)
+                is_open = ~part.holds(lower[index])
+                if hoped is not None:
+                    is_open &= part.holds(hoped)
+                index = index[is_open]
                 if len(index) == 0:
                     break
         return lower
 
     def _single_stages(self):
-        if self.method == "ibp":
-            return [self._intervals]
-        refined = [self._refined] if _refines(self.graph) else []
-        return [self._intervals, self._lines, *refined]
+        kinds = [(interval_rows, False)]
+        if self.method != "ibp":
+            # Before the first units intervals are exact, and not tightened.
+            kinds += [(crown, refine) for refine in (False, True)[: len(self.graph.piecewise)]]
+        last = None if self.method == "alpha-crown" else kinds[-1]
+        return [partial(self._in_single, *kind, kind is last) for kind in kinds]
 
-    def _intervals(self, query, shift, watch):
-        relaxation = relax(self.single, outer_single(query.ball), refine=False, lines=False)
-        return self._open(interval_rows, relaxation, query, shift)
-
-    def _lines(self, query, shift, watch):
-        relaxation = relax(self.single, outer_single(query.ball), refine=False)
-        return self._open(crown, relaxation, query, shift)
-
-    def _refined(self, query, shift, watch):
-        relaxation = relax(self.single, outer_single(query.ball), watch=watch)
-        return _single_rows(crown, relaxation, query, shift)
+    def _in_single(self, bound, refine, is_last, query, shift, watch):
+        """Return bounds by float32, and of the last such stage what float64 may make of them."""
+        by_lines, ball = bound is crown, outer_single(query.ball)
+        relaxation = relax(self.single, ball, refine=refine, lines=by_lines, watch=watch)
+        A = query.rows.A
+        rows = A.float()
+        single = bound(relaxation, rows).double()
+        ends = [side[-1].flatten(1).double() for side in (relaxation.lows, relaxation.highs)]
+        # Rows need not be numbers of float32.
+        missing = (A - rows.double()).abs() @ torch.maximum(-ends[0], ends[1]).unsqueeze(2)
+        missing = missing.squeeze(2)
+        error = 8 * UNIT * (A.shape[2] + 2) * (single.abs() + shift.abs() + missing)
+        # A NaN, where numbers overflow, proves nothing.
+        lower = (single + shift - missing - error).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        if not is_last or query.holds(lower).all():
+            return lower, None
+        plain = bound(replace(relaxation, rounding=False, floors=[]), rows).double()
+        return lower, (lower + _GAIN * (plain - single)).nan_to_num(torch.inf)
 
     def _exact(self, query, shift, watch):
         by_lines = self.method != "ibp"
         relaxation = relax(self.graph, query.ball, refine=by_lines, lines=by_lines, watch=watch)
         options = {"method": self.method, "n_steps": self.n_steps, "watch": watch}
-        return row_bounds(relaxation, query.rows.A, shift, **options)
-
-
-def _refines(graph):
-    """Return whether any interval can be tightened by lines: not before the first units."""
-    return len(graph.piecewise) > 1
-
-
-def _single_rows(bound, relaxation, A, shift):
-    """Return bounds of rows in float64 that are computed in float32."""
-    rows = A.float()
-    lower = bound(relaxation, rows).double()
-    ends = [side[-1].flatten(1).double() for side in (relaxation.lows, relaxation.highs)]
-    # Rows need not be numbers of float32.
-    missing = (A - rows.double()).abs() @ torch.maximum(-ends[0], ends[1]).unsqueeze(2)
-    missing = missing.squeeze(2)
-    error = 8 * UNIT * (A.shape[2] + 2) * (lower.abs() + shift.abs() + missing)
-    # A NaN, where numbers overflow, proves nothing.
-    return (lower + shift - missing - error).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        return row_bounds(relaxation, query.rows.A, shift, **options), None
