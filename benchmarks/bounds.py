@@ -16,7 +16,7 @@ from _timing import compare, header
 from torch.nn import functional
 
 from skrobust import RobustClassifier
-from skrobust.bounds import outer_single, plain_single, relax, single_graph
+from skrobust.bounds import _tightening, outer_single, plain_single, relax, single_graph
 from skrobust.datasets import fetch_mnist
 from skrobust.graphs import Conv, Linear, Relu
 from skrobust.networks import as_network
@@ -116,8 +116,7 @@ def against_bare_passes(options, name, model, epsilon, X, y):
     graph = single_graph(encoding.graph)
     x = torch.as_tensor(np.asarray(X, dtype=np.float32))
     balls = outer_single(property.outer_ball(x))
-    relaxations = [relax(graph, balls[i : i + 1]) for i in range(len(x))]
-    rows = [open_rows(graph, relaxation) for relaxation in relaxations]
+    known = [open_rows(graph, balls[i : i + 1]) for i in range(len(x))]
 
     def ours():
         with torch.no_grad(), plain_single():
@@ -125,7 +124,7 @@ def against_bare_passes(options, name, model, epsilon, X, y):
 
     def bare():
         with torch.no_grad():
-            for relaxation, parts in zip(relaxations, rows, strict=True):
+            for relaxation, parts in known:
                 for start, part in parts:
                     for some in part.split(ROWS_AT_ONCE):
                         bare_pass(graph, relaxation, start, torch.stack([some, -some], dim=1))
@@ -133,15 +132,23 @@ def against_bare_passes(options, name, model, epsilon, X, y):
     compare(f"{name}, ε = {epsilon}", ours, bare, repeats=options.repeats)
 
 
-def open_rows(graph, relaxation):
-    """Return the rows of open units behind the first layer, as rows of what their layer reads."""
-    parts = []
-    for i in graph.piecewise[1:]:
-        j = graph.nodes[i].inputs[0]
-        units = relaxation.lines[i].open.flatten().nonzero().squeeze(1)
-        one_hot = torch.eye(graph.nodes[j].size)[units].view(len(units), *graph.nodes[j].shape)
+def open_rows(graph, ball):
+    """Return the relaxation of one ball, and the rows of units that are open when it is made.
+
+    They are those of what the units' layer reads, each with the position of that.
+    """
+    parts, tighten = [], _tightening.tighten
+
+    def noted(built, j, sample, unit, *rest):
+        one_hot = torch.eye(graph.nodes[j].size)[unit].view(len(unit), *graph.nodes[j].shape)
         parts.append((graph.nodes[j].inputs[0], graph.nodes[j].adjoint(one_hot)[0]))
-    return parts
+        tighten(built, j, sample, unit, *rest)
+
+    _tightening.tighten = noted
+    try:
+        return relax(graph, ball), parts
+    finally:
+        _tightening.tighten = tighten
 
 
 def bare_pass(graph, relaxation, i, rows):

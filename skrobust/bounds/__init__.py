@@ -2,8 +2,8 @@
 
 What is computed is differentiable by the weights of the graph. `bound_rows` is the door; the
 functions that ask what a kind of node does are `image`, `lines_of`, `worth_tightening`,
-`splits_at_zero`, `chords_of`, `steepest`, `rounding_terms`, `rounding_weight` and `restricted`,
-with which new kinds are registered.
+`splits_at_zero`, `chords_of`, `steepest`, `rounding_terms`, `rounding_weight`, `restricted` and
+`in_single`, with which new kinds are registered.
 """
 
 from skrobust.bounds import _smooth  # noqa: F401  (registers itself)
