@@ -2,8 +2,8 @@
 
 What is computed is differentiable by the weights of the graph. `bound_rows` is the door; the
 functions that ask what a kind of node does are `image`, `lines_of`, `worth_tightening`,
-`splits_at_zero`, `chords_of`, `steepest`, `rounding_terms`, `rounding_weight` and `restricted`,
-with which new kinds are registered.
+`splits_at_zero`, `chords_of`, `steepest`, `rounding_terms`, `rounding_weight`, `restricted` and
+`in_single`, with which new kinds are registered.
 """
 
 from skrobust.bounds import _smooth  # noqa: F401  (registers itself)
@@ -25,6 +25,7 @@ from skrobust.bounds._rounding import (
 )
 from skrobust.bounds._rows import METHODS as METHODS
 from skrobust.bounds._rows import bound_rows, row_bounds
+from skrobust.bounds._single import in_single, outer_single, plain_single, single_graph
 from skrobust.bounds._slopes import Chords, chords_of, slope_relaxation
 from skrobust.bounds._smooth_lines import SmoothLines
 from skrobust.bounds._tightening import tighten
@@ -47,11 +48,14 @@ __all__ = [
     "crown",
     "farthest",
     "image",
+    "in_single",
     "initial_slopes",
     "interval_rows",
     "lines_of",
     "minimum",
     "norm_product",
+    "outer_single",
+    "plain_single",
     "points_at_once",
     "reduce",
     "relax",
@@ -59,6 +63,7 @@ __all__ = [
     "rounding_terms",
     "rounding_weight",
     "row_bounds",
+    "single_graph",
     "slope_relaxation",
     "splits_at_zero",
     "steepest",

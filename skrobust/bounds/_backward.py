@@ -11,7 +11,7 @@ import torch
 
 from skrobust.bounds._climb import Climb
 from skrobust.bounds._input import minimum
-from skrobust.bounds._rounding import UNIT, dot, gamma
+from skrobust.bounds._rounding import constant_dot, dot, gamma, unit
 from skrobust.graphs import pull_back
 
 __all__ = ["adjoint", "backward", "crown", "initial_slopes", "optimized"]
@@ -66,10 +66,12 @@ def backward(relaxation, start, rows, sample=None, alphas=None, betas=None, trac
             constant = constant + shift
             return (part,)
         if not relaxation.homogeneous:
-            constant = constant + here.flatten(2) @ graph.constants[i].flatten()
+            constant = constant + constant_dot(node, here, graph.constants[i])
         return adjoint(node, here)
 
     pull_back(graph, start, last.get, visit)
+    for part in relaxation.floors[: start + 1]:
+        error = error + _at(part, sample)[:, None]
     if pulled is None:
         pulled = rows.new_zeros(*rows.shape[:2], graph.n_features)
     if trace is not None:
@@ -126,7 +128,8 @@ def crown(relaxation, rows, start=None, *, sample=None, shift=None, slope=None, 
     if shift is not None:
         if relaxation.rounding:
             with torch.no_grad():
-                error = error + 4 * UNIT * len(relaxation.graph.nodes) * shift.abs()
+                n_nodes = len(relaxation.graph.nodes)
+                error = error + 4 * unit(shift.dtype) * n_nodes * shift.abs()
         constant = constant + shift
     return lower + constant - error
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from skrobust.bounds._rounding import UNIT, dot
+from skrobust.bounds._rounding import UNIT, dot, floor_weight, unit
 
 __all__ = ["farthest", "minimum"]
 
@@ -64,8 +64,11 @@ def _box_minimum(ball, rows, sample=None, rounding=True):
     half = (ball.upper - ball.lower) / 2
     if rounding:
         # Sums of n_features products; the rounding of the middle and of the half-width.
-        gamma = 2.02 * UNIT * (ball.center.shape[1] + 8)
-        half = half + gamma * torch.maximum(-ball.lower, ball.upper)
+        gamma = 2.02 * unit(rows.dtype) * (ball.center.shape[1] + 8)
+        reach = torch.maximum(-ball.lower, ball.upper)
+        if rows.dtype == torch.float32:
+            reach = reach + floor_weight()
+        half = half + gamma * reach
     if sample is not None:
         # Only now: many rows of few balls would take longer to gather than to multiply.
         middle, half = middle[sample], half[sample]

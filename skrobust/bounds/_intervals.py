@@ -10,7 +10,17 @@ import torch
 
 from skrobust.bounds._backward import adjoint
 from skrobust.bounds._relaxation import Relaxation
-from skrobust.bounds._rounding import UNIT, dot, gamma, rounding_weight
+from skrobust.bounds._rounding import (
+    constant_dot,
+    constant_weight,
+    dot,
+    floor,
+    floor_weight,
+    gamma,
+    rounding_terms,
+    rounding_weight,
+    unit,
+)
 from skrobust.bounds._tightening import intersect, tighten_before
 from skrobust.bounds._units import Units
 from skrobust.exceptions import UnsupportedModelError
@@ -56,18 +66,24 @@ def relax(
     UnsupportedModelError
         If the graph has a kind of node for which no rule is registered.
     ValueError
-        If `rounding` is asked for in another dtype than float64, for which it is computed.
+        If `rounding` is asked for in float32 with a ball of L2 or for slopes, for which it is
+        only computed in float64; or if the dtypes of graph and ball differ.
     """
-    if rounding and graph.dtype != torch.float64:
+    units = Units() if units is None else units
+    single = rounding and graph.dtype != torch.float64
+    if single and not (graph.dtype == torch.float32 and _is_plain(ball, units)):
         raise ValueError(
             f"Got a graph of {graph.dtype} with rounding=True, but expected torch.float64: what "
-            "rounding can do is only computed for that. Use rounding=False, or read_graph."
+            "rounding can do is only computed for that, and in torch.float32 for boxes and "
+            "piecewise linear functions. Use rounding=False, or read_graph."
         )
-    units = Units() if units is None else units
     shape = graph.nodes[0].shape
     lows, highs = [ball.lower.view(-1, *shape)], [ball.upper.view(-1, *shape)]
     empty = torch.zeros(len(ball.lower), dtype=torch.bool, device=ball.lower.device)
-    built = Relaxation(graph, ball, lows, highs, [None], {}, units.homogeneous, empty, rounding)
+    floors = [floor(graph.n_features + 8, _largest(lows[0], highs[0]))] if single else []
+    built = Relaxation(
+        graph, ball, lows, highs, [None], {}, units.homogeneous, empty, rounding, floors
+    )
     depths = _depths(graph)
     for i, node in enumerate(graph.nodes[1:], start=1):
         if node.is_affine:
@@ -80,11 +96,32 @@ def relax(
             if lines:
                 built.lines[i] = units.lines(i, node, lows[j], highs[j])
             low, high = units.image(i, node, lows[j], highs[j])
-            weight = rounding_weight(node, lows[j], highs[j]) if rounding else None
+            weight = None
+            if rounding:
+                weight = _floored(built, i, rounding_weight(node, lows[j], highs[j]))
         lows.append(low)
         highs.append(high)
         built.weights.append(weight)
     return built
+
+
+def _is_plain(ball, units):
+    return ball.norm == "linf" and ball.lower.dtype == torch.float32 and not units.homogeneous
+
+
+def _largest(low, high):
+    return torch.maximum(-low, high)
+
+
+def _floored(built, i, weight):
+    """Account for numbers too small for float32 in what the rounding of a node is relative to."""
+    if not built.floors:
+        return weight
+    node = built.graph.nodes[i]
+    largest = [_largest(built.lows[j], built.highs[j]) for j in node.inputs]
+    weight = weight + floor_weight(*largest).view(-1, *[1] * len(node.shape))
+    built.floors.append(floor(rounding_terms(node) + node.size + 8, weight, *largest))
+    return weight
 
 
 def _one_input(node):
@@ -115,8 +152,8 @@ def affine_interval(built, i, node):
         center = center - graph.constants[i]
     if not built.rounding:
         return center - radius, center + radius, None
-    weight = node.magnitude(*(torch.maximum(-low, high) for low, high in pairs))
-    weight = weight + 2 * graph.constants[i].abs()
+    weight = node.magnitude(*(_largest(low, high) for low, high in pairs))
+    weight = _floored(built, i, weight + constant_weight(node, graph.constants[i]))
     radius = radius + gamma(graph, i) * weight
     # Where numbers overflow nothing is known; a NaN would pass for a decided unit.
     low, high = center - radius, center + radius
@@ -158,16 +195,21 @@ def interval_rows(relaxation, rows, shift=None):
             if relaxation.rounding:
                 # Two sums of node.size products, and one rounding each of the middle and of the
                 # half-width: in sum at most (node.size + 4) u |here| . max |z|.
-                factor = 2.02 * UNIT * (node.size + len(graph.nodes) + 8)
-                error = error + factor * dot(size, torch.maximum(-low, high))
+                factor = 2.02 * unit(rows.dtype) * (node.size + len(graph.nodes) + 8)
+                largest = torch.maximum(-low, high)
+                if relaxation.floors:
+                    largest = largest + floor_weight()
+                error = error + factor * dot(size, largest)
             return ()
         if relaxation.rounding:
             error = error + dot(here.abs(), relaxation.weights[i] * gamma(graph, i))
         if not relaxation.homogeneous:
-            lower = lower + here.flatten(2) @ graph.constants[i].flatten()
+            lower = lower + constant_dot(node, here, graph.constants[i])
         return adjoint(node, here)
 
     pull_back(graph, len(graph.nodes) - 1, {len(graph.nodes) - 1: rows}.get, visit)
     if shift is not None and relaxation.rounding:
-        error = error + 4 * UNIT * len(graph.nodes) * shift.abs()
+        error = error + 4 * unit(rows.dtype) * len(graph.nodes) * shift.abs()
+    for part in relaxation.floors:
+        error = error + part[:, None]
     return lower - error

@@ -55,15 +55,18 @@ class Lines:
 
     def pull(self, rows, alpha=None):
         """Return rows (B, m, *shape) as rows of the input, and their constants (B, m)."""
-        positive, negative = rows.clamp(min=0), rows.clamp(max=0)
+        negative = rows.clamp(max=0)
         low, high = self.low.unsqueeze(1), self.high.unsqueeze(1)
         if alpha is not None:
             free = self.base.unsqueeze(1) + alpha * self.gain.unsqueeze(1)
             chosen = self.open.unsqueeze(1)
             low = torch.where(chosen & self.convex, free, low)
             high = torch.where(chosen & ~self.convex, free, high)
-        constant = dot(positive, self.low_shift) + dot(negative, self.high_shift)
-        return positive * low + negative * high, constant
+        constant = dot(negative, self.high_shift)
+        if self.low_shift.any():  # not of ReLU, whose lines below go through 0
+            constant = constant + dot(rows - negative, self.low_shift)
+        # The line below for what is positive, the one above for the rest, in fewer passes.
+        return torch.addcmul(rows * low, negative, high - low), constant
 
 
 @dataclass(frozen=True, eq=False)

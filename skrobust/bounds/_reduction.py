@@ -88,7 +88,7 @@ def reduce(relaxation):
     Reduction
     """
     graph = relaxation.graph
-    if relaxation.homogeneous or not _pays(relaxation):
+    if relaxation.homogeneous or relaxation.floors or not _pays(relaxation):
         places = {j: (j, _all(graph, j)) for j in relaxation.sources}
         return Reduction(relaxation, places)
     return _Builder(relaxation).run()

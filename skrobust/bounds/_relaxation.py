@@ -1,6 +1,6 @@
 """What is known of all nodes of a graph over balls."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -30,6 +30,9 @@ class Relaxation:
         Where the intervals contradict each other: no point of the ball meets what was known.
     rounding : bool, default=True
         Whether bounds are moved outwards by what rounding can do.
+    floors : list of Tensor of shape (B,) or None, default=()
+        For each node what numbers that are too small for the dtype can cost a bound; empty
+        where that is not accounted for, as in float64.
     """
 
     graph: object
@@ -41,6 +44,7 @@ class Relaxation:
     homogeneous: bool
     empty: torch.Tensor
     rounding: bool = True
+    floors: list = field(default_factory=list)
 
     def __len__(self):
         return len(self.ball.center)
@@ -56,6 +60,7 @@ class Relaxation:
             self.homogeneous,
             self.empty[index],
             self.rounding,
+            [None if part is None else part[index] for part in self.floors],
         )
 
     @property

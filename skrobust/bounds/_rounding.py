@@ -1,13 +1,20 @@
 r"""How far rounding can move a bound, and how much is computed at once.
 
-Everything is float64, and every bound is moved outwards by what rounding can do. Let
-u = 2^-53. A sum of n products has an error of at most gamma_n = n u / (1 - n u) times the sum of
+Every bound is moved outwards by what rounding can do. Let u be 2^-53 in float64, and 2^-24 in
+float32. A sum of n products has an error of at most gamma_n = n u / (1 - n u) times the sum of
 their absolute values, in whatever order it is computed (Higham, 2002, section 3.1). Going back
 through node i, a row L of it becomes L' = L W + delta with \|delta\| <= gamma \|L\| \|W\|. The
 number that is returned in the end is an exact bound of the rows as they were computed, so that
 delta costs no more than \|delta\| . max \|z\| <= gamma \|L\| . (\|W\| V), where V bounds the true
 inputs of the node in the ball: intervals, which are at hand. These costs are added up over the
 nodes, with twice gamma for the rounding of the costs themselves.
+
+In float32 weights may be rounded, too, which is one more relative error of u for each product.
+And numbers below 2^-126 are not that rare: each product, sum and weight may be wrong by that,
+whatever becomes of such numbers, be they rounded or set to zero. What that can cost is a number
+for each node and ball, the *floor*: that much for each operation, times the largest values that
+meet it. Where the error is that of a weight, and so in proportion to rows, what rounding is
+relative to is a little larger. In float64, with numbers below 2^-1022, neither is accounted for.
 
 References
 ----------
@@ -41,14 +48,20 @@ __all__ = [
     "NUMBERS_AT_ONCE",
     "UNIT",
     "check_finite",
+    "constant_dot",
+    "constant_weight",
     "dot",
+    "floor",
+    "floor_weight",
     "gamma",
     "points_at_once",
     "rounding_terms",
     "rounding_weight",
+    "unit",
 ]
 
 UNIT = 2.0**-53
+_FEW = 10  # operations that each sum has room for, beside its own
 # In the largest array of one pass. Larger ones are handed back to the system each time, and to
 # get their memory again takes longer than to work on it.
 NUMBERS_AT_ONCE = 2**20
@@ -95,6 +108,11 @@ def points_at_once(graph):
     return max(1, NUMBERS_AT_ONCE // (largest * 2 * graph.n_classes))
 
 
+def unit(dtype):
+    """Return the largest relative error of one operation: half the distance from 1 to the next."""
+    return torch.finfo(dtype).eps / 2
+
+
 @singledispatch
 def rounding_terms(node):
     """Return how many products one entry of a node, or of its adjoint, may sum.
@@ -103,7 +121,8 @@ def rounding_terms(node):
     ----------
     node : Node
         Kinds are registered with ``rounding_terms.register(Kind)``. Any bound from above is
-        sound; the number of entries of the node is added to it anyway.
+        sound. Of a node that is not affine, the number of its entries is added to it anyway; of
+        an affine one, the product of rows with its constants is accounted for elsewhere.
 
     Returns
     -------
@@ -119,12 +138,13 @@ def rounding_terms(node):
 
 @rounding_terms.register(Linear)
 def _of_linear(node):
-    return sum(node.weight.shape)
+    return max(node.weight.shape)
 
 
 @rounding_terms.register(Conv)
 def _of_conv(node):
-    return node.weight.numel()
+    # Forwards those of a window; backwards those windows, of all channels, that hold an entry.
+    return max(node.weight[0].numel(), node.weight.numel() // node.weight.shape[1])
 
 
 @rounding_terms.register(Average)
@@ -178,7 +198,11 @@ def rounding_weight(node, lower, upper):
 
 @rounding_weight.register(Relu)
 def _of_relu_lines(node, lower, upper):
-    return 4 * (1 + node.slope.abs()) * torch.maximum(-lower, upper)
+    # The shift of a line above (or below) is at most that, and 0 where the unit is not bent. Only
+    # the sum of shifts has as many terms as the node has entries.
+    shift = torch.minimum(-lower, upper).clamp(min=0)
+    few = 16 / (16 + node.size)
+    return (1 + node.slope.abs()) * (shift + 4 * few * torch.maximum(-lower, upper))
 
 
 @rounding_weight.register(Clamp)
@@ -193,9 +217,48 @@ def _of_pool_lines(node, lower, upper):
 
 
 def gamma(graph, i):
-    """Twice gamma_n for one node: its sums, its dot product with constants, and the total."""
+    """Twice gamma_n for one node: its sums, its dot product with shifts, and the total."""
     node = graph.nodes[i]
-    return 2.02 * UNIT * (rounding_terms(node) + node.size + len(graph.nodes) + 8)
+    n_terms = rounding_terms(node) + (0 if node.is_affine else node.size)
+    return 2.02 * unit(graph.dtype) * (n_terms + len(graph.nodes) + _FEW)
+
+
+def constant_weight(node, constant):
+    """Return what the dot product of rows of an affine node with its constants is relative to."""
+    n_terms = node.size
+    if isinstance(node, Conv):
+        n_terms = node.shape[0] + node.size // node.shape[0]
+    return (2 + n_terms / _FEW) * constant.abs()
+
+
+def constant_dot(node, rows, constant):
+    """Return rows of an affine node, of shape (B, m, *shape), times its constants."""
+    if isinstance(node, Conv):
+        # The sum over the places of a channel first: fewer terms, of which rounding is less.
+        return rows.flatten(3).sum(dim=3) @ constant.flatten(2)[0, :, 0]
+    return rows.flatten(2) @ constant.flatten()
+
+
+_TINY = 2.0**-120  # well above the numbers below which float32 has no relative errors
+
+
+def floor(n_terms, *met):
+    """Return what numbers too small for float32 can cost a bound at a node, of shape (B,).
+
+    Parameters
+    ----------
+    n_terms : int
+        Operations for an entry of the node, or of its adjoint.
+    *met : Tensor of shape (B, *shape)
+        Absolute values that errors of rows and of bounds are multiplied with.
+    """
+    return _TINY * n_terms * (n_terms + sum(part.flatten(1).sum(dim=1) for part in met))
+
+
+def floor_weight(*largest):
+    """Return what to add to what rounding is relative to, of shape (B,), for inputs so large."""
+    # Times gamma, which is at least 2^-20 in float32, it is above 2^26 errors of 2^-126.
+    return 2.0**-80 * (1 + sum(part.flatten(1).sum(dim=1) for part in largest))
 
 
 def dot(rows, values):

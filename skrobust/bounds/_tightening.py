@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 
 from skrobust.bounds._backward import backward, crown, optimized
-from skrobust.bounds._rounding import NUMBERS_AT_ONCE, UNIT
+from skrobust.bounds._entries import entry_rows
+from skrobust.bounds._rounding import UNIT
 
 __all__ = ["intersect", "tighten", "tighten_before"]
 
@@ -69,23 +70,44 @@ def tighten(built, j, sample, unit, n_steps=0, watch=None):
     watch : Stopwatch, default=None
         Entries that come after its time is up stay as they are.
     """
-    node = built.graph.nodes[j]
-    largest = max(n.size for n in built.graph.nodes[: j + 1])
-    step = max(1, NUMBERS_AT_ONCE // (2 * largest))
     low, high = built.lows[j].flatten(1).clone(), built.highs[j].flatten(1).clone()
-    for start in range(0, len(sample), step):
+    for part, s, k in _portions(built, j, sample, unit):
         if watch is not None and watch.left == 0:
             break
-        s, k = sample[start : start + step], unit[start : start + step]
-        rows = low.new_zeros(len(s), 2, node.size)
-        places = torch.arange(len(s), device=s.device)
-        rows[places, 0, k], rows[places, 1, k] = 1.0, -1.0
-        rows = rows.view(len(s), 2, *node.shape)
+        start, rows, shift = entry_rows(built.graph, j, k)
+        shift = torch.zeros_like(shift) if built.homogeneous else shift
+        rows, shift = torch.stack([rows, -rows], dim=1), torch.stack([shift, -shift], dim=1)
+        options = {"sample": s if len(part) == len(built) else None, "shift": shift}
         if n_steps:
             with torch.enable_grad():
-                bound = optimized(built, rows, j, sample=s, n_steps=n_steps, watch=watch)
+                bound = optimized(part, rows, start, n_steps=n_steps, watch=watch, **options)
         else:
-            bound = crown(built, rows, j, sample=s)
+            bound = crown(part, rows, start, **options)
         low[s, k] = torch.fmax(low[s, k], bound[:, 0])
         high[s, k] = torch.fmin(high[s, k], -bound[:, 1])
     intersect(built, j, low.view_as(built.lows[j]), high.view_as(built.highs[j]))
+
+
+_ROWS_OF_ONE = 16  # of one ball that are worth a pass of their own
+_BYTES = 2**21  # of the largest array of a pass: what caches hold is passed over several times
+
+
+def _portions(built, j, sample, unit):
+    """Yield parts of a relaxation, with the balls and entries that are tightened by them at once.
+
+    Where a ball has many entries, it is taken alone: what is known of it is then not repeated
+    for each of them, which would take longer than the products.
+    """
+    largest = max(n.size for n in built.graph.nodes[: j + 1])
+    itemsize = built.graph.dtype.itemsize
+    step = max(1, _BYTES // (2 * largest * itemsize))
+    if len(built) == 1 or len(sample) < _ROWS_OF_ONE * len(built):
+        for s, k in zip(sample.split(step), unit.split(step), strict=True):
+            yield built, s, k
+        return
+    counts = sample.bincount(minlength=len(built)).tolist()
+    for ball, (s, k) in enumerate(zip(sample.split(counts), unit.split(counts), strict=True)):
+        one = built[ball : ball + 1]
+        for s_part, k_part in zip(s.split(step), k.split(step), strict=True):
+            if len(s_part):
+                yield one, s_part, k_part

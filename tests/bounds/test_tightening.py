@@ -22,9 +22,9 @@ def loose(property=BALLS[1].values[0]):
 SAMPLE, UNIT = torch.tensor([0, 2, 2]), torch.tensor([1, 0, 5])
 
 
-@pytest.mark.parametrize("at_once", [1, 2**20])
+@pytest.mark.parametrize("at_once", [1, 2**21])
 def test_entries_become_the_bounds_of_their_rows(at_once, monkeypatch):
-    monkeypatch.setattr("skrobust.bounds._tightening.NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr("skrobust.bounds._tightening._BYTES", at_once)
     built, j = loose()
     low, high = built.lows[j].clone(), built.highs[j].clone()
     rows = torch.zeros(3, 2, 8, dtype=torch.float64)

@@ -70,7 +70,8 @@ def test_lower_is_the_smallest_row():
     found = decided(
         Bounds(), line(), ClassificationRobustness(0.15), torch.tensor([[0.7]]), torch.tensor([0])
     )
-    assert found.lower[0] == pytest.approx(0.1, abs=1e-6)
+    # Float32 proves it, less what its rounding may be.
+    assert 0.0999 <= found.lower[0] <= 0.1
 
 
 def test_broken_reference_points_are_falsified():
@@ -90,7 +91,7 @@ def test_points_that_cannot_move_are_decided_by_the_network_itself():
 
 
 def test_more_points_than_fit_in_one_chunk(monkeypatch):
-    monkeypatch.setattr("skrobust.bounds._tightening.NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("skrobust.bounds._rounding.NUMBERS_AT_ONCE", 1)
     x, labels = torch.tensor([[0.7], [0.9], [0.52]]), torch.tensor([0, 0, 0])
     found = decided(Bounds(), line(), ClassificationRobustness(0.1), x, labels)
     assert found.verdicts.tolist() == ["verified", "verified", "unknown"]
