@@ -65,5 +65,8 @@ class Relaxation:
 
     @property
     def sources(self):
-        """Positions of the nodes that piecewise nodes read, with those nodes, as a dict."""
-        return {self.graph.nodes[i].inputs[0]: i for i in self.graph.piecewise}
+        """Positions of the nodes that piecewise nodes read, each with a list of those nodes."""
+        readers = {}
+        for i in self.graph.piecewise:
+            readers.setdefault(self.graph.nodes[i].inputs[0], []).append(i)
+        return readers

@@ -86,13 +86,17 @@ class Problem:
         sample = torch.zeros(count, dtype=torch.long, device=self.rows.device)
         with torch.no_grad():
             backward(self.root, len(self.root.graph.nodes) - 1, self.rows, sample, trace=trace)
-        return {
-            j: trace[j][:, :, self.root.lines[i].open[0]].abs().mean() + 1e-12
-            for j, i in self.root.sources.items()
-            if j in trace
-            and _is_decided(self.root.graph.nodes[i])
-            and self.root.lines[i].open.any()
-        }
+        scales = {}
+        for j, readers in self.root.sources.items():
+            is_open = [
+                self.root.lines[i].open[0]
+                for i in readers
+                if _is_decided(self.root.graph.nodes[i])
+            ]
+            is_open = torch.stack(is_open).any(dim=0) if is_open else None
+            if j in trace and is_open is not None and is_open.any():
+                scales[j] = trace[j][:, :, is_open].abs().mean() + 1e-12
+        return scales
 
 
 def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf, recording=None):
@@ -396,10 +400,13 @@ def _signed(multipliers, signs, scales):
 
 
 def _cuts(problem, domains):
-    """Return the values that smooth units were last decided at, for each node that they read."""
+    """Return the values that units were last decided at, for each node that smooth ones read.
+
+    Whatever reads such a node besides, its decisions may lie anywhere.
+    """
     graph, cuts = problem.root.graph, {}
-    for j, i in problem.root.sources.items():
-        if isinstance(graph.nodes[i], Smooth):
+    for j, readers in problem.root.sources.items():
+        if any(isinstance(graph.nodes[i], Smooth) for i in readers):
             cuts[j] = torch.where(domains.signs[j] > 0, domains.lows[j], domains.highs[j])
             cuts[j] = torch.where(domains.signs[j] == 0, 0.0, cuts[j])
     return cuts

@@ -21,8 +21,9 @@ class Recording:
 
     def __init__(self, root, places, small):
         self.whole = {j: (whole, units.cpu().numpy()) for j, (whole, units) in places.items()}
-        self.sources = {i: j for j, i in small.sources.items()}
-        self.units = root.sources
+        # Both graphs have the same piecewise nodes, in order.
+        self.units = dict(zip(small.graph.piecewise, root.graph.piecewise, strict=True))
+        self.sources = {i: small.graph.nodes[i].inputs[0] for i in small.graph.piecewise}
         self.sizes = {j: root.graph.nodes[j].size for j in root.sources}
         self.children, self.tightened, self.leaves = {}, set(), {}
 
@@ -71,8 +72,7 @@ class Recording:
         """
         at = torch.arange(len(row), device=row.device)
         slopes = {
-            self.sources[i]: part[at, row].flatten(1).float().cpu().numpy()
-            for i, part in (alphas or {}).items()
+            i: part[at, row].flatten(1).float().cpu().numpy() for i, part in (alphas or {}).items()
         }
         multipliers = {
             j: part[:, 0].flatten(1).abs().cpu().numpy() for j, part in (betas or {}).items()
@@ -81,7 +81,7 @@ class Recording:
         for k, (key, which) in enumerate(zip(keys, row.tolist(), strict=True)):
             self.leaves[key] = (
                 which,
-                {j: part[k] for j, part in slopes.items()},
+                {i: part[k] for i, part in slopes.items()},
                 {
                     j: (np.flatnonzero(part[k]), part[k][part[k] != 0])
                     for j, part in multipliers.items()
@@ -130,26 +130,29 @@ class Recording:
 
     def _slopes(self, leaves):
         arrays = {}
-        for j, (whole, units) in self.whole.items():
-            if not any(j in slopes for slopes, _ in leaves):
+        for i, j in self.sources.items():
+            if not any(i in slopes for slopes, _ in leaves):
                 continue
+            whole, units = self.whole[j]
             table = np.full((len(leaves), self.sizes[whole]), -1, dtype=np.float32)
             for k, (slopes, _) in enumerate(leaves):
-                if j in slopes:
-                    table[k, units] = slopes[j]
-            arrays[f"slopes.{self.units[whole]}"] = table
+                if i in slopes:
+                    table[k, units] = slopes[i]
+            arrays[f"slopes.{self.units[i]}"] = table
         return arrays
 
     def _multipliers(self, leaves):
-        arrays = {}
+        parts = {}  # several nodes may be parts of one of the whole network
         for j, (whole, units) in self.whole.items():
-            found = [(k, *parts[j]) for k, (_, parts) in enumerate(leaves) if j in parts]
-            counts = [len(value) for _, _, value in found]
-            if sum(counts) == 0:
-                continue
+            for k, (_, multipliers) in enumerate(leaves):
+                if j in multipliers and len(multipliers[j][0]):
+                    unit, value = multipliers[j]
+                    leaf = np.full(len(unit), k, dtype=np.int32)
+                    entry = (leaf, units[unit].astype(np.int32), value)
+                    parts.setdefault(whole, []).append(entry)
+        arrays = {}
+        for whole, entries in parts.items():
+            leaf, unit, value = (np.concatenate(part) for part in zip(*entries, strict=True))
             name = f"betas.{whole}"
-            leaf = np.repeat([k for k, _, _ in found], counts).astype(np.int32)
-            unit = units[np.concatenate([unit for _, unit, _ in found])].astype(np.int32)
-            arrays |= {name: np.concatenate([value for _, _, value in found])}
-            arrays |= {f"{name}.leaf": leaf, f"{name}.unit": unit}
+            arrays |= {name: value, f"{name}.leaf": leaf, f"{name}.unit": unit}
         return arrays

@@ -87,7 +87,7 @@ def test_dead_units_are_gone_and_the_others_keep_their_intervals(kind):
     small = reduction.relaxation
     n_dead = 0
     for new, (old, units) in reduction.places.items():
-        i = whole.sources[old]
+        (i,) = whole.sources[old]
         output = whole.highs[i].flatten(1)[0]
         left = torch.zeros(len(output), dtype=torch.bool)
         left[units] = True
