@@ -35,7 +35,7 @@ from skrobust.bounds import (
 )
 from skrobust.graphs import Smooth
 from skrobust.verification._domains import Domains, Stack, split, within
-from skrobust.verification._failing import failing_work, tighten_failing
+from skrobust.verification._failing import patience, tighten_failing
 
 __all__ = ["Problem", "branch", "close_leaf"]
 
@@ -130,8 +130,8 @@ def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf, re
     roots = _first(problem)
     stack.push(roots)
     n_places = len(problem.rows)
-    # Where a problem takes more work than its root's tightening does, that is worth it.
-    patience = failing_work(problem.root) // (n_steps + 1)
+    # Where a problem takes long, its root's intervals are tightened, for all that is left of it.
+    due_at = patience(problem.root)
     is_plain = recording is None and problem.any_row
     counts = torch.zeros_like(roots.problem)
     size = _batch_size(problem, memory_limit * (1 - _WAITING))
@@ -141,12 +141,12 @@ def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf, re
             return "limit", _lowest(problem, [*stack.parts, *stuck])
         domains = stack.take(min(size, watch.domains_left))
         if is_plain:
-            before = counts >= patience
+            before = counts >= due_at
             counts = counts + domains.problem.bincount(minlength=len(counts))
-            due = ((counts >= patience) & ~before).nonzero().squeeze(1)
+            due = ((counts >= due_at) & ~before).nonzero().squeeze(1)
             if len(due):
                 roots = _tightened_failing(problem, roots, due, watch)
-            if (counts >= patience).any():
+            if (counts >= due_at).any():
                 domains = within(domains, roots)
         domains = _tightened(problem, domains, watch, recording)
         domains, points = _bound(problem, domains, n_steps, watch, recording)

@@ -13,20 +13,19 @@ import torch
 
 from skrobust.bounds import NUMBERS_AT_ONCE, UNIT, Climb, Units, crown, dot, intersect
 
-__all__ = ["failing_work", "tighten_failing"]
+__all__ = ["patience", "tighten_failing"]
 
 _RATE_ALPHA = 0.25
 _RATE_ROW = 0.5  # relative to the size of the unit over that of the row
 _FIRST_ROW = 0.5
 _DECAY = 0.9
 _N_STEPS = 15
-_N_SWEEPS = 2
+_PATIENCE = 3  # for each open unit, of which each takes as much work as 8
 
 
-def failing_work(root):
-    """Return how many bounds with gradients `tighten_failing` takes for one problem, at most."""
-    n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
-    return max(1, 2 * n_open * _N_SWEEPS * (_N_STEPS + 1))
+def patience(root):
+    """Return how many domains of a problem come before `tighten_failing` for its root."""
+    return max(1, _PATIENCE * sum(int(lines.open.sum()) for lines in root.lines.values()))
 
 
 def tighten_failing(built, rows, shift, alphas, *, n_steps=_N_STEPS, watch=None):
@@ -41,19 +40,18 @@ def tighten_failing(built, rows, shift, alphas, *, n_steps=_N_STEPS, watch=None)
     alphas : dict of int to Tensor of shape (P, m, *shape)
         Slopes to start with, of which those of the last row are used.
     n_steps : int
-        Gradient steps for each interval, in each of the sweeps over all layers.
+        Gradient steps for each interval.
     watch : Stopwatch, default=None
         Units that come after its time is up stay as they are.
     """
     units = Units()
     size = _reach(built, rows, alphas)
-    for _ in range(_N_SWEEPS):
-        for i in built.graph.piecewise:
-            node, j = built.graph.nodes[i], built.graph.nodes[i].inputs[0]
-            is_open = units.needed(i, node, built.lows[j], built.highs[j])
-            places = is_open.flatten(1).nonzero(as_tuple=True)
-            _tighten_node(built, j, *places, rows, shift, alphas, size, n_steps, watch)
-            built.lines[i] = units.lines(i, node, built.lows[j], built.highs[j])
+    for i in built.graph.piecewise:
+        node, j = built.graph.nodes[i], built.graph.nodes[i].inputs[0]
+        is_open = units.needed(i, node, built.lows[j], built.highs[j])
+        places = is_open.flatten(1).nonzero(as_tuple=True)
+        _tighten_node(built, j, *places, rows, shift, alphas, size, n_steps, watch)
+        built.lines[i] = units.lines(i, node, built.lows[j], built.highs[j])
 
 
 def _tighten_node(built, j, samples, entries, rows, shift, alphas, size, n_steps, watch):

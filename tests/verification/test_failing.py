@@ -79,7 +79,7 @@ def test_a_row_that_fails_nowhere_may_leave_no_point():
 @pytest.mark.parametrize("patience", [1, 3])
 @pytest.mark.parametrize("seed", range(2))
 def test_the_search_says_the_same_with_them(seed, patience, margin, monkeypatch):
-    monkeypatch.setattr(_branch, "failing_work", lambda root: 3 * patience)
+    monkeypatch.setattr(_branch, "patience", lambda root: patience)
     root = root_of(seed, epsilon=0.6)
     row = (root.graph(grid_of(root.ball, 201)) @ ROW[0]).min().item()
     shift = torch.full((1, 1), margin - row, dtype=torch.float64)
