@@ -23,11 +23,13 @@ from skrobust.bounds._rounding import (
     rounding_terms,
     rounding_weight,
 )
+from skrobust.bounds._rounding import dot as dot
 from skrobust.bounds._rows import METHODS as METHODS
 from skrobust.bounds._rows import bound_rows, row_bounds
 from skrobust.bounds._single import in_single, outer_single, plain_single, single_graph
 from skrobust.bounds._slopes import Chords, chords_of, slope_relaxation
 from skrobust.bounds._smooth_lines import SmoothLines
+from skrobust.bounds._tightening import intersect as intersect
 from skrobust.bounds._tightening import tighten
 from skrobust.bounds._units import Units, image, splits_at_zero, worth_tightening
 

@@ -34,7 +34,8 @@ from skrobust.bounds import (
     tighten,
 )
 from skrobust.graphs import Smooth
-from skrobust.verification._domains import Domains, Stack, split
+from skrobust.verification._domains import Domains, Stack, split, within
+from skrobust.verification._failing import patience, tighten_failing
 
 __all__ = ["Problem", "branch", "close_leaf"]
 
@@ -66,6 +67,9 @@ class Problem:
         Least distance.
     margin : callable
         From lower bounds (P, m) and the problems (P,) to what must be at least 0, (P,).
+    any_row : bool, default=True
+        Whether a problem holds at each point where one of its rows is above 0, and the rows have
+        nothing of the distance.
     """
 
     root: Relaxation
@@ -74,6 +78,7 @@ class Problem:
     slope: torch.Tensor | None
     nearest: torch.Tensor | None
     margin: object
+    any_row: bool = True
 
     @cached_property
     def scales(self):
@@ -129,14 +134,27 @@ def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf, re
         Proved lower bounds of the margins.
     """
     stack, stuck = Stack(memory_limit * _WAITING), []
-    stack.push(_first(problem))
+    roots = _first(problem)
+    stack.push(roots)
     n_places = len(problem.rows)
+    # Where a problem takes long, its root's intervals are tightened, for all that is left of it.
+    due_at = patience(problem.root)
+    is_plain = recording is None and problem.any_row
+    counts = torch.zeros_like(roots.problem)
     size = _batch_size(problem, memory_limit * (1 - _WAITING))
     size = size if batch_size is None else min(batch_size, size)
     while stack:
         if watch.left == 0:
             return "limit", _lowest(problem, [*stack.parts, *stuck])
         domains = stack.take(min(size, watch.domains_left))
+        if is_plain:
+            before = counts >= due_at
+            counts = counts + domains.problem.bincount(minlength=len(counts))
+            due = ((counts >= due_at) & ~before).nonzero().squeeze(1)
+            if len(due):
+                roots = _tightened_failing(problem, roots, due, watch)
+            if (counts >= due_at).any():
+                domains = within(domains, roots)
         domains = _tightened(problem, domains, watch, recording)
         domains, points = _bound(problem, domains, n_steps, watch, recording)
         watch.count(len(domains))
@@ -293,6 +311,22 @@ def _tightened(problem, domains, watch, recording=None):
         recording.tighten(part)
         recording.close(part[built.empty], torch.zeros_like(due)[built.empty])
     return replace(domains, lows=lows, highs=highs, lower=lower, depth=depth)
+
+
+def _tightened_failing(problem, roots, which, watch):
+    """Return root domains, of some with the intervals tightened to where their rows fail."""
+    some = roots[which]
+    built = _relaxation(problem, some)
+    with torch.no_grad():
+        rows, shift = problem.rows[which], problem.shift[which]
+        tighten_failing(built, rows, shift, some.alphas, watch=watch)
+    lows, highs = ({j: p.clone() for j, p in side.items()} for side in (roots.lows, roots.highs))
+    for j in lows:
+        lows[j][which], highs[j][which] = built.lows[j], built.highs[j]
+    lower = roots.lower.clone()
+    # Where intervals contradict each other, there is no such point.
+    lower[which] = torch.where(built.empty, torch.inf, lower[which])
+    return replace(roots, lows=lows, highs=highs, lower=lower)
 
 
 def close_leaf(problem, domain, recording=None):

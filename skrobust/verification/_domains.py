@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-__all__ = ["Batch", "Domains", "Stack", "split"]
+__all__ = ["Batch", "Domains", "Stack", "split", "within"]
 
 
 class Batch:
@@ -147,6 +147,32 @@ def split(domains, first):
         }
         halves.append(replace(domains, **changed))
     return Domains.join(halves)
+
+
+def within(domains, roots):
+    """Return domains with their intervals cut by others.
+
+    Parameters
+    ----------
+    domains : Domains
+    roots : Domains
+        One for each problem, in order.
+
+    Returns
+    -------
+    Domains
+        Its `lower` is infinite where no point is left.
+    """
+    which = domains.problem
+    lows = {j: torch.maximum(part, roots.lows[j][which]) for j, part in domains.lows.items()}
+    highs = {j: torch.minimum(part, roots.highs[j][which]) for j, part in domains.highs.items()}
+    lower = torch.maximum(domains.lower, roots.lower[which])
+    for j in lows:
+        crossed = lows[j] > highs[j]
+        # No point of the domain is left.
+        lower = lower.masked_fill(crossed.flatten(1).any(dim=1), torch.inf)
+        highs[j] = torch.where(crossed, lows[j], highs[j])
+    return replace(domains, lows=lows, highs=highs, lower=lower)
 
 
 class Stack:

@@ -402,7 +402,7 @@ class _Search(PointSearch):
             def joint(lower, problem):
                 return query.margin(lower - query.strict * _LEAST)
 
-            return Problem(root, rows.A, shift, None, None, joint), slice(None)
+            return Problem(root, rows.A, shift, None, None, joint, any_row=False), slice(None)
         chosen = (~query.proved(lower)[0]).nonzero().squeeze(1)
         known = query.clause_bounds(lower)[0, chosen]
         chosen = chosen[known.argsort(descending=True)]
@@ -414,7 +414,7 @@ class _Search(PointSearch):
             return (lower - least[problem]).amax(dim=1)
 
         terms = with_mixtures(root, rows.A[0, members], shift[0, members], slope, nearest)
-        return Problem(root, *terms, nearest, largest), chosen
+        return Problem(root, *terms, nearest, largest, any_row=not query.uses_distance), chosen
 
     def _leaf(self, query, root, reduction, problem, domain, watch):
         """Decide a domain without undecided units, by a linear program; see `branch`."""

@@ -1,0 +1,113 @@
+r"""Intervals of units over the points of domains where rows fail.
+
+A row that is to be proved need only be bounded where it is not above 0. There g row <= 0 for any
+g >= 0, so that a lower bound of s z + g row, over the whole domain, is one of s z. Such intervals
+are tighter than those over all points of the domain, and tell nothing of the others.
+
+References
+----------
+Kotha et al., "Provably bounding neural network preimages", NeurIPS 2023.
+"""
+
+import torch
+
+from skrobust.bounds import NUMBERS_AT_ONCE, UNIT, Climb, Units, crown, dot, intersect
+
+__all__ = ["patience", "tighten_failing"]
+
+_RATE_ALPHA = 0.25
+_RATE_ROW = 0.5  # relative to the size of the unit over that of the row
+_FIRST_ROW = 0.5
+_DECAY = 0.9
+_N_STEPS = 15
+_PATIENCE = 3  # for each open unit, of which each takes as much work as 8
+
+
+def patience(root):
+    """Return how many domains of a problem come before `tighten_failing` for its root."""
+    return max(1, _PATIENCE * sum(int(lines.open.sum()) for lines in root.lines.values()))
+
+
+def tighten_failing(built, rows, shift, alphas, *, n_steps=_N_STEPS, watch=None):
+    """Tighten the intervals of open units to points at which no row is above 0, in place.
+
+    Parameters
+    ----------
+    built : Relaxation
+        Of P domains, of which only the ball may be the same for all.
+    rows : Tensor of shape (P, m, n_classes)
+    shift : Tensor of shape (P, m)
+    alphas : dict of int to Tensor of shape (P, m, *shape)
+        Slopes to start with, of which those of the last row are used.
+    n_steps : int
+        Gradient steps for each interval.
+    watch : Stopwatch, default=None
+        Units that come after its time is up stay as they are.
+    """
+    units = Units()
+    size = _reach(built, rows, alphas)
+    for i in built.graph.piecewise:
+        node, j = built.graph.nodes[i], built.graph.nodes[i].inputs[0]
+        is_open = units.needed(i, node, built.lows[j], built.highs[j])
+        places = is_open.flatten(1).nonzero(as_tuple=True)
+        _tighten_node(built, j, *places, rows, shift, alphas, size, n_steps, watch)
+        built.lines[i] = units.lines(i, node, built.lows[j], built.highs[j])
+
+
+def _tighten_node(built, j, samples, entries, rows, shift, alphas, size, n_steps, watch):
+    low, high = built.lows[j].flatten(1).clone(), built.highs[j].flatten(1).clone()
+    step = max(1, NUMBERS_AT_ONCE // (2 * max(n.size for n in built.graph.nodes)))
+    for sample, unit in zip(samples.split(step), entries.split(step), strict=True):
+        if len(sample) == 0 or (watch is not None and watch.left == 0):
+            break
+        width = (high[sample, unit] - low[sample, unit]) / 2
+        scale = (width[:, None, None] / size[sample].unsqueeze(1)).expand(-1, 2, -1)
+        free = {k: part[sample, -1:].repeat_interleave(2, 1) for k, part in alphas.items()}
+        terms = (rows[sample], shift[sample], sample, scale, free)
+        bound = _bound_units(built, j, unit, *terms, n_steps, watch)
+        low[sample, unit] = torch.fmax(low[sample, unit], bound[:, 0])
+        high[sample, unit] = torch.fmin(high[sample, unit], -bound[:, 1])
+    intersect(built, j, low.view_as(built.lows[j]), high.view_as(built.highs[j]))
+
+
+def _reach(built, rows, alphas):
+    """Return how far the rows may go from their values at the center, by lines, (P, m)."""
+    trace, ball = {}, built.ball
+    with torch.no_grad():
+        crown(built, rows, alphas=alphas, trace=trace)
+        half = (ball.upper - ball.lower) / 2
+        return dot(trace[0].abs(), half) + 1e-12
+
+
+def _bound_units(built, j, unit, rows, shift, sample, scale, alphas, n_steps, watch):
+    """Return lower bounds of z and of -z for units of node j, of shape (K, 2)."""
+    count, node = len(unit), built.graph.nodes[j]
+    signs = rows.new_zeros(count, 2, node.size)
+    places = torch.arange(count, device=unit.device)
+    signs[places, 0, unit], signs[places, 1, unit] = 1.0, -1.0
+    signs = signs.view(count, 2, *node.shape)
+    ends = torch.maximum(built.lows[-1].abs(), built.highs[-1].abs()).flatten(1)
+    ends = ends if len(ends) == 1 else ends[sample]
+    reach = dot(rows.abs(), ends) + shift.abs()
+    alphas = {k: part.clone() for k, part in alphas.items()}
+    weights = torch.full_like(scale, _FIRST_ROW)
+    climb = Climb(
+        [(alphas.values(), _RATE_ALPHA, 1.0), ((weights,), _RATE_ROW, torch.inf)], _DECAY
+    )
+    best = rows.new_full((count, 2), -torch.inf)
+    for step in range(n_steps + 1):
+        is_last = step == n_steps or (watch is not None and watch.left == 0)
+        with torch.set_grad_enabled(not is_last):
+            times = weights * scale
+            shifts = (times @ shift.unsqueeze(2)).squeeze(2)
+            options = {"sample": sample, "alphas": alphas, "betas": {j: signs}, "shift": shifts}
+            lower = crown(built, times @ rows, **options)
+            # Of the sums over rows.
+            rounding = 2.02 * UNIT * (rows.shape[1] + 8)
+            lower = lower - rounding * (times @ reach.unsqueeze(2)).squeeze(2)
+        best = torch.fmax(best, lower.detach())
+        if is_last or (best >= 0).all():
+            break
+        with torch.enable_grad():
+            climb.step(torch.where(best < 0, lower, 0.0).sum())
+    return best
