@@ -289,7 +289,7 @@ class Ball:
         self.norm, names = norm, ("center", "epsilon", "lower", "upper")
         c, e, self.lower, self.upper = (numbers(arrays, name, (n,)) for name in names)
         low, high = (numbers(arrays, f"domain_{k}", (n,), finite=False) for k in ("low", "high"))
-        self.center, self.epsilon = c, e
+        self.center, self.epsilon, self.domain = c, e, (np.minimum(low, c), np.maximum(high, c))
         # The float beside a rounded sum lies outside of the exact one.
         least, most = (np.where(e > 0, np.nextafter(c + s * e, s * np.inf), c) for s in (-1, 1))
         fits = self.lower <= np.minimum(np.maximum(least, low), c)
@@ -297,11 +297,12 @@ class Ball:
         need((e >= 0).all() and fits.all(), "the box leaves out points of the ball")
 
     def holds(self, x):
-        """Return whether a point lies in ball and box, in exact arithmetic."""
+        """Return whether a point lies in ball, box and domain, in exact arithmetic."""
         moved = np.flatnonzero(x != self.center)
         steps = [abs(Fraction(x[i]) - Fraction(self.center[i])) for i in moved]
         radii = [Fraction(self.epsilon[i]) for i in moved]
-        if ((x < self.lower) | (x > self.upper)).any() or not all(radii):
+        low, high = np.maximum(self.lower, self.domain[0]), np.minimum(self.upper, self.domain[1])
+        if ((x < low) | (x > high)).any() or not all(radii):
             return False
         shares = [step / radius for step, radius in zip(steps, radii, strict=True)]
         return (max(shares, default=0) if self.norm == "linf" else sum(s * s for s in shares)) <= 1

@@ -135,6 +135,12 @@ def test_counterexamples(exact):
     assert why(arrays, ramp(), exact) is None  # 0.25 - 0.5 < 0
     assert why(arrays | {"point": np.array([0.75])}, ramp(), exact) is not None
     assert "outside" in why(arrays | {"point": np.array([-1.5])}, ramp(), exact)
+    # The box is wider than the domain, and the center may lie outside of it.
+    narrow = arrays | {"domain_low": np.array([0.0])}
+    assert "outside" in why(narrow | {"point": np.array([-0.25])}, ramp(), exact)
+    assert why(narrow | {"point": np.array([0.25])}, ramp(), exact) is None
+    narrow = arrays | {"domain_high": np.array([0.25])}
+    assert "outside" in why(narrow | {"point": np.array([0.375])}, ramp(), exact)
 
 
 def test_a_counterexample_at_the_rounding_of_float32_is_by_the_estimators_word():
