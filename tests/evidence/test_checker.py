@@ -143,11 +143,14 @@ def test_counterexamples(exact):
     assert "outside" in why(narrow | {"point": np.array([0.375])}, ramp(), exact)
 
 
-def test_a_counterexample_at_the_rounding_of_float32_is_by_the_estimators_word():
-    net = _checker.Network(ramp(), False)
+def test_a_counterexample_is_beyond_the_rounding_of_floats():
+    # relu(x) - 1/4 is 1e-9 above 0, which float32 cannot tell; then 2^-54 below.
     arrays = claim([[1.0]], [-0.25], verdict="falsified", point=[0.25 + 1e-9])
-    assert "float32" in _checker.check_claim(arrays, net, DIGEST)
-    assert why(arrays | {"point": np.array([0.25 + 1e-3])}, ramp()) is not None
+    assert "breaks no clause" in why(arrays, ramp())
+    arrays |= {"point": np.array([0.25 - 2.0**-54])}
+    assert "floats cannot tell" in why(arrays, ramp())
+    assert why(arrays, ramp(), True) is None
+    assert "breaks no clause" in why(arrays | {"point": np.array([0.25])}, ramp(), True)
 
 
 # -- the ball --
