@@ -14,6 +14,7 @@ from types import SimpleNamespace as Space
 import numpy as np
 
 UNIT = 2.0**-53
+TINY = 1e-300
 _MOST_BYTES, MOST_NUMBERS = 2**28, 2**25  # of the arrays of one file; they become floats
 
 
@@ -51,7 +52,14 @@ def read_arrays(path):
     return arrays
 
 
+def plain(text):
+    """Return a text of a stranger as ASCII without control characters."""
+    is_plain = isinstance(text, str) and text.isascii() and text.isprintable()
+    return text if is_plain else ascii(text)
+
+
 def read_json(data, name):
+    need(getattr(data, "dtype", np.uint8) == np.uint8, f"{name} is no JSON, as bytes")
     try:
         content = json.loads(bytes(data).decode())
     except (ValueError, RecursionError) as error:
@@ -253,6 +261,7 @@ class Pool:
     def __init__(self, arrays, sizes, lift):
         self.members = numbers(arrays, "members", (None, None), below=sizes[0])
         self.size, self.n_inputs = len(self.members), sizes[0]
+        need(self.members.shape[1], "a window is empty")
 
     def lines(self, low, high):
         lows, highs = low[:, self.members], high[:, self.members]
