@@ -14,6 +14,7 @@ from types import SimpleNamespace as Space
 import numpy as np
 
 UNIT = 2.0**-53
+TINY = 1e-300
 _MOST_BYTES, MOST_NUMBERS = 2**28, 2**25  # of the arrays of one file; they become floats
 
 
@@ -51,7 +52,14 @@ def read_arrays(path):
     return arrays
 
 
+def plain(text):
+    """Return a text of a stranger as ASCII without control characters."""
+    is_plain = isinstance(text, str) and text.isascii() and text.isprintable()
+    return text if is_plain else ascii(text)
+
+
 def read_json(data, name):
+    need(getattr(data, "dtype", np.uint8) == np.uint8, f"{name} is no JSON, as bytes")
     try:
         content = json.loads(bytes(data).decode())
     except (ValueError, RecursionError) as error:
@@ -253,6 +261,7 @@ class Pool:
     def __init__(self, arrays, sizes, lift):
         self.members = numbers(arrays, "members", (None, None), below=sizes[0])
         self.size, self.n_inputs = len(self.members), sizes[0]
+        need(self.members.shape[1], "a window is empty")
 
     def lines(self, low, high):
         lows, highs = low[:, self.members], high[:, self.members]
@@ -289,7 +298,7 @@ class Ball:
         self.norm, names = norm, ("center", "epsilon", "lower", "upper")
         c, e, self.lower, self.upper = (numbers(arrays, name, (n,)) for name in names)
         low, high = (numbers(arrays, f"domain_{k}", (n,), finite=False) for k in ("low", "high"))
-        self.center, self.epsilon = c, e
+        self.center, self.epsilon, self.domain = c, e, (np.minimum(low, c), np.maximum(high, c))
         # The float beside a rounded sum lies outside of the exact one.
         least, most = (np.where(e > 0, np.nextafter(c + s * e, s * np.inf), c) for s in (-1, 1))
         fits = self.lower <= np.minimum(np.maximum(least, low), c)
@@ -297,11 +306,12 @@ class Ball:
         need((e >= 0).all() and fits.all(), "the box leaves out points of the ball")
 
     def holds(self, x):
-        """Return whether a point lies in ball and box, in exact arithmetic."""
+        """Return whether a point lies in ball, box and domain, in exact arithmetic."""
         moved = np.flatnonzero(x != self.center)
         steps = [abs(Fraction(x[i]) - Fraction(self.center[i])) for i in moved]
         radii = [Fraction(self.epsilon[i]) for i in moved]
-        if ((x < self.lower) | (x > self.upper)).any() or not all(radii):
+        low, high = np.maximum(self.lower, self.domain[0]), np.minimum(self.upper, self.domain[1])
+        if ((x < low) | (x > high)).any() or not all(radii):
             return False
         shares = [step / radius for step, radius in zip(steps, radii, strict=True)]
         return (max(shares, default=0) if self.norm == "linf" else sum(s * s for s in shares)) <= 1

@@ -135,13 +135,22 @@ def test_counterexamples(exact):
     assert why(arrays, ramp(), exact) is None  # 0.25 - 0.5 < 0
     assert why(arrays | {"point": np.array([0.75])}, ramp(), exact) is not None
     assert "outside" in why(arrays | {"point": np.array([-1.5])}, ramp(), exact)
+    # The box is wider than the domain, and the center may lie outside of it.
+    narrow = arrays | {"domain_low": np.array([0.0])}
+    assert "outside" in why(narrow | {"point": np.array([-0.25])}, ramp(), exact)
+    assert why(narrow | {"point": np.array([0.25])}, ramp(), exact) is None
+    narrow = arrays | {"domain_high": np.array([0.25])}
+    assert "outside" in why(narrow | {"point": np.array([0.375])}, ramp(), exact)
 
 
-def test_a_counterexample_at_the_rounding_of_float32_is_by_the_estimators_word():
-    net = _checker.Network(ramp(), False)
+def test_a_counterexample_is_beyond_the_rounding_of_floats():
+    # relu(x) - 1/4 is 1e-9 above 0, which float32 cannot tell; then 2^-54 below.
     arrays = claim([[1.0]], [-0.25], verdict="falsified", point=[0.25 + 1e-9])
-    assert "float32" in _checker.check_claim(arrays, net, DIGEST)
-    assert why(arrays | {"point": np.array([0.25 + 1e-3])}, ramp()) is not None
+    assert "breaks no clause" in why(arrays, ramp())
+    arrays |= {"point": np.array([0.25 - 2.0**-54])}
+    assert "floats cannot tell" in why(arrays, ramp())
+    assert why(arrays, ramp(), True) is None
+    assert "breaks no clause" in why(arrays | {"point": np.array([0.25])}, ramp(), True)
 
 
 # -- the ball --

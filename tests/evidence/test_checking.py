@@ -3,17 +3,19 @@
 import json
 import re
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
-from skrobust.evidence import Evidence, check, opened
+from skrobust.evidence import Evidence, _checker, check, claim_bytes, opened
+from skrobust.evidence._writing import Writer
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.properties import ClassificationRobustness
 from skrobust.verification import Bounds, Cascade
-from tests.evidence._examples import ramp
+from tests.evidence._examples import claim, ramp
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +98,69 @@ def test_files_that_are_missing_or_half(copy):
     assert all("cannot be read" in message for message in evidence.messages[:2])
 
 
-@pytest.mark.parametrize("name", ["../outside.npz", "a/b.npz", 3, None])
+@pytest.mark.parametrize(
+    "name", ["../outside.npz", "a/b.npz", 3, None, "", ".", "..", "a\x1b[2J", "a\nb", "\ud800"]
+)
 def test_names_stay_in_the_folder(copy, name):
     path = copy / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"points": [name]}))
-    assert "no name" in check(copy).messages[0]
+    evidence = check(copy)
+    assert "no name" in evidence.messages[0]
+    assert evidence.files[0].isascii()
+    assert evidence.files[0].isprintable()
+
+
+def test_a_file_counts_once(copy):
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"points": manifest["points"][:1] * 2}))
+    evidence = check(copy)
+    assert evidence.accepted.tolist() == [True, False]
+    assert "twice" in evidence.messages[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"row": np.array(0)}, "shape"),
+        ({"row": np.zeros((1, 1))}, "shape"),
+        ({"strict": np.array([0.5])}, "strict"),
+        ({"strict": np.array([2])}, "strict"),
+        ({"strict": np.array([-1])}, "strict"),
+        ({"claim": np.arange(3)}, "bytes"),
+    ],
+)
+def test_arrays_of_strangers(tmp_path, change, word):
+    writer = Writer(tmp_path, ramp())
+    arrays = claim([[1.0]], [0.1]) | {
+        "claim": claim_bytes(verdict="verified", norm="linf", network=writer.digest)
+    }
+    writer.finish({}, [writer.add(arrays)])
+    assert check(tmp_path).is_accepted
+    writer.finish({}, [writer.add(arrays | change)])
+    evidence = check(tmp_path)
+    assert not evidence.is_accepted
+    assert word in evidence.messages[0]
+
+
+def test_networks_of_strangers(tmp_path):
+    nodes = b'{"nodes": [{"kind": "maxpool", "inputs": [0]}]}'
+    arrays = {"n_features": np.array(1), "1.members": np.zeros((2, 0), dtype=int)}
+    for k, (dtype, word) in enumerate(((np.uint8, "empty"), (np.int64, "bytes"))):
+        text = np.frombuffer(nodes, dtype=np.uint8).astype(dtype)
+        Writer(tmp_path / str(k), arrays | {"nodes": text}).finish({}, ["a.npz"])
+        evidence = check(tmp_path / str(k))
+        assert evidence.files.tolist() == ["manifest.json"]
+        assert word in evidence.messages[0]
+
+
+def test_what_no_rule_foresees_is_a_rejection(copy, monkeypatch):
+    for fault in (MemoryError, OverflowError, KeyError, TypeError, ValueError):
+        monkeypatch.setattr(_checker, "check_claim", Mock(side_effect=fault("\x07")))
+        evidence = check(copy)
+        assert not evidence.accepted.any()
+        assert fault.__name__ in evidence.messages[0]
+        assert evidence.messages[0].isprintable()
 
 
 def test_a_folder_that_is_not_there(tmp_path):
