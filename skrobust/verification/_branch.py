@@ -30,10 +30,10 @@ from skrobust.bounds import (
     crown,
     initial_slopes,
     lines_of,
-    splits_at_zero,
     tighten,
 )
 from skrobust.graphs import Smooth
+from skrobust.verification._choice import costliest, is_decided
 from skrobust.verification._domains import Domains, Stack, split, within
 from skrobust.verification._failing import patience, tighten_failing
 
@@ -94,9 +94,7 @@ class Problem:
         scales = {}
         for j, readers in self.root.sources.items():
             is_open = [
-                self.root.lines[i].open[0]
-                for i in readers
-                if _is_decided(self.root.graph.nodes[i])
+                self.root.lines[i].open[0] for i in readers if is_decided(self.root.graph.nodes[i])
             ]
             is_open = torch.stack(is_open).any(dim=0) if is_open else None
             if j in trace and is_open is not None and is_open.any():
@@ -273,7 +271,7 @@ def _bound(problem, domains, n_steps, watch, recording=None):
     alphas = {i: part.detach() for i, part in alphas.items()}
     betas = {j: part.detach() for j, part in multipliers.items()}
     with torch.no_grad():
-        branch, cut = _costliest(relaxation, trace, alphas)
+        branch, cut = costliest(relaxation, trace, alphas)
         # Where the first row is least in the box.
         points = torch.where(trace[0][:, 0] > 0, relaxation.ball.lower, relaxation.ball.upper)
     learned = {"alphas": alphas, "betas": betas, "branch": branch, "cut": cut}
@@ -458,52 +456,3 @@ def _thresholds(betas, cuts):
             rounding = 2.02 * UNIT * (terms.shape[2] + 8)
             total = total - terms.sum(dim=2) - rounding * terms.detach().abs().sum(dim=2)
     return total
-
-
-def _costliest(relaxation, trace, alphas):
-    """Return the node and the unit whose lines cost most in each domain, and where to cut it.
-
-    These are of shape (P, 2) and (P,).
-    """
-    any_rows = next(iter(trace.values()))
-    best = any_rows.new_full((len(any_rows),), -1.0)
-    cuts = torch.zeros_like(best)
-    chosen = torch.full((len(any_rows), 2), -1, device=best.device)
-    for i in relaxation.graph.piecewise:
-        node, lines = relaxation.graph.nodes[i], relaxation.lines[i]
-        j = node.inputs[0]
-        is_smooth = isinstance(node, Smooth)
-        if not _is_decided(node) or i not in trace or not lines.open.any():
-            continue
-        low, high = relaxation.lows[j].unsqueeze(1), relaxation.highs[j].unsqueeze(1)
-        if is_smooth:
-            cost = lines.cost(trace[i])
-        else:
-            cost = _cost(lines, low, high, trace[i], alphas.get(i, 0.5))
-        value, unit = torch.where(lines.open, cost, -1.0).flatten(1).max(dim=1)
-        place = torch.stack([torch.full_like(unit, j), unit], dim=1)
-        is_better = value > best
-        if is_smooth:
-            at = is_better.nonzero().squeeze(1)
-            cuts[at] = lines.best_cut(trace[i][at], at, unit[at])
-        else:
-            cuts = cuts.masked_fill(is_better, 0.0)
-        chosen = torch.where(is_better[:, None], place, chosen)
-        best = torch.maximum(best, value)
-    return chosen, cuts
-
-
-def _is_decided(node):
-    """Return whether branching decides units of a node."""
-    return isinstance(node, Smooth) or splits_at_zero(node)
-
-
-def _cost(lines, low, high, rows, alpha):
-    """Return how much the rows may lose by the lines of each unit, of shape (P, *shape)."""
-    chord = torch.maximum(lines.low_shift.abs(), lines.high_shift.abs()).unsqueeze(1)
-    if lines.gain is None:
-        return (rows.abs() * chord).sum(dim=1)
-    kink = torch.minimum(alpha * -low, (1 - alpha) * high) * lines.gain.abs().unsqueeze(1)
-    below = torch.where(lines.convex, kink, chord)
-    above = torch.where(lines.convex, chord, kink)
-    return (rows.clamp(min=0) * below - rows.clamp(max=0) * above).sum(dim=1)
