@@ -24,39 +24,19 @@ from types import SimpleNamespace as Space
 
 import numpy as np
 
+# isort: off
 if __package__:
     from skrobust.evidence._rules import (
-        KINDS,
-        UNIT,
-        Ball,
-        Rejected,
-        add,
-        floats,
-        integers,
-        need,
-        numbers,
-        plain,
-        read_arrays,
-        read_json,
-        rounded_down,
+        KINDS, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain, read_arrays,
+        read_json, rounded_down,
     )  # fmt: skip
 else:  # run as a file
     sys.path.insert(0, str(Path(__file__).parent))
     from _rules import (
-        KINDS,
-        UNIT,
-        Ball,
-        Rejected,
-        add,
-        floats,
-        integers,
-        need,
-        numbers,
-        plain,
-        read_arrays,
-        read_json,
-        rounded_down,
+        KINDS, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain, read_arrays,
+        read_json, rounded_down,
     )  # fmt: skip
+# isort: on
 
 FORMAT, VERSION = "skrobust-evidence", 1
 AT_ONCE = 2**21  # numbers in the largest array of a pass
@@ -375,7 +355,7 @@ def check_folder(folder, exact=False):
         points = manifest.get("points")
         need(isinstance(points, list), "the manifest has no list of points")
     except FAULTS as error:
-        yield "manifest.json", False, _told(error)
+        yield "manifest.json", False, told(error)
         return
     for i, name in enumerate(points):
         try:
@@ -386,11 +366,11 @@ def check_folder(folder, exact=False):
                 message = check_claim(read_arrays(folder / name), network, digest)
             answer = name, True, message
         except FAULTS as error:
-            answer = plain(name), False, _told(error)
+            answer = plain(name), False, told(error)
         yield answer
 
 
-def _told(error):
+def told(error):
     known = isinstance(error, Rejected)
     return plain(str(error) if known else f"it is malformed: {type(error).__name__} {error}")
 
