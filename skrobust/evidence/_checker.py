@@ -27,14 +27,14 @@ import numpy as np
 # isort: off
 if __package__:
     from skrobust.evidence._rules import (
-        KINDS, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain, read_arrays,
-        read_json, rounded_down,
+        KINDS, LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
+        read_arrays, read_json, rounded_down,
     )  # fmt: skip
 else:  # run as a file
     sys.path.insert(0, str(Path(__file__).parent))
     from _rules import (
-        KINDS, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain, read_arrays,
-        read_json, rounded_down,
+        KINDS, LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
+        read_arrays, read_json, rounded_down,
     )  # fmt: skip
 # isort: on
 
@@ -70,6 +70,7 @@ class Network:
             self.piecewise += [] if is_affine else [i]
             self.depths.append(depth + node.mixes if is_affine else np.inf)
             terms = (node.terms if is_affine else 8) + node.size + len(specs)
+            # Twice n u / (1 - n u), n < 2^40: once for the sums, once for sums of errors.
             self.gammas.append(2.02 * UNIT * (terms + 9))
         self.sources = sorted({self.nodes[i].inputs[0] for i in self.piecewise})
 
@@ -80,7 +81,7 @@ class Network:
         """
         shift = np.broadcast_to(shift, len(rows))
         pending, constant = {start: self.lift(rows)}, self.lift(shift)
-        error = 4 * UNIT * len(self.nodes) * np.abs(shift) + 1e-290
+        error = 4 * UNIT * len(self.nodes) * np.abs(shift) + ROOM
 
         def of(values):
             return values if at is None or len(values) == 1 else values[at]
@@ -122,7 +123,7 @@ class Network:
                 low, high, scale = node.image(*ends)
             else:
                 low, high, scale = node.interval(*ends, self.gammas[i])
-            need(np.isfinite(scale).all(), "numbers overflow")
+            need((scale < LARGEST).all(), f"node {i} has numbers that may be beyond {LARGEST}")
             region.lows.append(low)
             region.highs.append(high)
             region.scales.append(scale)
