@@ -106,7 +106,8 @@ class Network:
             pulled, of(region.lows[0]), of(region.highs[0]), self.lift
         )
         error = error + slack if self.lift is floats else np.zeros(len(rows))
-        return rounded_down(add(constant, least)) - error, error
+        values = rounded_down(add(constant, least)) - error
+        return np.where(values < np.inf, values, -np.inf), error  # what overflows bounds nothing
 
     def relax(self, low, high, known=None, tightens=True):
         """Bound all nodes over boxes; `known` are intervals of what piecewise nodes read."""
@@ -264,7 +265,7 @@ class Proof:
         last = len(self.network.nodes) - 1
         values, _ = self.network.bound(region, last, A, index, b, alphas, betas)
         is_empty = region.empty if len(region.empty) == 1 else region.empty[index]
-        is_proved = np.where(strict > 0, values > 0, values >= 0) & (values < np.inf) | is_empty
+        is_proved = np.where(strict > 0, values > 0, values >= 0) | is_empty
         for k in np.flatnonzero(~is_proved)[:1]:
             raise Rejected(f"in leaf {leaf[k]} the bound of row {rows[k]} is {values[k]:.6g}")
 

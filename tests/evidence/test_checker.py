@@ -190,6 +190,15 @@ def test_numbers_that_underflow_prove_nothing(exact):
     assert "node 2 has numbers that may be beyond 1e+100" in why(arrays, chain, exact)
 
 
+@BOTH
+def test_numbers_that_overflow_bound_nothing(exact):
+    # The constant of 3.4e307 (x + 1 + ... + 1) overflows, and x takes less than 1.1e308 off it. An
+    # interval from infinity would be empty, which proves all.
+    arrays = claim([[3.4e307]], [0.0], center=[-3.0], epsilon=0.1)
+    with np.errstate(all="ignore"):
+        assert bound(arrays, network(*[([[1.0]], [1.0])] * 6), exact) < 1.1e308
+
+
 @pytest.mark.parametrize("seed", range(150))
 def test_extreme_weights(seed):
     # Products of rows underflow, and those of numbers stay in range.
