@@ -24,39 +24,19 @@ from types import SimpleNamespace as Space
 
 import numpy as np
 
+# isort: off
 if __package__:
     from skrobust.evidence._rules import (
-        KINDS,
-        UNIT,
-        Ball,
-        Rejected,
-        add,
-        floats,
-        integers,
-        need,
-        numbers,
-        plain,
-        read_arrays,
-        read_json,
-        rounded_down,
+        KINDS, LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
+        read_arrays, read_json, rounded_down,
     )  # fmt: skip
 else:  # run as a file
     sys.path.insert(0, str(Path(__file__).parent))
     from _rules import (
-        KINDS,
-        UNIT,
-        Ball,
-        Rejected,
-        add,
-        floats,
-        integers,
-        need,
-        numbers,
-        plain,
-        read_arrays,
-        read_json,
-        rounded_down,
+        KINDS, LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
+        read_arrays, read_json, rounded_down,
     )  # fmt: skip
+# isort: on
 
 FORMAT, VERSION = "skrobust-evidence", 1
 AT_ONCE = 2**21  # numbers in the largest array of a pass
@@ -90,6 +70,7 @@ class Network:
             self.piecewise += [] if is_affine else [i]
             self.depths.append(depth + node.mixes if is_affine else np.inf)
             terms = (node.terms if is_affine else 8) + node.size + len(specs)
+            # Twice n u / (1 - n u), n < 2^40: once for the sums, once for sums of errors.
             self.gammas.append(2.02 * UNIT * (terms + 9))
         self.sources = sorted({self.nodes[i].inputs[0] for i in self.piecewise})
 
@@ -100,7 +81,7 @@ class Network:
         """
         shift = np.broadcast_to(shift, len(rows))
         pending, constant = {start: self.lift(rows)}, self.lift(shift)
-        error = 4 * UNIT * len(self.nodes) * np.abs(shift) + 1e-290
+        error = 4 * UNIT * len(self.nodes) * np.abs(shift) + ROOM
 
         def of(values):
             return values if at is None or len(values) == 1 else values[at]
@@ -125,7 +106,8 @@ class Network:
             pulled, of(region.lows[0]), of(region.highs[0]), self.lift
         )
         error = error + slack if self.lift is floats else np.zeros(len(rows))
-        return rounded_down(add(constant, least)) - error, error
+        values = rounded_down(add(constant, least)) - error
+        return np.where(values < np.inf, values, -np.inf), error  # what overflows bounds nothing
 
     def relax(self, low, high, known=None, tightens=True):
         """Bound all nodes over boxes; `known` are intervals of what piecewise nodes read."""
@@ -142,7 +124,7 @@ class Network:
                 low, high, scale = node.image(*ends)
             else:
                 low, high, scale = node.interval(*ends, self.gammas[i])
-            need(np.isfinite(scale).all(), "numbers overflow")
+            need((scale < LARGEST).all(), f"node {i} has numbers that may be beyond {LARGEST}")
             region.lows.append(low)
             region.highs.append(high)
             region.scales.append(scale)
@@ -283,7 +265,7 @@ class Proof:
         last = len(self.network.nodes) - 1
         values, _ = self.network.bound(region, last, A, index, b, alphas, betas)
         is_empty = region.empty if len(region.empty) == 1 else region.empty[index]
-        is_proved = np.where(strict > 0, values > 0, values >= 0) & (values < np.inf) | is_empty
+        is_proved = np.where(strict > 0, values > 0, values >= 0) | is_empty
         for k in np.flatnonzero(~is_proved)[:1]:
             raise Rejected(f"in leaf {leaf[k]} the bound of row {rows[k]} is {values[k]:.6g}")
 
@@ -375,7 +357,7 @@ def check_folder(folder, exact=False):
         points = manifest.get("points")
         need(isinstance(points, list), "the manifest has no list of points")
     except FAULTS as error:
-        yield "manifest.json", False, _told(error)
+        yield "manifest.json", False, told(error)
         return
     for i, name in enumerate(points):
         try:
@@ -386,11 +368,11 @@ def check_folder(folder, exact=False):
                 message = check_claim(read_arrays(folder / name), network, digest)
             answer = name, True, message
         except FAULTS as error:
-            answer = plain(name), False, _told(error)
+            answer = plain(name), False, told(error)
         yield answer
 
 
-def _told(error):
+def told(error):
     known = isinstance(error, Rejected)
     return plain(str(error) if known else f"it is malformed: {type(error).__name__} {error}")
 

@@ -112,17 +112,22 @@ def _objects(values):
 
 def _difference(folder, estimator):
     """Return how the network in a folder differs from an estimator's, or None."""
+    network = as_network(estimator)
     try:
         stored = _checker.read_arrays(folder / "network.npz")
-        n_features = int(stored["n_features"])
-    except (_checker.Rejected, KeyError, TypeError, ValueError) as error:
-        return f"network.npz: {error}"
-    own = network_arrays(read_graph(as_network(estimator), n_features))
+        n = int(_rules.numbers(stored, "n_features", (), below=_rules.MOST_NUMBERS))
+    except _checker.FAULTS as error:
+        return f"network.npz: {_checker.told(error)}"
+    if network.n_features not in (None, n) or n == 0:
+        return f"the network is not the estimator's: it has {n} features, not {network.n_features}"
+    own = network_arrays(read_graph(network, n))
     for name in sorted(own.keys() | stored.keys()):
         if name not in own or name not in stored:
             whose = "folder" if name in stored else "estimator"
-            return f"the network is not the estimator's: only that of the {whose} has {name}"
-        if not np.array_equal(own[name], stored[name]):
+            which = f"{whose} has {_rules.plain(name)}"
+            return f"the network is not the estimator's: only that of the {which}"
+        is_same = np.array_equal(own[name], stored[name])
+        if not is_same or (name == "nodes" and own[name].tobytes() != stored[name].tobytes()):
             return f"the network is not the estimator's: {name} differs"
     return None
 

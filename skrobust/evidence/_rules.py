@@ -14,7 +14,10 @@ from types import SimpleNamespace as Space
 import numpy as np
 
 UNIT = 2.0**-53
-TINY = 1e-300
+# Underflow takes at most 2^-1075 off a product. TINY is far above it, even times UNIT; ROOM is
+# above what all products of a file lose, each of which meets numbers up to LARGEST: 2^-1075 1e100
+# times fewer than 2^40 products.
+TINY, ROOM, LARGEST = 1e-300, 1e-200, 1e100
 _MOST_BYTES, MOST_NUMBERS = 2**28, 2**25  # of the arrays of one file; they become floats
 
 
@@ -77,7 +80,7 @@ def numbers(arrays, name, shape, finite=True, below=None):
     )
     need(fits, f"{name} is of shape {array.shape}, not {shape}")
     need(not np.isnan(array).any(), f"{name} has NaN")
-    need(not finite or (np.abs(array) < 1e100).all(), f"{name} has numbers beyond 1e100")
+    need(not finite or (np.abs(array) < LARGEST).all(), f"{name} has numbers beyond {LARGEST}")
     if below is not None:
         is_place = (array >= 0) & (array < below) & (array == np.floor(array))
         need(is_place.all(), f"{name} has numbers that are no places below {below}")
@@ -158,9 +161,9 @@ class Affine:
     def interval(self, low, high, gamma):
         """Return an interval of the output, and |W| max |z| + 2 |b|, which errors refer to."""
         size = np.abs(self.weight)
-        scale = self.through(np.maximum(-low, high), size) + 2 * np.abs(self.bias)
+        scale = self.through(np.maximum(-low, high) + TINY, size) + 2 * np.abs(self.bias)
         middle = self.through(low / 2 + high / 2, self.weight) + self.bias
-        radius = self.through(high / 2 - low / 2, size) + gamma * scale + 1e-290
+        radius = self.through(high / 2 - low / 2, size) + gamma * scale + ROOM
         return middle - radius, middle + radius, scale
 
     def pull(self, rows, lines, alpha, lift):
@@ -194,7 +197,8 @@ class Relu:
         values, lines = self.apply(corners), Space(open=is_open)
         for slope, side, name in zip(slopes, (-1, 1), ("low", "high"), strict=True):
             # The least or largest f - slope z, at the ends or at a kink, rounded outwards.
-            slack = 4 * UNIT * (np.abs(values) + np.abs(slope * corners)) + 1e-300
+            # Two products and a difference: 3 roundings of their sizes; one more for the rest.
+            slack = 4 * UNIT * (np.abs(values) + np.abs(slope * corners)) + TINY
             shift = side * (side * (values - slope * corners) + slack).max(axis=0)
             setattr(lines, name, np.where(is_open, slope, linear))
             setattr(lines, f"{name}_at", np.where(is_open, shift, level))
@@ -206,7 +210,9 @@ class Relu:
 
     def image(self, low, high):
         ends = self.apply(np.stack([low, high, *(np.clip(k, low, high) for k in self.kinks)]))
-        largest = np.maximum(-low, high) + max(map(abs, self.kinks), default=0.0)
+        largest = np.maximum(-low, high) + max(map(abs, self.kinks), default=0.0) + TINY
+        # A line has a slope and a constant of at most 1 + |slope|, and 2 (1 + |slope|) times
+        # the largest |z|; twice that, and as much again for the rounding of these ends.
         return ends.min(axis=0), ends.max(axis=0), 8 * (1 + np.abs(self.slope)) * largest
 
     def pull(self, rows, lines, alpha, lift):
@@ -277,7 +283,7 @@ class Pool:
 
     def image(self, low, high):
         low, high = low[:, self.members].max(axis=2), high[:, self.members].max(axis=2)
-        return low, high, 2 * np.maximum(-low, high)
+        return low, high, 2 * np.maximum(-low, high) + TINY
 
     def pull(self, rows, lines, alpha, lift):
         (here, k), (top, i) = rows, lift(lines.top)
@@ -304,6 +310,8 @@ class Ball:
         fits = self.lower <= np.minimum(np.maximum(least, low), c)
         fits &= self.upper >= np.maximum(np.minimum(most, high), c)
         need((e >= 0).all() and fits.all(), "the box leaves out points of the ball")
+        # For a smaller one the minimizer in `_cut`, whose parts have epsilon^2, underflows.
+        need(norm == "linf" or ((e == 0) | (e >= 1e-80)).all(), "an epsilon is below 1e-80")
 
     def holds(self, x):
         """Return whether a point lies in ball, box and domain, in exact arithmetic."""
@@ -328,12 +336,16 @@ class Ball:
         )
         if self.norm == "l2":
             least = np.maximum(least, self._cut(here, low - self.center, high - self.center))
-        return (least, 0), 8 * UNIT * (here.shape[1] + 8) * (size * largest).sum(axis=1)
+        # Two sums of n products, whose factors are rounded, of sizes up to size * largest: 2 (n +
+        # 3) roundings, times 4.
+        slack = 8 * UNIT * (here.shape[1] + 8) * (size * (largest + TINY)).sum(axis=1)
+        return (least, 0), slack
 
     def _cut(self, rows, down, up):
         """Minimize rows . v + t |v / epsilon|^2 - t: for any t >= 0 no more than the ball has."""
         moves = self.epsilon > 0
         scaled = rows * self.epsilon
+        # Any t > 0 will do. The best is at most |scaled| / 2; 1e-280 keeps t above 0.
         high = np.sqrt((scaled**2).sum(axis=1, keepdims=True)) / 2 + 1e-280
         low, epsilon = high * 1e-3, np.where(moves, self.epsilon, 1.0)
         for step in range(21):
@@ -341,6 +353,7 @@ class Ball:
             v = np.clip(-scaled * epsilon / (2 * t), down, up)
             length = (np.where(moves, v / epsilon, 0.0) ** 2).sum(axis=1, keepdims=True)
             low, high = np.where(length > 1, t, low), np.where(length > 1, high, t)
+        # Sums of n rounded products, twice; v is off by few roundings, which count squared.
         value = (rows * (self.center + v)).sum(axis=1) + (t * length - t)[:, 0]
         size = (np.abs(rows) * (np.abs(self.center) + np.abs(v))).sum(axis=1)
         return value - 16 * UNIT * (rows.shape[1] + 8) * (size + (t * length + t)[:, 0])

@@ -175,6 +175,54 @@ def test_euclidean_balls_are_cut_from_boxes():
     assert "boxes only" in why(claim([[1.0]], [1.4143], n=2, norm="l2"), plane, True)
 
 
+# -- numbers that underflow --
+
+
+def powers(*exponents):
+    return network(*(([[10.0**k]], [0.0]) for k in exponents))
+
+
+@BOTH
+def test_numbers_that_underflow_prove_nothing(exact):
+    # 1e-23 x over [-1.5, -0.5], by way of 1e302 x, is below -1e-26.
+    arrays = claim([[1.0]], [1e-26], center=[-1.0], epsilon=0.5, strict=[1.0])
+    chain = powers(99, 99, 99, 5, -99, -99, -99, -28)
+    assert "node 2 has numbers that may be beyond 1e+100" in why(arrays, chain, exact)
+
+
+@BOTH
+def test_numbers_that_overflow_bound_nothing(exact):
+    # The constant of 3.4e307 (x + 1 + ... + 1) overflows, and x takes less than 1.1e308 off it. An
+    # interval from infinity would be empty, which proves all.
+    arrays = claim([[3.4e307]], [0.0], center=[-3.0], epsilon=0.1)
+    with np.errstate(all="ignore"):
+        assert bound(arrays, network(*[([[1.0]], [1.0])] * 6), exact) < 1.1e308
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_extreme_weights(seed):
+    # Products of rows underflow, and those of numbers stay in range.
+    rng = np.random.default_rng(seed)
+    layers, total = [], 0
+    for sign in rng.choice([-1.0, 1.0], 8):
+        k = int(rng.integers(max(-99, -320 - total), min(99, 92 - total)))
+        total += k
+        bias = sign * 10.0**total * (seed % 2)
+        layers += [([[sign * 10.0**k]], [bias]), [0.3]]
+    sign = rng.choice([-1.0, 1.0])
+    arrays = claim([[sign]], [0.0], center=[0.3], epsilon=0.4)
+    floats, exact = (bound(arrays, network(*layers), is_exact) for is_exact in (False, True))
+    assert not floats > exact
+
+
+def test_small_euclidean_balls_are_refused():
+    plane = network(([[1.0, 1.0]], [0.0]))
+    arrays = claim([[1.0]], [1e-180], n=2, norm="l2", epsilon=1e-170)
+    assert "epsilon" in why(arrays, plane)
+    assert why(claim([[1.0]], [1e-78], n=2, norm="l2", epsilon=1e-79), plane) is None
+    assert why(claim([[1.0]], [1.4142e-79], n=2, norm="l2", epsilon=1e-79), plane) is not None
+
+
 # -- what is claimed falsely is proved by nothing --
 
 

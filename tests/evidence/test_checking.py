@@ -56,6 +56,22 @@ def test_another_estimator_is_told_from_this_one(folder, trained):
     assert "is not the estimator's" in evidence.messages[0]
 
 
+@pytest.mark.parametrize("n_features", [np.inf, np.nan, -1, 0, 1e300, 3, 2**30, [64], b"64"])
+def test_numbers_of_features_are_those_of_the_estimator(copy, trained, n_features):
+    arrays = dict(np.load(copy / "network.npz")) | {"n_features": np.array(n_features)}
+    np.savez(copy / "network.npz", **arrays)
+    evidence = check(copy, trained[0])
+    assert not evidence.is_accepted
+    assert re.search("feature|cannot be read|no array", evidence.messages[0])
+
+
+def test_nodes_are_compared_as_bytes(copy, trained):
+    arrays = dict(np.load(copy / "network.npz"))
+    arrays["nodes"] = arrays["nodes"].astype(np.int32)
+    np.savez(copy / "network.npz", **arrays)
+    assert "nodes differs" in check(copy, trained[0]).messages[0]
+
+
 def test_another_models_files_are_rejected(copy, trained, tmp_path):
     _, X, y = trained
     other = MLPClassifier((5,), solver="lbfgs", max_iter=2000, random_state=1).fit(X, y)
