@@ -213,7 +213,12 @@ class Relu:
         largest = np.maximum(-low, high) + max(map(abs, self.kinks), default=0.0) + TINY
         # A line has a slope and a constant of at most 1 + |slope|, and 2 (1 + |slope|) times
         # the largest |z|; twice that, and as much again for the rounding of these ends.
-        return ends.min(axis=0), ends.max(axis=0), 8 * (1 + np.abs(self.slope)) * largest
+        scale = 8 * (1 + np.abs(self.slope)) * largest
+        # Products are rounded, unless with a power of two (whose mantissa is 1/2) or 0.
+        is_rounded = ~np.isin(np.abs(np.frexp(self.slope)[0]), (0.0, 0.5))
+        low, high = ends.min(axis=0), ends.max(axis=0)
+        low = np.where(is_rounded, np.nextafter(low, -np.inf), low)
+        return low, np.where(is_rounded, np.nextafter(high, np.inf), high), scale
 
     def pull(self, rows, lines, alpha, lift):
         names = ("low", "low_at", "high", "high_at")
