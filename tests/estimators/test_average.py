@@ -162,7 +162,7 @@ def test_nothing_of_it_is_trained():
 
 
 def test_readers_of_networks_refuse_it_by_name():
-    message = r"'log_mean_probabilities' in layer .*PosteriorAverage.* piecewise linear"
+    message = r"'log_mean_probabilities' in layer .*PosteriorAverage.* is not read"
     with pytest.raises(UnsupportedModelError, match=message):
         read_graph(average(perceptron()), 4)
 

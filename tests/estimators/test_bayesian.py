@@ -150,7 +150,7 @@ def test_scores_take_the_average():
 
 def test_verification_is_refused_by_name():
     X, y = data()
-    message = "'log_mean_probabilities' in layer .*PosteriorAverage.*not known to be piecewise"
+    message = "'log_mean_probabilities' in layer .*PosteriorAverage.* is not read"
     with pytest.raises(UnsupportedModelError, match=message):
         Bounds().verify(fitted(), X, y, property=ClassificationRobustness(0.1))
 
