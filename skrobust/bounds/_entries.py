@@ -6,7 +6,7 @@ import torch
 
 from skrobust.graphs import Conv, Linear
 
-__all__ = ["entry_rows"]
+__all__ = ["entry_rows", "unit_rows"]
 
 
 def entry_rows(graph, j, units):
@@ -32,9 +32,16 @@ def entry_rows(graph, j, units):
     rows = rows_of_entries(node, units)
     if rows is not None:
         return node.inputs[0], rows, graph.constants[j].flatten()[units]
+    rows = unit_rows(graph, j, units)
+    return j, rows, rows.new_zeros(len(units))
+
+
+def unit_rows(graph, j, units):
+    """Return entries of a node as rows of itself: 1 at the entry, of shape (k, *shape)."""
+    node = graph.nodes[j]
     rows = torch.zeros(len(units), node.size, dtype=graph.dtype, device=graph.device)
     rows[torch.arange(len(units), device=units.device), units] = 1.0
-    return j, rows.view(len(units), *node.shape), rows.new_zeros(len(units))
+    return rows.view(len(units), *node.shape)
 
 
 @singledispatch

@@ -14,6 +14,7 @@ from functools import singledispatch
 import torch
 
 from skrobust.bounds._backward import adjoint
+from skrobust.bounds._entries import unit_rows
 from skrobust.bounds._intervals import affine_interval
 from skrobust.bounds._relaxation import Relaxation
 from skrobust.bounds._rounding import NUMBERS_AT_ONCE, gamma
@@ -250,12 +251,9 @@ def affine_blocks(graph, j, units):
         For each node that k of the entries depend on.
     constants : Tensor of shape (k,)
     """
-    node = graph.nodes[j]
     step = max(1, NUMBERS_AT_ONCE // max(node.size for node in graph.nodes))
     for some in units.split(step):
-        rows = torch.zeros(len(some), node.size, dtype=graph.dtype, device=graph.device)
-        rows[torch.arange(len(some), device=some.device), some] = 1.0
-        yield _pulled(graph, j, rows.view(len(some), 1, *node.shape))
+        yield _pulled(graph, j, unit_rows(graph, j, some).unsqueeze(1))
 
 
 def _pulled(graph, j, rows):
