@@ -32,18 +32,6 @@ def soundness():
         del sys.modules[name]
 
 
-def verdict(verifier, question):
-    """Return the verdict of the one point of a question."""
-    found = verifier.verify(
-        question.estimator,
-        question.x,
-        question.labels,
-        property=question.property,
-        random_state=0,
-    )
-    return found.verdicts[0]
-
-
 def test_decimals_by_hand(soundness):
     layers = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
     layers.double().requires_grad_(False)
@@ -77,9 +65,9 @@ def test_nothing_broken_by_few_ulps_is_claimed_verified(soundness):
         planted, plain, _ = soundness.hard_questions(name, form, activation, 0)
         assert soundness.is_counterexample(planted)[0]
         for verifier in VERIFIERS:
-            assert verdict(verifier, planted) != "verified", (name, form, activation)
+            assert soundness.verdicts(verifier, planted)[0] != "verified", (name, form, activation)
         # Not because nothing is ever proved.
-        n_proved += verdict(VERIFIERS[0], plain) == "verified"
+        n_proved += soundness.verdicts(VERIFIERS[0], plain)[0] == "verified"
     assert n_proved == len(chosen)
 
 
