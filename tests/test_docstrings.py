@@ -14,9 +14,9 @@ import skrobust
 
 API_PAGE = Path(__file__).parents[1] / "docs" / "api.rst"
 
-# The parts of the page, in their order: what users call, what that returns or raises, and what
-# they build upon.
-PARTS = ["What you call", "What you get back", "What you extend"]
+# The parts of the page, in their order: what users call, data to try it on, what they get back or
+# see raised, and what they build upon.
+PARTS = ["What you call", "Data sets", "What you get back", "What you extend"]
 
 # More names than this are no list to start from.
 MOST_TO_CALL = 70
