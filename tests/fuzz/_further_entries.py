@@ -145,7 +145,7 @@ add(
     "CertifiedTraining of a property",
     lambda kind, epsilon, norm, method: fitted(
         training=training.CertifiedTraining(
-            method, property=getattr(properties, kind)(epsilon, norm=norm)
+            method, ramp_epochs=1, property=getattr(properties, kind)(epsilon, norm=norm)
         )
     ),
     lambda: {
@@ -157,11 +157,35 @@ add(
     dict.fromkeys(("epsilon", "norm", "method"), "value"),
     _is_trained,
 )
+_EXPRESSIVE = {
+    "method": "sabr",
+    "alpha": 0.5,
+    "ramp_epochs": 1,
+    "ramp": "smooth",
+    "radius_factor": 1.2,
+    "initialization": "ibp",
+    "ramp_regularization": 0.5,
+    "l1": 1e-4,
+    "attack": None,
+}
+add(
+    "CertifiedTraining",
+    lambda **parameters: fitted(
+        training=training.CertifiedTraining(
+            **parameters, property=properties.ClassificationRobustness(0.05)
+        )
+    ),
+    lambda: dict(_EXPRESSIVE),
+    dict.fromkeys(_EXPRESSIVE, "value"),
+    _is_trained,
+)
 for _name in ("StandardRobustness", "StrongClassificationRobustness"):
     add(
         f"CertifiedTraining of {_name}",
         lambda property, clean_weight: fitted(
-            training=training.CertifiedTraining(property=property, clean_weight=clean_weight)
+            training=training.CertifiedTraining(
+                property=property, clean_weight=clean_weight, ramp_epochs=1
+            )
         ),
         partial(
             lambda kind: {"property": kind(0.05), "clean_weight": 0.5}, getattr(properties, _name)

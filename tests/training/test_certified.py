@@ -1,11 +1,15 @@
 """Tests of training on bounds: the loss by hand, agreement with Bounds, and what it achieves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from skrobust import RobustClassifier
+from skrobust.attacks import PGD
 from skrobust.bounds import crown, relax
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.graphs import read_graph, read_live
@@ -17,16 +21,22 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.training import CertifiedTraining, TrainingStep
-from skrobust.training._certified import lower_rows
+from skrobust.training._certified import _lower_rows, _relaxed, _small_boxes, _smoothly
 from skrobust.verification import Bounds
 from tests.verification._tensors import decided
 
 CR = ClassificationRobustness
+EXPRESSIVE = ("sabr", "mtl-ibp", "cc-ibp")
 
 
-def step(module, property=None, epoch=0, n=6, n_features=2):
+def step(module, property=None, epoch=0, n=6, n_features=2, **more):
     x = 0.2 + 0.6 * torch.rand((n, n_features), generator=torch.Generator().manual_seed(0))
-    return TrainingStep(module, nn.CrossEntropyLoss(), x, torch.arange(n) % 2, property, epoch)
+    labels = torch.arange(n) % 2
+    return TrainingStep(module, nn.CrossEntropyLoss(), x, labels, property, epoch, **more)
+
+
+def lower_rows(graph, ball, A, share):
+    return _lower_rows(_relaxed(graph, ball, share), A, share)
 
 
 def linear(weight, bias):
@@ -262,3 +272,198 @@ def test_products_of_activations_are_refused(digits):
         regime.loss(None, step(module, CR(0.1)))
     with pytest.raises(ValueError, match="Got method='crown'"):
         CertifiedTraining("crown").check(CR(0.1), digits[0])
+
+
+# ---- between adversarial and interval losses -----------------------------------------------
+
+
+def perceptron(n_classes=2):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, n_classes)).double()
+
+
+def exact(asked):
+    """The step, in float64, and with the same random numbers at each call."""
+    generator = torch.Generator().manual_seed(0)
+    return replace(asked, x=asked.x.double(), generator=generator)
+
+
+@pytest.mark.parametrize("method", EXPRESSIVE)
+def test_a_share_of_1_is_the_interval_loss(method):
+    asked = exact(step(perceptron(), CR(0.1)))
+    loss = CertifiedTraining(method, alpha=1.0, ramp_epochs=0).loss(None, asked)[0]
+    torch.testing.assert_close(loss, worst_case().loss(None, asked)[0])
+
+
+@pytest.mark.parametrize("method", EXPRESSIVE)
+def test_a_share_of_0_is_the_adversarial_loss(method):
+    module = perceptron()
+    asked = exact(step(module, CR(0.1)))
+    loss = CertifiedTraining(method, alpha=0.0, ramp_epochs=0).loss(None, asked)[0]
+    points = exact(asked).attack(PGD(8, objective="cross-entropy"), CR(0.1))
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(module(points), asked.labels))
+
+
+def test_combinations_by_hand():
+    # z_0 - z_1 = 2 x_0 - x_1 - 0.3 is linear: the attack finds the worst point of the box.
+    module = linear([[2.0, 0.0], [0.0, 1.0]], [-0.3, 0.0])
+    asked = step(module, CR(0.1))
+    gap = 2 * asked.x[:, 0] - asked.x[:, 1] - 0.3
+    gap = torch.where(asked.labels == 0, gap, -gap) - 0.3
+    for method in EXPRESSIVE:
+        for share in (0.0, 0.3, 1.0):
+            loss = CertifiedTraining(method, alpha=share, ramp_epochs=0).loss(None, asked)[0]
+            torch.testing.assert_close(loss, torch.log1p(torch.exp(-gap)).mean())
+
+
+@pytest.mark.parametrize("share", [0.2, 0.7])
+def test_losses_lie_between_the_adversarial_and_the_interval_one(share):
+    asked = step(perceptron(3), CR(0.2))
+
+    def at(method, share):
+        regime = CertifiedTraining(method, alpha=share, ramp_epochs=0)
+        return regime.loss(None, exact(asked))[0].item()
+
+    low, high = at("mtl-ibp", 0.0), at("mtl-ibp", 1.0)
+    assert low < high - 0.01
+    assert at("mtl-ibp", share) == pytest.approx((1 - share) * low + share * high)
+    # The loss is convex in the rows (De Palma et al., proposition 4.3), and rises with the box.
+    assert low < at("cc-ibp", share) <= at("mtl-ibp", share) + 1e-12
+    assert low - 1e-3 < at("sabr", share) < high
+
+
+def test_small_boxes_lie_in_the_ball_and_in_the_domain():
+    x = torch.tensor([[0.5, 0.02], [1.0, 0.3]], dtype=torch.float64)
+    ball = CR(0.1).ball(x)
+    points = x + torch.tensor([[0.07, -0.02], [0.0, -0.07]])
+    small = _small_boxes(ball, points, 0.3)
+    assert (small.lower >= ball.lower).all() and (small.upper <= ball.upper).all()
+    torch.testing.assert_close(
+        small.lower, torch.tensor([[0.54, 0.0], [0.97, 0.2]], dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        small.upper, torch.tensor([[0.6, 0.03], [1.0, 0.26]], dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize("method", [*EXPRESSIVE, "ibp"])
+def test_gradients_are_those_of_differences(method):
+    module = perceptron(3)
+    asked = step(module, StandardRobustness(0.1, 0.3))
+    regime = CertifiedTraining(
+        method, alpha=0.4, ramp_epochs=4, clean_weight=0.2, ramp_regularization=0.5, l1=0.01
+    )
+    # The points of the attack follow from the weights, too, but for no gradient: held here.
+    asked = exact(asked)
+    points = asked.attack(PGD(8, objective="cross-entropy"), CR(0.02))
+    held = replace(asked, x=asked.x)
+    object.__setattr__(held, "attack", lambda attack, property: points)
+
+    def loss():
+        return regime.loss(None, held)[0]
+
+    loss().backward()
+    for weight in (module[0].weight, module[2].weight, module[2].bias):
+        place = weight.grad.flatten().abs().argmax()
+        found = weight.grad.flatten()[place].item()
+        ends = []
+        for move in (1e-6, -2e-6):
+            with torch.no_grad():
+                weight.flatten()[place] += move
+            ends.append(loss().item())
+        with torch.no_grad():
+            weight.flatten()[place] += 1e-6
+        assert found == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4, abs=1e-6)
+        assert abs(found) > 1e-4
+
+
+@pytest.mark.parametrize("method", EXPRESSIVE)
+def test_it_trains_convolutions_with_batch_norm(method, digits):
+    X, X_test, y, y_test = digits
+    module = nn.Sequential(
+        nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(),
+        nn.Linear(96, 10),
+    )  # fmt: skip
+    model = RobustClassifier(
+        module, input_shape=(1, 8, 8), property=CR(0.05), max_epochs=12, lr=1e-2, random_state=0,
+        training=CertifiedTraining(method, ramp_epochs=6, attack=PGD(3)),
+    ).fit(X, y)  # fmt: skip
+    assert model.score(X_test, y_test) > 0.85
+    network = as_network(model)
+    found = decided(Bounds(), network, CR(0.05), network.rows(X_test), network.encode(y_test))
+    assert (found.verdicts == "verified").mean() > 0.5
+
+
+# ---- ramps and radii ------------------------------------------------------------------------
+
+
+def test_a_smooth_ramp_meets_its_parts():
+    times = np.linspace(0, 1, 100_001)
+    values = np.array([_smoothly(time) for time in times])
+    assert values[0] == 0 and values[-1] == 1
+    slopes = np.diff(values) / np.diff(times)
+    assert (np.diff(slopes) > -1e-6).all() and slopes[0] < 1e-3
+    # Linear after a quarter of the time: 3.25 * 0.25**3 of the first part's scale.
+    np.testing.assert_allclose(slopes[25_001:], slopes[-1], rtol=1e-6)
+
+
+def test_a_smooth_ramp_rises_with_each_batch():
+    module = linear([[2.0, 0.0], [0.0, 1.0]], [-0.3, 0.0])
+    regime = CertifiedTraining(ramp_epochs=2, ramp="smooth", clean_weight=0.2)
+    for epoch, batch in ((0, 0), (0, 3), (1, 1), (1, 3), (5, 0)):
+        asked = step(module, CR(0.1), epoch, batch=batch, n_steps=4)
+        ramp = _smoothly(min((epoch + (batch + 1) / 4) / 2, 1))
+        full = worst_case().loss(None, step(module, CR(0.1 * ramp)))[0]
+        clean = nn.functional.cross_entropy(module(asked.x), asked.labels)
+        weight = 1 - 0.8 * ramp
+        torch.testing.assert_close(
+            regime.loss(None, asked)[0], weight * clean + (1 - weight) * full
+        )
+
+
+def test_the_trained_radius_is_a_multiple_of_the_property():
+    module = perceptron()
+    asked = exact(step(module, CR([0.1, 0.05])))
+    regime = CertifiedTraining(ramp_epochs=0, clean_weight=0.0, radius_factor=1.5)
+    wide = worst_case().loss(None, exact(step(module, CR([0.15, 0.075]))))[0]
+    torch.testing.assert_close(regime.loss(None, asked)[0], wide)
+
+
+def test_l1_is_that_of_the_weights_of_affine_layers():
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2))
+    asked = step(module, CR(0.1))
+    plain, more = (CertifiedTraining(l1=l1).loss(None, asked)[0] for l1 in (0.0, 0.1))
+    size = module[0].weight.abs().sum() + module[3].weight.abs().sum()
+    torch.testing.assert_close(more, plain + 0.1 * size)
+
+
+def test_a_ramp_longer_than_training_says_the_radius_reached(digits):
+    X, _, y, _ = digits
+    model = RobustClassifier(property=CR(0.1), training=CertifiedTraining(), max_epochs=4)
+    with pytest.warns(ConvergenceWarning, match="40% of the radius"):
+        model.fit(X[:100], y[:100])
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("alpha", 1.1),
+        ("alpha", -0.1),
+        ("ramp", "steep"),
+        ("radius_factor", 0),
+        ("initialization", None),
+        ("ramp_regularization", -1),
+        ("l1", -1e-9),
+        ("method", "taps"),
+    ],
+)
+def test_bad_parameters_are_named(name, value, digits):
+    with pytest.raises(ValueError, match=f"Got {name}="):
+        CertifiedTraining(**{name: value}).check(CR(0.1), digits[0])
+
+
+def test_a_search_reaches_the_attack():
+    regime = CertifiedTraining("sabr")
+    assert regime.get_params()["attack__n_steps"] == 8
+    regime.set_params(attack__n_steps=3)
+    assert regime.attack.n_steps == 3

@@ -214,7 +214,8 @@ def test_the_number_of_classes_is_the_real_one():
     A = -np.eye(10)[None, :1]
     X, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 10
     property = LinearRobustness((A[0], np.full(1, 5.0)), epsilon=0.01)
-    model = RobustClassifier(property=property, training=CertifiedTraining(), max_epochs=1)
+    training = CertifiedTraining(ramp_epochs=1)
+    model = RobustClassifier(property=property, training=training, max_epochs=1)
     assert model.fit(X, y).classes_.tolist() == list(range(10))
 
 
