@@ -125,7 +125,7 @@ def _miss(target, found):
     """
     distance = target.distance(found.points)
     before = target.conclusion.values(target.reference_logits, distance).amin(dim=1)
-    won = before - found.margins
+    won = before.to(found.margins.dtype) - found.margins
     return torch.where(won > 0, found.margins / won, torch.inf)
 
 

@@ -264,7 +264,8 @@ class Target:
                 )
                 logits = torch.where(self.distance(x).unsqueeze(-1) == 0, known, logits)
             margins, holds = self.conclusion.judged(logits, self.distance(x))
-            return Outcome(x, margins, ~holds)
+            # A module may compute in more digits than it is given.
+            return Outcome(x, margins.to(x.dtype), ~holds)
 
     def outcome_at(self, x):
         """Return the `Outcome` of the points `x`, of shape (n, n_features)."""

@@ -6,7 +6,7 @@ functions that ask what a kind of node does are `image`, `lines_of`, `worth_tigh
 `in_single`, with which new kinds are registered.
 """
 
-from skrobust.bounds import _smooth  # noqa: F401  (registers itself)
+from skrobust.bounds import _distance, _smooth  # noqa: F401  (register themselves)
 from skrobust.bounds._backward import backward, crown, initial_slopes
 from skrobust.bounds._climb import Climb
 from skrobust.bounds._input import farthest, minimum

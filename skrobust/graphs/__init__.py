@@ -1,6 +1,7 @@
 """Networks as graphs of known operations: what they are made of, and how modules are read."""
 
 from skrobust.graphs import _readers, _smooth_readers, _view_readers  # noqa: F401  (register)
+from skrobust.graphs._distance import LinfDistance
 from skrobust.graphs._graph import Graph, pull_back
 from skrobust.graphs._nodes import (
     Average,
@@ -37,6 +38,7 @@ __all__ = [
     "Graph",
     "Input",
     "Linear",
+    "LinfDistance",
     "MaxPool",
     "Node",
     "OnnxWriter",

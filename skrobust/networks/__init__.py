@@ -4,6 +4,7 @@ from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (regist
 from skrobust.networks._base import Model, Network, as_network
 from skrobust.networks._black_box import BlackBox, as_model
 from skrobust.networks._latent import LatentSpace, as_autoencoder
+from skrobust.networks._linf_distance import LinfDistanceLayer, LinfDistanceNetwork
 from skrobust.networks._modules import (
     check_logits,
     check_precision,
@@ -19,6 +20,8 @@ from skrobust.networks._rows import check_rows
 __all__ = [
     "BlackBox",
     "LatentSpace",
+    "LinfDistanceLayer",
+    "LinfDistanceNetwork",
     "Model",
     "Network",
     "as_autoencoder",

@@ -8,6 +8,7 @@ from skrobust.training._co_training import MarginCoTraining
 from skrobust.training._constraint import ConstraintTraining
 from skrobust.training._cross_lipschitz import CrossLipschitzTraining
 from skrobust.training._hook import TrainingFit, TrainingStep
+from skrobust.training._linf_distance import LinfDistanceTraining
 from skrobust.training._mart import MartTraining
 from skrobust.training._on_manifold import OnManifoldTraining
 from skrobust.training._sequential import SequentialTraining
@@ -20,6 +21,7 @@ __all__ = [
     "ConstraintTraining",
     "CrossLipschitzTraining",
     "DataAugmentation",
+    "LinfDistanceTraining",
     "MarginCoTraining",
     "MartTraining",
     "OnManifoldTraining",

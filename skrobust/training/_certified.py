@@ -165,7 +165,7 @@ class CertifiedTraining(PropertyRegime):
                 f"Got norm={trained_for.norm!r}, but CertifiedTraining expects norm='linf'."
             )
         # Rows that do not fit the number of classes are seen before training.
-        _rows(trained_for.trial(n_classes), trained_for)
+        linear_rows(trained_for.trial(n_classes), trained_for, self)
 
     def _default_parts(self):
         return {"attack": PGD(8, objective="cross-entropy")}
@@ -194,7 +194,7 @@ class CertifiedTraining(PropertyRegime):
         graph, logits = read_live(step.module, step.x)
         labels = property.reference_labels(logits.detach(), step.labels)
         conclusion = property.conclusion(logits, labels)
-        rows = _rows(conclusion, property)
+        rows = linear_rows(conclusion, property, self)
 
         def loss_of(lower):
             gaps = conclusion.gaps(lower + rows.b)
@@ -271,12 +271,12 @@ def _weights(module):
     return [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
 
 
-def _rows(conclusion, property):
-    """Return the linear rows whose bounds are trained, or refuse."""
+def linear_rows(conclusion, property, regime):
+    """Return the linear rows whose bounds a regime trains, or refuse."""
     rows = conclusion.sufficient()
     if rows.uses_distance or rows.output != "logits":
         raise UnsupportedPropertyError(
-            f"Got {property!r}, but CertifiedTraining expects rows of the logits that do "
+            f"Got {property!r}, but {type(regime).__name__} expects rows of the logits that do "
             "not depend on the distance, such as those of ClassificationRobustness."
         )
     return rows

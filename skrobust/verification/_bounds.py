@@ -10,11 +10,13 @@ from skrobust.bounds import (
     crown,
     farthest,
     interval_rows,
+    norm_product,
     points_at_once,
     relax,
     row_bounds,
     slope_relaxation,
 )
+from skrobust.graphs import LinfDistance
 from skrobust.verification._base import Stopwatch, Verifier, at_reference
 from skrobust.verification._mixtures import holds_by_mixtures
 from skrobust.verification._query import make_query, reference_error
@@ -159,10 +161,16 @@ def _by_slopes(relaxation, query, method, watch=None):
     That is least at one end of [0, largest distance].
     """
     rows = query.rows
+    if any(isinstance(node, LinfDistance) for node in relaxation.graph.nodes):
+        return _from_center(relaxation, query, _steepness_by_norms(relaxation.graph, rows))
     slopes = slope_relaxation(relaxation, refine=method != "ibp", watch=watch)
     steep = crown(slopes, rows.A) + rows.c
-    steep = steep - 1e-15 * rows.c.abs()
-    center = query.ball.center
+    return _from_center(relaxation, query, steep - 1e-15 * rows.c.abs())
+
+
+def _from_center(relaxation, query, steep):
+    """Bound rows that change by `steep` times the distance at least, from where they start."""
+    rows, center = query.rows, query.ball.center
     point = type(query.ball)(center, query.ball.epsilon, "linf", center, center)
     at_center = relax(relaxation.graph, point, refine=False, lines=False)
     start = interval_rows(at_center, rows.A, rows.b)
@@ -171,6 +179,15 @@ def _by_slopes(relaxation, query, method, watch=None):
     # Where the slope is NaN, by overflow, so is the bound.
     lower = start + torch.where(steep >= 0, 0.0, steep * reach * (1 + 1e-15))
     return lower - 1e-15 * lower.abs()
+
+
+def _steepness_by_norms(graph, rows):
+    """Bound how fast rows change by the product of the norms of all layers, of shape (n, m).
+
+    The norm is that of L-infinity, in which distances are the shorter ones.
+    """
+    change = rows.A.abs().sum(dim=2) * norm_product(graph, "linf")
+    return rows.c - change - 1e-14 * (rows.c.abs() + change)
 
 
 def proved_radius(graph, query, method="crown", halvings=_HALVINGS, watch=None):

@@ -9,7 +9,7 @@ import torch
 
 from skrobust._validation import check_integer, check_real
 from skrobust.bounds import reduce, relax
-from skrobust.graphs import Relu, Smooth
+from skrobust.graphs import LinfDistance, Relu, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
 from skrobust.verification._bounds import Bounds
 from skrobust.verification._boxes import branch_inputs
@@ -38,6 +38,7 @@ _REASONS = {
     "stuck": Reason.INCOMPLETE,
 }
 _DECIDED = (Reason.PROVED, Reason.COUNTEREXAMPLE)
+_WITHOUT_PROGRAM = (LinfDistance, Smooth)  # kinds of nodes
 
 
 class Exact(CompleteVerifier):
@@ -136,7 +137,7 @@ class Exact(CompleteVerifier):
         self.memory_limit = memory_limit
 
     _rule = staticmethod(add_node)
-    _without_rule = (Smooth,)
+    _without_rule = _WITHOUT_PROGRAM
 
     def check(self):
         super().check()
@@ -172,9 +173,9 @@ class Exact(CompleteVerifier):
         return verdicts.result()
 
 
-def _has_smooth_units(graph):
+def _has_units_without_program(graph):
     """Return whether a graph has units that no program of HiGHS can hold."""
-    return any(isinstance(graph.nodes[i], Smooth) for i in graph.piecewise)
+    return any(isinstance(graph.nodes[i], _WITHOUT_PROGRAM) for i in graph.piecewise)
 
 
 def _n_moving(ball):
@@ -233,7 +234,7 @@ class _Search(PointSearch):
         if is_plain and _n_moving(query.ball) <= self.settings.split_inputs:
             return self._by_inputs(query, root, lower, self.watch)
         by_units = all(isinstance(graph.nodes[i], Relu) for i in root.lines)
-        if not (query.is_linear and _is_box(query.ball)) or _has_smooth_units(graph):
+        if not (query.is_linear and _is_box(query.ball)) or _has_units_without_program(graph):
             return self._by_branching(query, root, lower, self.watch)
         if not by_units:
             return self._beside_programs(query, root, lower)
@@ -381,7 +382,7 @@ class _Search(PointSearch):
         reason = watch.reason if word == "limit" else _REASONS[word]
         if reason is Reason.INCOMPLETE and watch.left == 0:
             reason = watch.reason
-        elif _has_smooth_units(self.encoding.graph):
+        elif _has_units_without_program(self.encoding.graph):
             pass
         elif reason is Reason.INCOMPLETE and query.is_linear and _is_box(query.ball):
             # All units are decided in what is stuck, so that only tolerances are in the way.
@@ -418,7 +419,7 @@ class _Search(PointSearch):
 
     def _leaf(self, query, root, reduction, problem, domain, watch):
         """Decide a domain without undecided units, by a linear program; see `branch`."""
-        if not _is_box(query.ball) or _has_smooth_units(self.encoding.graph):
+        if not _is_box(query.ball) or _has_units_without_program(self.encoding.graph):
             return "stuck"
         lows, highs = list(root.lows), list(root.highs)
         for small, (j, units) in reduction.places.items():
