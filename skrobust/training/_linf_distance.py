@@ -53,8 +53,8 @@ class LinfDistanceTraining(PropertyRegime):
     ----------
     margin : float, default=3.0
         The margin that is asked for, m, in radii of the property (3 in the paper, on MNIST).
-    p_start, p_end : float, default=8.0 and 100.0
-        Between which p rises exponentially. Then it is infinite.
+    p_start, p_end : float, default=8.0 and 1024.0
+        Between which p rises exponentially, by doubling. Then it is infinite.
     final : float, default=0.1
         Share of the training with p infinite, at its end.
     weight_start, weight_end : float, default=0.1 and 0.001
@@ -69,8 +69,8 @@ class LinfDistanceTraining(PropertyRegime):
     Notes
     -----
     Adam with `lr` of about a tenth of the network's `spread` and ``optimizer_params={"betas":
-    (0.9, 0.99), "eps": 1e-10}`` is what the paper uses. With `p` finite a step costs about thirty
-    times as much as with p infinite. After training, and after an interrupt, p is infinite: the
+    (0.9, 0.99), "eps": 1e-10}`` is what the paper uses. With p finite a step costs a few times as
+    much as with p infinite. After training, and after an interrupt, p is infinite: the
     network that is left is 1-Lipschitz in any case.
 
     References
@@ -88,8 +88,8 @@ class LinfDistanceTraining(PropertyRegime):
     >>> from skrobust.training import LinfDistanceTraining
     >>> X, y = load_digits(return_X_y=True)
     >>> model = RobustClassifier(
-    ...     LinfDistanceNetwork(64, 10, hidden_layer_sizes=64), max_epochs=5, lr=0.03,
-    ...     property=ClassificationRobustness(0.1), training=LinfDistanceTraining(), random_state=0,
+    ...     LinfDistanceNetwork(64, 10, hidden_layer_sizes=64), random_state=0, max_epochs=5,
+    ...     property=ClassificationRobustness(0.1), training=LinfDistanceTraining(), lr=0.03,
     ... ).fit(X[:1000], y[:1000])
     >>> model.score(X[1000:], y[1000:]) > 0.5
     True
@@ -100,7 +100,7 @@ class LinfDistanceTraining(PropertyRegime):
         margin=3.0,
         *,
         p_start=8.0,
-        p_end=100.0,
+        p_end=1024.0,
         final=0.1,
         weight_start=0.1,
         weight_end=0.001,
@@ -177,7 +177,7 @@ class LinfDistanceTraining(PropertyRegime):
         return max(progress - start, 0.0) / (end - start) if end > start else 0.0
 
     def _hinge(self, step, logits):
-        """Return the cut hinge of the least row relative to what the ball changes, of shape (n,)."""
+        """Return the cut hinge of the least row, relative to what the ball changes, (n,)."""
         property = self.trained_property(step.property)
         labels = property.reference_labels(logits.detach(), step.labels)
         conclusion = property.conclusion(logits, labels)
