@@ -186,6 +186,7 @@ class LinfDistanceNetwork(torch.nn.Module):
         sizes = [n_features, *hidden, n_classes]
         generator = None
         if random_state is not None:
+            check_integer("random_state", random_state, low=0)
             generator = torch.Generator().manual_seed(random_state)
         layers = []
         for k, (before, after) in enumerate(itertools.pairwise(sizes)):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from skrobust._validation import check_real, expected, kind_of
+from skrobust._validation import check_choice, check_real, kind_of
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import LinfDistanceLayer
 from skrobust.training._base import PropertyRegime
@@ -126,8 +126,7 @@ class LinfDistanceTraining(PropertyRegime):
         check_real("weight_end", self.weight_end, low=0, closed="neither")
         check_real("weight_start", self.weight_start, low=self.weight_end)
         check_real("scale_lr", self.scale_lr, low=0)
-        if self.decay not in ("cosine", "none"):
-            raise ValueError(expected("decay", self.decay, "'cosine' or 'none'"))
+        check_choice("decay", self.decay, ("cosine", "none"))
         super().check(property, X, n_classes)
         trained_for = self.trained_property(property)
         if trained_for.norm != "linf":

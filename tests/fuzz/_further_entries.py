@@ -179,6 +179,49 @@ add(
     dict.fromkeys(_EXPRESSIVE, "value"),
     _is_trained,
 )
+_DISTANCES = {
+    "margin": 2.0,
+    "p_start": 4.0,
+    "p_end": 8.0,
+    "final": 0.5,
+    "weight_start": 0.1,
+    "weight_end": 0.01,
+    "scale_lr": 0.01,
+    "decay": "cosine",
+}
+add(
+    "LinfDistanceTraining",
+    lambda **parameters: skrobust.RobustClassifier(
+        networks.LinfDistanceNetwork(3, 3, 4, random_state=0),
+        max_epochs=1,
+        training=training.LinfDistanceTraining(
+            **parameters, property=properties.ClassificationRobustness(0.05)
+        ),
+        random_state=0,
+    ).fit(X, Y),
+    lambda: dict(_DISTANCES),
+    dict.fromkeys(_DISTANCES, "value"),
+    _is_trained,
+)
+add(
+    "LinfDistanceNetwork",
+    lambda **parameters: networks.LinfDistanceNetwork(**parameters)(
+        torch.zeros(2, parameters["n_features"])
+    ),
+    lambda: {
+        "n_features": 3,
+        "n_classes": 2,
+        "hidden_layer_sizes": (4,),
+        "center": 0.5,
+        "spread": 0.3,
+        "random_state": 0,
+    },  # fmt: skip
+    dict.fromkeys(
+        ("n_features", "n_classes", "hidden_layer_sizes", "center", "spread", "random_state"),
+        "value",
+    ),
+    lambda result, call: result.isfinite().all(),
+)
 for _name in ("StandardRobustness", "StrongClassificationRobustness"):
     add(
         f"CertifiedTraining of {_name}",
