@@ -215,7 +215,7 @@ add(
         "center": 0.5,
         "spread": 0.3,
         "random_state": 0,
-    },  # fmt: skip
+    },
     dict.fromkeys(
         ("n_features", "n_classes", "hidden_layer_sizes", "center", "spread", "random_state"),
         "value",
