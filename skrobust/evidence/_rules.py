@@ -238,6 +238,24 @@ class Relu:
         constant = (positive * shifts[0] + negative * shifts[1]).sum(axis=1)
         return [(positive * slopes[0] + negative * slopes[1], k + i)], (constant, k + j)
 
+    def chords(self, low, high, at_low, at_high):
+        """Return between which the slopes of chords to the center lie, that is in [low, high].
+
+        For convex and for concave units they are monotone in both ends.
+        """
+        ends = []
+        for z, center, kink in ((low, at_low, self.slope), (high, at_high, 1.0)):
+            right, left = (
+                np.maximum(np.maximum(z, center), 0),
+                np.minimum(np.minimum(z, center), 0),
+            )
+            chord = (right - self.slope * left) / np.where(right > left, right - left, 1.0)
+            ends.append(np.where(right > left, chord, kink))
+        slack = 8 * UNIT * (1 + np.abs(self.slope))
+        least, most = np.minimum(*ends) - slack, np.maximum(*ends) + slack
+        is_linear, slope = (low >= 0) | (high <= 0), np.where(low >= 0, 1.0, self.slope)
+        return np.where(is_linear, slope, least), np.where(is_linear, slope, most)
+
 
 class Clamp(Relu):
     """z cut to [low, high]."""
@@ -264,6 +282,13 @@ class Clamp(Relu):
         left = np.where(b - low > high - b, b - at_low, 0.0) / np.where(last, b - low, 1.0)
         ends = np.where(first, right, chord), np.where(last, left, chord)
         return *ends, inside * 1.0, np.where(inside, 0.0, at_low), is_open
+
+    def chords(self, low, high, at_low, at_high):
+        inside, flat = (
+            (low >= self.low) & (high <= self.high),
+            (high <= self.low) | (low >= self.high),
+        )
+        return inside * 1.0, ~flat * 1.0
 
 
 class Pool:
