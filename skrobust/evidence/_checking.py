@@ -12,7 +12,7 @@ from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs import read_graph
 from skrobust.networks import as_network
 
-__all__ = ["Evidence", "by_bounds", "check", "opened", "why_rejected"]
+__all__ = ["Evidence", "check", "opened", "why_rejected"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,26 +164,3 @@ def why_rejected(arrays, network, digest):
     except _checker.Rejected as error:
         return str(error)
     return None
-
-
-def by_bounds(arrays, network):
-    """Return the arrays of a proof of a claim by bounds over the whole ball alone.
-
-    Where a clause has several rows, it is by the one with the largest bound.
-    """
-    clause, b = arrays["clause"], arrays["b"]
-    if (clause == np.arange(len(b))).all():
-        return {}
-    with np.errstate(all="ignore"):
-        network.ball = _checker.Ball(arrays, _norm(arrays), network.sizes[0])
-        region = network.relax(arrays["lower"][None], arrays["upper"][None])
-        last = len(network.nodes) - 1
-        bounds, _ = network.bound(region, last, arrays["A"], np.zeros(len(b), int), b)
-    order = np.lexsort([-np.nan_to_num(bounds, nan=-np.inf), clause])
-    rows = order[np.flatnonzero(np.diff(clause[order], prepend=-1))]
-    zeros = np.zeros(len(rows), dtype=int)
-    return {"row": rows, "node": zeros, "unit": zeros, "tightens": zeros}
-
-
-def _norm(arrays):
-    return _checker.read_json(arrays["claim"], "its claim").get("norm")

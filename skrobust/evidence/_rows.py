@@ -24,11 +24,11 @@ import numpy as np
 # isort: off
 if __package__:
     from skrobust.evidence._rules import (
-        TINY, UNIT, Affine, Relu, add, floats, need, numbers, rounded_down,
+        TINY, UNIT, Affine, Pool, Relu, add, floats, need, numbers, rounded_down,
     )  # fmt: skip
 else:  # run as a file
     from _rules import (
-        TINY, UNIT, Affine, Relu, add, floats, need, numbers, rounded_down,
+        TINY, UNIT, Affine, Pool, Relu, add, floats, need, numbers, rounded_down,
     )  # fmt: skip
 # isort: on
 
@@ -251,6 +251,36 @@ class Chord(Relu):
         return np.nextafter(low, -np.inf), np.nextafter(high, np.inf), scale
 
 
+class PoolChord(Pool):
+    """The change of the largest entry of a window: between those of its entries.
+
+    Where one always is the largest, its change.
+    """
+
+    def __init__(self, pool, known):
+        self.members, self.size, self.n_inputs = pool.members, pool.size, pool.n_inputs
+        self.inputs, self.known = pool.inputs, known
+
+    def lines(self, low, high):
+        bottom, top = low[:, self.members].min(axis=2), high[:, self.members].max(axis=2)
+        return Space(member=self.known.member, open=self.known.open, bottom=bottom, top=top)
+
+    def image(self, low, high):
+        lines, every = self.lines(low, high), np.arange(len(low))[:, None]
+        low = np.where(lines.open, lines.bottom, low[every, lines.member])
+        high = np.where(lines.open, lines.top, high[every, lines.member])
+        return low, high, 2 * np.maximum(-low, high) + TINY
+
+    def pull(self, rows, lines, alpha, lift):
+        (here, k), (ends, i) = rows, lift(np.stack([lines.bottom, lines.top]))
+        linear = np.where(lines.open, 0, here)
+        part = np.zeros((len(here), self.n_inputs), dtype=here.dtype)
+        np.add.at(part, (np.arange(len(here))[:, None], lines.member), linear)
+        rest = here - linear
+        terms = np.where(rest > 0, rest, 0) * ends[0] + np.where(rest < 0, rest, 0) * ends[1]
+        return [(part, k)], (terms.sum(axis=1), k + i)
+
+
 def unit_ball(ball):
     """Return the directions in which the points of a ball lie, as a ball of radius 1."""
     part = copy(ball)
@@ -268,6 +298,9 @@ def slope_nodes(nodes, region, center):
             node = copy(node)
             node.bias = np.zeros_like(node.bias)
             node.shift = (np.zeros_like(node.shift[0]), 0)
+        elif isinstance(node, Pool):
+            j = node.inputs[0]
+            node = PoolChord(node, node.lines(region.lows[j], region.highs[j]))
         else:
             need(hasattr(node, "chords"), f"{type(node).__name__} has no rule for slopes")
             j = node.inputs[0]

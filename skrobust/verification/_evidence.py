@@ -7,10 +7,11 @@ from functools import cached_property
 import numpy as np
 
 from skrobust._validation import check_bounds, check_epsilon, expected
+from skrobust.bounds import farthest
 from skrobust.evidence import (
     Writer,
-    by_bounds,
     claim_bytes,
+    completed,
     network_arrays,
     opened,
     why_rejected,
@@ -18,6 +19,7 @@ from skrobust.evidence import (
 from skrobust.exceptions import MissingEvidenceWarning
 from skrobust.graphs import read_graph
 from skrobust.verification._query import make_query, reference_error
+from skrobust.verification._recording import Piece
 from skrobust.verification._result import Reason, Verdict
 from skrobust.verification._steps import Encoding
 
@@ -64,19 +66,102 @@ def make_recorder(evidence, network, property, n_features):
     return Recorder(Encoding(network, property, graph), arrays, writer)
 
 
-def clause_rows(members):
-    """Return the rows of all clauses one after the other: whose they are, and which.
+def claimed_rows(graph, query, is_proof):
+    """Return the rows of a query of one part of a property, as arrays of a claim.
 
     Parameters
     ----------
-    members : int Tensor of shape (k, w)
+    graph : Graph
+    query : Query
+        Of one point.
+    is_proof : bool
+        Constants may stem from rounded outputs at the reference point: those of a proof are
+        moved down, and those of a counterexample up.
 
     Returns
     -------
-    clause, at : int ndarray of shape (n_rows,)
+    dict of str to ndarray
     """
-    each = [list(dict.fromkeys(clause)) for clause in members.tolist()]
-    return np.repeat(np.arange(len(each)), [len(rows) for rows in each]), np.concatenate(each)
+    rows, limit = query.rows, query.conclusion.exp_limit
+    if limit is not None:
+        A, zeros = rows.A[0].cpu().numpy(), np.zeros(rows.A.shape[1])
+        limit = np.array([_beside(limit, -1 if is_proof else 1)])
+        flags = dict.fromkeys(("strict", "anchored", "clause"), zeros.astype(np.uint8))
+        return {"A": A, "b": zeros, "distance": zeros, "limit": limit} | flags
+    each = [list(dict.fromkeys(clause)) for clause in rows.members.tolist()]
+    clause, at = np.repeat(np.arange(len(each)), [len(own) for own in each]), np.concatenate(each)
+    error = reference_error(graph, query)[0].cpu().numpy()
+    b, anchored = rows.b[0].cpu().numpy(), rows.flags("anchored").cpu().numpy()
+    b = np.where(anchored, 0.0, b - error if is_proof else b + error.max(initial=0.0))
+    return {
+        "A": rows.A[0].cpu().numpy()[at],
+        "b": b[at],
+        "distance": rows.c[0].cpu().numpy()[at] * rows.uses_distance,
+        "limit": np.zeros(len(each)),
+        "strict": rows.flags("strict").cpu().numpy().astype(np.uint8)[at],
+        "anchored": anchored.astype(np.uint8)[at],
+        "clause": clause,
+    }
+
+
+def _beside(value, side):
+    """Return the float next to a Fraction that is not on the other side of it."""
+    near = float(value)
+    is_beyond = near > value if side < 0 else near < value
+    return float(np.nextafter(near, side * np.inf)) if is_beyond else near
+
+
+def joined_rows(parts):
+    """Return the rows of several parts as one claim, without what all of them have none of."""
+    first = np.cumsum([0, *(len(part["limit"]) for part in parts)])
+    parts = [part | {"clause": part["clause"] + k} for part, k in zip(parts, first, strict=False)]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    optional = ("distance", "limit", "anchored")
+    return {k: part for k, part in joined.items() if k not in optional or part.any()}
+
+
+def mixed_piece(query, weights):
+    """Return a proof by bounds of rows and mixtures, from the weights of these by clause."""
+    ball, members = query.ball, query.clauses.tolist()
+    owns = [list(dict.fromkeys(clause)) for clause in members]
+    starts = np.cumsum([0, *map(len, owns)])
+    mixtures = np.zeros((len(weights), starts[-1]))
+    for mixture, (k, values) in zip(mixtures, weights.items(), strict=True):
+        places = [starts[k] + owns[k].index(row) for row in members[k]]
+        np.add.at(mixture, places, values)
+    return Piece(0, 0.0, farthest(ball).item(), arrays={"mixtures": mixtures})
+
+
+def absolute_pieces(pieces, parts):
+    """Return pieces of a proof with their clauses and rows counted over all parts of a claim.
+
+    Parameters
+    ----------
+    pieces : list of Piece
+    parts : list of dict of str to ndarray
+        The rows of each part.
+
+    Returns
+    -------
+    list of dict
+        With "clauses" (first, last), "near", "far", "by_slopes" and "arrays".
+    """
+    clauses = np.cumsum([0, *(len(part["limit"]) for part in parts)])
+    starts = np.cumsum([0, *(len(part["b"]) for part in parts)])
+    absolute = []
+    for piece in pieces:
+        arrays, k = dict(piece.arrays), piece.part
+        start, count = starts[k], len(parts[k]["b"])
+        if "row" in arrays:
+            row = arrays["row"]
+            arrays["row"] = np.where(row < count, row + start, row - count + starts[-1])
+        if "mixtures" in arrays:
+            mixtures = np.zeros((len(arrays["mixtures"]), starts[-1]))
+            mixtures[:, start : start + count] = arrays["mixtures"]
+            arrays["mixtures"] = mixtures
+        where = {"clauses": (clauses[k], clauses[k + 1]), "near": piece.near, "far": piece.far}
+        absolute.append(where | {"by_slopes": piece.by_slopes, "arrays": arrays})
+    return absolute
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,16 +217,18 @@ class Recorder:
         if len(index) == 0:
             return answer
         query = make_query(self.encoding, x, labels)
-        errors = reference_error(self.encoding.graph, query).cpu().numpy()
         for i in index:
-            arrays = self._claim(query[[int(i)]], answer.verdicts[i], errors[i])
+            arrays, parts = self._claim(query[[int(i)]], answer.verdicts[i])
             if isinstance(arrays, str):
                 why = arrays
             elif answer.verdicts[i] == Verdict.FALSIFIED:
                 arrays["point"] = answer.counterexamples[i]
                 why = why_rejected(arrays, self._network, self._digest)
             else:
-                arrays, why = self._proved(arrays, proofs[i])
+                proof = proofs[i]
+                if isinstance(proof, dict):
+                    proof = [mixed_piece(query[[int(i)]], proof)]
+                arrays, why = self._proved(arrays, parts, proof)
             if why is None:
                 evidence[i], why = self._stored(arrays)
             if why is not None:
@@ -150,18 +237,17 @@ class Recorder:
                 self._go_without(answer, i, why, answer.decided_by[i] or name)
         return answer
 
-    def _proved(self, arrays, proof):
+    def _proved(self, arrays, parts, proof):
         """Return the claim with the first proof that the checker accepts, or why it does not.
 
         Bounds alone need no numbers of a proof: the checker computes them.
         """
-        for parts in ([] if isinstance(proof, str) else [proof]) + [None]:
-            parts = by_bounds(arrays, self._network) if parts is None else parts
-            why = why_rejected(arrays | parts, self._network, self._digest)
+        for pieces in ([absolute_pieces(proof, parts)] if proof else []) + [None]:
+            found = completed(arrays, self._network, pieces)
+            why = why_rejected(arrays | found, self._network, self._digest)
             if why is None:
                 break
-        why = proof if why and isinstance(proof, str) and proof else why
-        return arrays | parts, why
+        return arrays | found, why
 
     def _stored(self, arrays):
         """Return the name of the file, and why there is none."""
@@ -180,22 +266,18 @@ class Recorder:
             answer.verdicts[i] = Verdict.UNKNOWN
             answer.reasons[i] = Reason.WITHOUT_EVIDENCE
 
-    def _claim(self, query, verdict, error):
-        """Return what is claimed of one point as arrays, or why it cannot be."""
-        is_proof = verdict == Verdict.VERIFIED
-        rows, ball = query.rows if is_proof else query.necessary, query.ball
-        if query.uses_distance:
-            return "rows with a distance (Lipschitz robustness) are not covered by this version"
-        if rows.A.shape[1] == 0:
-            return "the property has no linear rows that it implies"
+    def _claim(self, query, verdict):
+        """Return what is claimed of one point as arrays, or why it cannot be; and its parts."""
+        is_proof, ball, parts = verdict == Verdict.VERIFIED, query.ball, query.parts()
+        if not all(part.is_linear or part.conclusion.exp_limit for part in parts):
+            rows = query.conclusion.sufficient() if is_proof else query.conclusion.necessary()
+            parts = [replace(query, conclusion=rows)]
+        if parts[0].rows.A.shape[1] == 0:
+            return "the property has no linear rows that it implies", []
         property, n = self.encoding.property, ball.center.shape[1]
         bounds = check_bounds(property.bounds)
         low, high = (-np.inf, np.inf) if bounds is None else bounds
-        b = rows.b[0].cpu().numpy()
-        # Constants may stem from rounded outputs at the reference point: to be on the safe side.
-        b = b - error if is_proof else b + error.max()
-        clause, at = clause_rows(rows.members)
-        return {
+        claim = {
             "claim": claim_bytes(
                 verdict=str(verdict), norm=ball.norm, network=self._digest, property=repr(property)
             ),
@@ -205,11 +287,9 @@ class Recorder:
             "upper": ball.upper[0].cpu().numpy(),
             "domain_low": np.broadcast_to(np.asarray(low, dtype=np.float64), n),
             "domain_high": np.broadcast_to(np.asarray(high, dtype=np.float64), n),
-            "A": rows.A[0].cpu().numpy()[at],
-            "b": b[at],
-            "strict": rows.flags("strict").cpu().numpy().astype(np.uint8)[at],
-            "clause": clause,
         }
+        rows = [claimed_rows(self.encoding.graph, part, is_proof) for part in parts]
+        return claim | joined_rows(rows), rows
 
     def finish(self, result):
         """Write the manifest, and warn where evidence is missing; return the result."""
