@@ -30,7 +30,7 @@ import numpy as np
 if __package__:
     from skrobust.evidence._relus import Relus
     from skrobust.evidence._rows import (
-        Rows, distance_of, farthest, least, shell, slope_nodes, unit_ball,
+        Rows, center_of, distance_of, farthest, least, shell, slope_nodes, unit_ball,
     )  # fmt: skip
     from skrobust.evidence._rules import (
         KINDS, LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need,
@@ -40,7 +40,7 @@ if __package__:
 else:  # run as a file
     sys.path.insert(0, str(Path(__file__).parent))
     from _relus import Relus
-    from _rows import Rows, distance_of, farthest, least, shell, slope_nodes, unit_ball
+    from _rows import Rows, center_of, distance_of, farthest, least, shell, slope_nodes, unit_ball
     from _rules import (
         KINDS, LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need,
         numbers, plain, read_arrays, read_json,
@@ -198,22 +198,18 @@ def check_claim(arrays, network, digest):
 
 def _check_pieces(network, rows, ball, arrays):
     """Check proofs of some clauses at some distances each; return the number of leaves."""
-    is_one, reached, n_leaves = "pieces" not in arrays, np.zeros(rows.n_clauses), 0
-    pieces = np.array([[0, rows.n_clauses]])
-    if not is_one:
-        pieces = numbers(arrays, "pieces", (None, 2), below=rows.n_clauses + 1)
-    radii, by_slopes = np.tile([0.0, farthest(ball)], (len(pieces), 1)), np.zeros(len(pieces))
+    every, radii, by_slopes = np.arange(rows.n_clauses), np.array([[0.0, farthest(ball)]]), [0]
     if "radii" in arrays:
-        radii = numbers(arrays, "radii", radii.shape)
-        by_slopes = numbers(arrays, "by_slopes", by_slopes.shape, below=2)
-    for k, ((first, last), (near, far)) in enumerate(zip(pieces, radii, strict=True)):
-        need(first < last and near <= reached[first:last].min(), "a distance is left out")
-        reached[first:last] = np.maximum(reached[first:last], far)
+        radii = numbers(arrays, "radii", (None, 2))
+        by_slopes = numbers(arrays, "by_slopes", (len(radii),), below=2)
+    reached, n_leaves = np.zeros(rows.n_clauses), 0
+    for k, (near, far) in enumerate(radii):
         own = {n.removeprefix(f"{k}."): v for n, v in arrays.items() if n.startswith(f"{k}.")}
-        own = arrays if is_one else own
-        n_leaves += prove(
-            network, rows, shell(ball, near, far), range(first, last), own, by_slopes[k]
-        )
+        own = own if "radii" in arrays else arrays
+        clauses = numbers(own, "clauses", (None,), below=len(every)) if "clauses" in own else every
+        need(len(clauses) and near <= reached[clauses].min(), "a distance is left out")
+        reached[clauses] = np.maximum(reached[clauses], far)
+        n_leaves += prove(network, rows, shell(ball, near, far), clauses, own, by_slopes[k])
     need((reached >= farthest(ball)).all(), "a distance is left out")
     return n_leaves
 
@@ -226,7 +222,7 @@ def with_rows(network, rows, ball, relus=False, side=1):
     nodes = Relus(network.nodes, network.sizes[0], network.lift).nodes if relus else network.nodes
     last, anchors, point = len(nodes) - 1, 0.0, ball.center[None]
     if rows.anchored.any():
-        center = network.of_nodes(nodes, shell(ball, 0.0, 0.0))
+        center = network.of_nodes(nodes, center_of(ball))
         anchors, _ = center.bound(center.relax(point, point), last, -side * rows.A)
         need(np.isfinite(anchors).all(), "the outputs at the center overflow")
     node = rows.node(side * anchors, last, network.lift)
@@ -255,7 +251,7 @@ def prove(network, rows, ball, clauses, arrays, by_slopes=False):
 def by_slope(network, rows, region):
     """Return lower bounds of rows over a ball, by their slopes from the center."""
     ball, last, own = network.ball, len(network.nodes) - 1, np.eye(rows.count)
-    point, center = ball.center[None], network.of_nodes(network.nodes, shell(ball, 0.0, 0.0))
+    point, center = ball.center[None], network.of_nodes(network.nodes, center_of(ball))
     at_center = center.relax(point, point)
     start, _ = center.bound(at_center, last, own)
     start = np.where(rows.anchored > 0, 0.0, start)

@@ -18,9 +18,9 @@ def completed(arrays, network, pieces=None):
         The claim.
     network : _checker.Network
     pieces : list of dict, default=None
-        Proofs of some clauses at some distances: "clauses" (the first one and the end), "near",
-        "far", "by_slopes", and "arrays", whose "row" is missing where bounds of rows, or of
-        mixtures, prove the piece. If None, bounds prove all of it.
+        Proofs of some "clauses" at some distances: "near", "far", "by_slopes", and "arrays", whose
+        "row" is missing where bounds of rows, or of mixtures, prove the piece. If None, bounds
+        prove all of it.
 
     Returns
     -------
@@ -33,15 +33,16 @@ def completed(arrays, network, pieces=None):
         if pieces is None:
             pieces = claim.whole()
         found = [part for piece in pieces for part in claim.by_bounds(**piece)]
-    if len(found) == 1 and not claim.rows.distance.any():
+    is_one = len(found) == 1 and [*found[0]["clauses"]] == [*range(claim.rows.n_clauses)]
+    if is_one and not claim.rows.distance.any():
         return found[0]["arrays"]
     columns = {
-        "pieces": np.array([part["clauses"] for part in found]),
         "radii": np.array([(part["near"], part["far"]) for part in found]),
         "by_slopes": np.array([part["by_slopes"] for part in found], dtype=np.uint8),
     }
     for k, part in enumerate(found):
-        columns |= {f"{k}.{name}": value for name, value in part["arrays"].items()}
+        own = {"clauses": np.array(part["clauses"], dtype=np.int32)} | part["arrays"]
+        columns |= {f"{k}.{name}": value for name, value in own.items()}
     return columns
 
 
@@ -54,7 +55,7 @@ class _Claim:
 
     def whole(self):
         """Return a proof by bounds alone: by slopes next to the center, then by rows."""
-        whole = {"clauses": (0, self.rows.n_clauses), "near": 0.0, "far": self.far}
+        whole = {"clauses": [*range(self.rows.n_clauses)], "near": 0.0, "far": self.far}
         if not self.rows.distance.any():
             return [whole]
         for k in range(_HALVINGS + 1):
@@ -73,38 +74,30 @@ class _Claim:
         piece["arrays"] = dict(arrays or {})
         if by_slopes or "row" in piece["arrays"]:
             return [piece]
-        first, last = clauses
         weights, clause, _ = self.rows.mixed(piece["arrays"])
         ball = _rows.shell(self.ball, near, far)
         network = _checker.with_rows(self.network, self.rows, ball)
         region = network.relax(ball.lower[None], ball.upper[None])
         distance = self.rows.distances(weights)
         values, _ = network.bound(region, len(network.nodes) - 1, weights, distance=distance)
-        row = [self._best(values, clause, k) for k in range(first, last)]
-        is_trivial = row == [self.rows.of_clause[k][0] for k in range(first, last)]
-        zeros = np.zeros(len(row), dtype=np.uint8)
-        parts = {"row": np.array(row), "node": zeros, "unit": zeros, "tightens": zeros}
-        piece["arrays"] |= {} if is_trivial else parts
-        if not self.rows.distance.any():
-            return [piece]
-        own = self._is_proved(values[: self.rows.count])
-        own |= [values[clause == k].max() > 0 and not self.rows.limit[k] for k in range(len(own))]
-        if own[first:last].all() or near == 0:
-            return [piece]
-        slopes = self._is_proved(self._slopes(far))
-        return [self._single(piece, k, row[k - first], slopes[k] > own[k])
-                for k in range(first, last)]  # fmt: skip
-
-    def _single(self, piece, k, row, by_slopes):
-        """Return the proof of one clause of a piece by bounds."""
-        one = np.zeros(1, dtype=np.uint8)
-        arrays = {"row": np.array([row]), "node": one, "unit": one, "tightens": one}
-        if "mixtures" in piece["arrays"]:
-            arrays["mixtures"] = piece["arrays"]["mixtures"]
-        if by_slopes:
-            return piece | {"clauses": (k, k + 1), "near": 0.0, "by_slopes": True,
-                            "arrays": {}}  # fmt: skip
-        return piece | {"clauses": (k, k + 1), "arrays": arrays}
+        best = {k: self._best(values, clause, k) for k in clauses}
+        proved = self._is_proved(values[: self.rows.count])
+        proved |= [
+            values[best.get(k, 0)] > 0 and not self.rows.limit[k] for k in range(len(proved))
+        ]
+        own, other = clauses, []
+        if self.rows.distance.any() and not proved[clauses].all():
+            slopes = self._is_proved(self._slopes(far))
+            own = [k for k in clauses if proved[k] or not slopes[k]]
+            other = [k for k in clauses if k not in own]
+        zeros = np.zeros(len(own), dtype=np.uint8)
+        rows = np.array([best[k] for k in own], dtype=np.int32)
+        tree = {"row": rows, "node": zeros, "unit": zeros, "tightens": zeros}
+        if all(best[k] == self.rows.of_clause[k][0] for k in own):
+            tree = {}  # as without
+        by_rows = piece | {"clauses": own, "arrays": piece["arrays"] | tree}
+        by_slopes = piece | {"clauses": other, "near": 0.0, "by_slopes": True, "arrays": {}}
+        return [part for part in (by_rows, by_slopes) if len(part["clauses"])]
 
     def _best(self, values, clause, k):
         if self.rows.limit[k]:

@@ -151,6 +151,13 @@ def shell(ball, near, far):
     return part
 
 
+def center_of(ball):
+    """Return the center alone, as a box."""
+    part = copy(ball)
+    part.norm, part.lower, part.upper, part.near, part.far = "linf", ball.center, ball.center, 0, 0
+    return part
+
+
 def distance_of(ball, point):
     """Return numbers below and above the distance of a point from the center."""
     moves = [abs(Fraction(a) - Fraction(b)) for a, b in zip(point, ball.center, strict=True)]

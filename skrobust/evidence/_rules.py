@@ -365,7 +365,8 @@ class Ball:
             axis=1
         )
         if self.norm == "l2":
-            least = np.maximum(least, self._cut(here, low - self.center, high - self.center))
+            # Of a row of zeros the multiplier underflows: NaN bounds nothing.
+            least = np.fmax(least, self._cut(here, low - self.center, high - self.center))
         # Two sums of n products, whose factors are rounded, of sizes up to size * largest: 2 (n +
         # 3) roundings, times 4.
         slack = 8 * UNIT * (here.shape[1] + 8) * (size * (largest + TINY)).sum(axis=1)

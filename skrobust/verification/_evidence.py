@@ -144,7 +144,7 @@ def absolute_pieces(pieces, parts):
     Returns
     -------
     list of dict
-        With "clauses" (first, last), "near", "far", "by_slopes" and "arrays".
+        With "clauses", "near", "far", "by_slopes" and "arrays".
     """
     clauses = np.cumsum([0, *(len(part["limit"]) for part in parts)])
     starts = np.cumsum([0, *(len(part["b"]) for part in parts)])
@@ -152,6 +152,8 @@ def absolute_pieces(pieces, parts):
     for piece in pieces:
         arrays, k = dict(piece.arrays), piece.part
         start, count = starts[k], len(parts[k]["b"])
+        every = np.arange(clauses[k], clauses[k + 1])
+        own = arrays.pop("clauses", every - clauses[k]) + clauses[k]
         if "row" in arrays:
             row = arrays["row"]
             arrays["row"] = np.where(row < count, row + start, row - count + starts[-1])
@@ -159,8 +161,10 @@ def absolute_pieces(pieces, parts):
             mixtures = np.zeros((len(arrays["mixtures"]), starts[-1]))
             mixtures[:, start : start + count] = arrays["mixtures"]
             arrays["mixtures"] = mixtures
-        where = {"clauses": (clauses[k], clauses[k + 1]), "near": piece.near, "far": piece.far}
-        absolute.append(where | {"by_slopes": piece.by_slopes, "arrays": arrays})
+        where = {"near": piece.near, "far": piece.far, "by_slopes": piece.by_slopes}
+        absolute.append({"clauses": own.tolist(), "arrays": arrays} | where)
+        others = np.setdiff1d(every, own).tolist()  # by bounds
+        absolute += [{"clauses": others, "arrays": {}} | where] if others else []
     return absolute
 
 

@@ -317,7 +317,7 @@ class _Search(PointSearch):
             recording=recording,
         )
         if recording is not None and word == "proved":
-            self.proof = proof_of(recording, problem, query, lower, open_rows, is_shared=False)
+            self.proof = proof_of(recording, problem, query, open_rows, is_shared=False)
             if root.graph is not self.encoding.graph:
                 self.proof["relus"] = np.array(1, dtype=np.uint8)
         return self._said(query, lower, word, bounds, open_rows, watch)
@@ -346,7 +346,7 @@ class _Search(PointSearch):
             recording=recording,
         )
         if recording is not None and word == "proved":
-            self.proof = proof_of(recording, problem, query, lower, open_rows, is_shared=True)
+            self.proof = proof_of(recording, problem, query, open_rows, is_shared=True)
         return self._said(query, lower, word, bounds, open_rows, watch)
 
     def _said(self, query, lower, word, bounds, open_rows, watch):

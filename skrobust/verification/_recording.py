@@ -109,8 +109,7 @@ class Recording:
         Parameters
         ----------
         roots : list of (int, int)
-            For each clause the place of its root, and its problem; or the like of which nothing
-            was entered, where bounds alone prove it.
+            For each clause the place of its root, and its problem.
         rows_of : list of list of int
             For each clause the rows of the claim that it has; behind them, its mixture.
 
@@ -182,8 +181,8 @@ def _bound(alphas, betas, k, row):
     return slopes, multipliers
 
 
-def proof_of(recording, problem, query, lower, open_clauses, is_shared):
-    """Return the arrays of a proof of all clauses, from the tree for those that were open.
+def proof_of(recording, problem, query, open_clauses, is_shared):
+    """Return the arrays of a proof of the clauses that a search was asked for.
 
     Parameters
     ----------
@@ -192,8 +191,6 @@ def proof_of(recording, problem, query, lower, open_clauses, is_shared):
         Of the open clauses.
     query : Query
         Of one point.
-    lower : Tensor of shape (1, m)
-        Bounds of the rows, by which the other clauses are proved.
     open_clauses : int Tensor of shape (k,)
     is_shared : bool
         Whether it is one tree for all of them, or one for each.
@@ -205,21 +202,18 @@ def proof_of(recording, problem, query, lower, open_clauses, is_shared):
     n_rows = sum(len(set(members)) for members in query.clauses.tolist())
     if problem.is_joint:
         return recording.arrays([(0, 0)], [list(range(n_rows))])
-    roots, rows_of, first, mixtures, searched = [], [], 0, [], open_clauses.tolist()
-    for k, members in enumerate(query.clauses.tolist()):
+    rows_of, first = [], 0
+    for members in query.clauses.tolist():
         own = list(dict.fromkeys(members))
         rows_of.append([first + own.index(row) for row in members])
         first += len(own)
-        if k not in searched:
-            best = int(lower[0, query.clauses[k]].argmax())
-            recording.leaves[-1 - k, k] = best, [({}, {})]
-            roots.append((-1 - k, k))
-            continue
-        at = searched.index(k)
-        roots.append((0 if is_shared else at, at))
-        if problem.weights is not None:
-            mixtures.append(np.zeros(n_rows))
-            np.add.at(mixtures[-1], rows_of[-1], problem.weights[at].cpu().numpy())
-            rows_of[-1].append(n_rows + len(mixtures) - 1)
-    arrays = recording.arrays(roots, rows_of)
-    return arrays | ({"mixtures": np.stack(mixtures)} if mixtures else {})
+    searched = open_clauses.tolist()
+    rows_of = [rows_of[k] for k in searched]
+    roots, arrays = [(0 if is_shared else k, k) for k in range(len(searched))], {}
+    if problem.weights is not None:
+        mixtures = np.zeros((len(searched), n_rows))
+        for k, (rows, values) in enumerate(zip(rows_of, problem.weights, strict=True)):
+            np.add.at(mixtures[k], rows, values.cpu().numpy())
+        rows_of = [[*rows, n_rows + k] for k, rows in enumerate(rows_of)]
+        arrays["mixtures"] = mixtures
+    return recording.arrays(roots, rows_of) | arrays | {"clauses": np.array(searched)}
