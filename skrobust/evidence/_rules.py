@@ -187,7 +187,8 @@ class Relu:
         """Return slopes of lines below and above where open; else slope and constant."""
         is_open = (low < 0) & (high > 0)
         chord = (high - self.slope * low) / np.where(is_open, high - low, 1.0)
-        nearer = np.where(high > -low, 1.0, self.slope)
+        # Larger by more than rounding, so that all choose the same side.
+        nearer = np.where(high > -low * (1 + 2.0**-20), 1.0, self.slope)
         ends = np.where(self.convex, nearer, chord), np.where(self.convex, chord, nearer)
         return *ends, np.where(low >= 0, 1.0, self.slope), 0.0, is_open
 

@@ -6,19 +6,22 @@ from functools import cached_property
 
 import numpy as np
 
-from skrobust._validation import check_bounds, check_epsilon, expected
+from skrobust._validation import expected
 from skrobust.bounds import farthest
 from skrobust.evidence import (
     Writer,
+    about_point,
     claim_bytes,
+    claimed_rows,
     completed,
+    joined_rows,
     network_arrays,
     opened,
     why_rejected,
 )
 from skrobust.exceptions import MissingEvidenceWarning
 from skrobust.graphs import read_graph
-from skrobust.verification._query import make_query, reference_error
+from skrobust.verification._query import make_query
 from skrobust.verification._recording import Piece
 from skrobust.verification._result import Reason, Verdict
 from skrobust.verification._steps import Encoding
@@ -64,60 +67,6 @@ def make_recorder(evidence, network, property, n_features):
     arrays = network_arrays(graph)
     writer = None if evidence == _REQUIRED else Writer(evidence, arrays)
     return Recorder(Encoding(network, property, graph), arrays, writer)
-
-
-def claimed_rows(graph, query, is_proof):
-    """Return the rows of a query of one part of a property, as arrays of a claim.
-
-    Parameters
-    ----------
-    graph : Graph
-    query : Query
-        Of one point.
-    is_proof : bool
-        Constants may stem from rounded outputs at the reference point: those of a proof are
-        moved down, and those of a counterexample up.
-
-    Returns
-    -------
-    dict of str to ndarray
-    """
-    rows, limit = query.rows, query.conclusion.exp_limit
-    if limit is not None:
-        A, zeros = rows.A[0].cpu().numpy(), np.zeros(rows.A.shape[1])
-        limit = np.array([_beside(limit, -1 if is_proof else 1)])
-        flags = dict.fromkeys(("strict", "anchored", "clause"), zeros.astype(np.uint8))
-        return {"A": A, "b": zeros, "distance": zeros, "limit": limit} | flags
-    each = [list(dict.fromkeys(clause)) for clause in rows.members.tolist()]
-    clause, at = np.repeat(np.arange(len(each)), [len(own) for own in each]), np.concatenate(each)
-    error = reference_error(graph, query)[0].cpu().numpy()
-    b, anchored = rows.b[0].cpu().numpy(), rows.flags("anchored").cpu().numpy()
-    b = np.where(anchored, 0.0, b - error if is_proof else b + error.max(initial=0.0))
-    return {
-        "A": rows.A[0].cpu().numpy()[at],
-        "b": b[at],
-        "distance": rows.c[0].cpu().numpy()[at] * rows.uses_distance,
-        "limit": np.zeros(len(each)),
-        "strict": rows.flags("strict").cpu().numpy().astype(np.uint8)[at],
-        "anchored": anchored.astype(np.uint8)[at],
-        "clause": clause,
-    }
-
-
-def _beside(value, side):
-    """Return the float next to a Fraction that is not on the other side of it."""
-    near = float(value)
-    is_beyond = near > value if side < 0 else near < value
-    return float(np.nextafter(near, side * np.inf)) if is_beyond else near
-
-
-def joined_rows(parts):
-    """Return the rows of several parts as one claim, without what all of them have none of."""
-    first = np.cumsum([0, *(len(part["limit"]) for part in parts)])
-    parts = [part | {"clause": part["clause"] + k} for part, k in zip(parts, first, strict=False)]
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    optional = ("distance", "limit", "anchored")
-    return {k: part for k, part in joined.items() if k not in optional or part.any()}
 
 
 def mixed_piece(query, weights):
@@ -233,6 +182,9 @@ class Recorder:
                 if isinstance(proof, dict):
                     proof = [mixed_piece(query[[int(i)]], proof)]
                 arrays, why = self._proved(arrays, parts, proof)
+                if why is None and answer.reasons[i] is Reason.BY_SOLVER:
+                    # The checker confirms what a solver has said.
+                    answer.reasons[i], answer.decided_by[i] = Reason.PROVED, name
             if why is None:
                 evidence[i], why = self._stored(arrays)
             if why is not None:
@@ -246,12 +198,13 @@ class Recorder:
 
         Bounds alone need no numbers of a proof: the checker computes them.
         """
+        reasons = []
         for pieces in ([absolute_pieces(proof, parts)] if proof else []) + [None]:
             found = completed(arrays, self._network, pieces)
-            why = why_rejected(arrays | found, self._network, self._digest)
-            if why is None:
-                break
-        return arrays | found, why
+            reasons.append(why_rejected(arrays | found, self._network, self._digest))
+            if reasons[-1] is None:
+                return arrays | found, None
+        return arrays, reasons[0]
 
     def _stored(self, arrays):
         """Return the name of the file, and why there is none."""
@@ -272,28 +225,19 @@ class Recorder:
 
     def _claim(self, query, verdict):
         """Return what is claimed of one point as arrays, or why it cannot be; and its parts."""
-        is_proof, ball, parts = verdict == Verdict.VERIFIED, query.ball, query.parts()
-        if not all(part.is_linear or part.conclusion.exp_limit for part in parts):
-            rows = query.conclusion.sufficient() if is_proof else query.conclusion.necessary()
-            parts = [replace(query, conclusion=rows)]
-        if parts[0].rows.A.shape[1] == 0:
+        property, ball = self.encoding.property, query.ball
+        is_proof = verdict == Verdict.VERIFIED
+        rows = claimed_rows(self.encoding.graph, ball, query.conclusion, is_proof)
+        if len(rows[0]["b"]) == 0:
             return "the property has no linear rows that it implies", []
-        property, n = self.encoding.property, ball.center.shape[1]
-        bounds = check_bounds(property.bounds)
-        low, high = (-np.inf, np.inf) if bounds is None else bounds
-        claim = {
-            "claim": claim_bytes(
-                verdict=str(verdict), norm=ball.norm, network=self._digest, property=repr(property)
-            ),
-            "center": ball.center[0].cpu().numpy(),
-            "epsilon": np.broadcast_to(check_epsilon(property.epsilon), n),
-            "lower": ball.lower[0].cpu().numpy(),
-            "upper": ball.upper[0].cpu().numpy(),
-            "domain_low": np.broadcast_to(np.asarray(low, dtype=np.float64), n),
-            "domain_high": np.broadcast_to(np.asarray(high, dtype=np.float64), n),
+        about = {
+            "verdict": str(verdict),
+            "norm": ball.norm,
+            "network": self._digest,
+            "property": repr(property),
         }
-        rows = [claimed_rows(self.encoding.graph, part, is_proof) for part in parts]
-        return claim | joined_rows(rows), rows
+        claim = {"claim": claim_bytes(**about)}
+        return claim | about_point(ball, property) | joined_rows(rows), rows
 
     def finish(self, result):
         """Write the manifest, and warn where evidence is missing; return the result."""
