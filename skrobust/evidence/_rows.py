@@ -184,7 +184,8 @@ def least(ball, rows, constant, low, high, lift, distance=None):
         else:
             length = np.sqrt((part**2).sum(axis=1)) * (1 + 4 * UNIT * (part.shape[1] + 8)), 0
         free, j = add(lift(distance), (-length[0], length[1]))
-        ends = [add(values, (free * lift(r)[0], j + lift(r)[1])) for r in (near, far)]
+        radii = [lift(np.array([radius])) for radius in (near, far)]
+        ends = [add(values, (free * radius, j + k)) for radius, k in radii]
         values = np.minimum(*map(rounded_down, ends))
         if lift is floats:
             largest = np.maximum(-low, high)
