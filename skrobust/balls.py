@@ -44,10 +44,14 @@ def _outwards(lower, upper, dtype):
 def _upper(x, epsilon, high):
     """Return at most x + epsilon and `high`, by rounding; but at least x, and finite.
 
-    The rounding of the sum is at most half an ulp, so to take off one ulp more is enough.
+    What rounding adds to a sum is known exactly (Knuth's TwoSum), so that a corner that is a
+    number of the dtype is reached.
     """
     upper = (x + epsilon).clamp(max=torch.finfo(x.dtype).max)
-    upper = torch.add(upper, upper.abs(), alpha=-torch.finfo(x.dtype).eps)
+    share = upper - x
+    rest = (x - (upper - share)) + (epsilon - share)
+    below = torch.nextafter(upper, torch.full_like(upper, -torch.inf))
+    upper = torch.where(rest < 0, below, upper)
     if high is not None:
         upper = torch.minimum(upper, high)
     # A center may lie a little outside of the domain; see `Ball`.

@@ -8,6 +8,8 @@ import torch
 from skrobust.bounds._rounding import dot
 from skrobust.graphs import Clamp, MaxPool, Relu, no_rule
 
+TIE = 1 + 2.0**-20  # how much larger a side of an interval must be
+
 __all__ = ["Lines", "PoolLines", "lines_of"]
 
 
@@ -152,8 +154,9 @@ def _relu_lines(node, lower, upper):
     width = torch.where(is_open, upper - lower, 1.0)
     chord = (upper - slope * lower) / width
     shift = upper - chord * upper
-    # The better of the two pieces by area, as in the CROWN paper.
-    nearer = torch.where(upper > -lower, torch.ones_like(upper), slope.expand_as(upper))
+    # The better of the two pieces by area, as in the CROWN paper. Of intervals that are symmetric
+    # but for rounding, any who compute them choose the same one.
+    nearer = torch.where(upper > -TIE * lower, torch.ones_like(upper), slope.expand_as(upper))
     linear = torch.where(lower >= 0, torch.ones_like(upper), slope.expand_as(upper))
     convex = slope <= 1
     zero = torch.zeros_like(upper)

@@ -2,9 +2,11 @@
 
     python _checker.py FOLDER [--exact]
 
-This file and `_rules.py` beside it are all of it: without skrobust or torch they run as they are.
-They trust no number but those that say what is claimed: the network, the ball, the rows. From the
-slopes and multipliers of a file they compute all bounds: any give one that holds.
+This file, and beside it `_rules.py` (numbers, nodes, balls), `_rows.py` (what is claimed),
+`_splits.py` (trees) and `_relus.py`, are all of it: they run as they are without
+skrobust or torch. They trust no number but those that say what is claimed: the network, the ball,
+the rows. From the slopes and multipliers of a file they compute all bounds: any give one that
+holds.
 
 "Verified" says: for all x of a ball, each clause has a row A z(x) + b >= 0 (> 0 where strict). The
 proof is a tree of splits a clause. In each leaf one row of it is pulled back to the input: through
@@ -26,20 +28,27 @@ import numpy as np
 
 # isort: off
 if __package__:
-    from skrobust.evidence._rules import (
-        KINDS, LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
-        read_arrays, read_json, rounded_down,
+    from skrobust.evidence._relus import Relus
+    from skrobust.evidence._rows import (
+        Rows, center_of, distance_of, farthest, least, shell, slope_nodes, unit_ball,
     )  # fmt: skip
+    from skrobust.evidence._rules import (
+        KINDS, LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need,
+        numbers, plain, read_arrays, read_json,
+    )  # fmt: skip
+    from skrobust.evidence._splits import AT_ONCE, Proof
 else:  # run as a file
     sys.path.insert(0, str(Path(__file__).parent))
+    from _relus import Relus
+    from _rows import Rows, center_of, distance_of, farthest, least, shell, slope_nodes, unit_ball
     from _rules import (
-        KINDS, LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
-        read_arrays, read_json, rounded_down,
+        KINDS, LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need,
+        numbers, plain, read_arrays, read_json,
     )  # fmt: skip
+    from _splits import AT_ONCE, Proof
 # isort: on
 
-FORMAT, VERSION = "skrobust-evidence", 1
-AT_ONCE = 2**21  # numbers in the largest array of a pass
+FORMAT, VERSION = "skrobust-evidence", 2
 # What strangers' files may lead to, beside reasons by name.
 FAULTS = (Rejected, OSError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError)
 
@@ -51,8 +60,7 @@ class Network:
         specs = read_json(arrays.get("nodes", b""), "nodes").get("nodes")
         need(isinstance(specs, list) and specs, "the network has no nodes")
         size = int(numbers(arrays, "n_features", (), below=2**40))
-        self.lift, self.ball, self.piecewise = (integers if exact else floats), None, []
-        self.nodes, self.sizes, self.depths, self.gammas = [None], [size], [0], [0.0]
+        nodes, sizes = [None], [size]
         for i, spec in enumerate(specs, start=1):
             kind, inputs = (
                 spec.get(k) if isinstance(spec, dict) else None for k in ("kind", "inputs")
@@ -60,28 +68,43 @@ class Network:
             need(isinstance(kind, str) and kind in KINDS, f"node {i} is of kind {kind!r}")
             is_list = isinstance(inputs, list) and inputs and all(type(j) is int for j in inputs)
             need(is_list and all(0 <= j < i for j in inputs), f"node {i} has inputs {inputs!r}")
-            is_affine, start = kind == "affine", f"{i}."
-            need(is_affine or len(inputs) == 1, f"node {i} has several inputs")
-            own = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
-            node = KINDS[kind](own, [self.sizes[j] for j in inputs], self.lift)
-            node.inputs, depth = inputs, max(self.depths[j] for j in inputs)
-            self.nodes.append(node)
+            need(kind == "affine" or len(inputs) == 1, f"node {i} has several inputs")
+            own = {k.removeprefix(f"{i}."): v for k, v in arrays.items() if k.startswith(f"{i}.")}
+            node = KINDS[kind](own, [sizes[j] for j in inputs], integers if exact else floats)
+            node.inputs = inputs
+            nodes.append(node)
+            sizes.append(node.size)
+        self.set_nodes(nodes, size, integers if exact else floats)
+
+    def set_nodes(self, nodes, size, lift):
+        self.nodes, self.lift, self.ball = nodes, lift, None
+        self.sizes, self.depths, self.gammas, self.piecewise = [size], [0], [0.0], []
+        for i, node in enumerate(nodes[1:], start=1):
+            depth = max(self.depths[j] for j in node.inputs)
             self.sizes.append(node.size)
+            is_affine = isinstance(node, Affine)
             self.piecewise += [] if is_affine else [i]
             self.depths.append(depth + node.mixes if is_affine else np.inf)
-            terms = (node.terms if is_affine else 8) + node.size + len(specs)
+            terms = (node.terms if is_affine else 8) + node.size + len(nodes)
             # Twice n u / (1 - n u), n < 2^40: once for the sums, once for sums of errors.
             self.gammas.append(2.02 * UNIT * (terms + 9))
         self.sources = sorted({self.nodes[i].inputs[0] for i in self.piecewise})
 
-    def bound(self, region, start, rows, at=None, shift=0.0, alphas=None, betas=None):
+    def of_nodes(self, nodes, ball):
+        """Return a network of other nodes, over a ball, in the same arithmetic."""
+        other = Network.__new__(Network)
+        other.set_nodes(nodes, self.sizes[0], self.lift)
+        other.ball = ball
+        return other
+
+    def bound(self, region, start, rows, at=None, alphas=None, betas=None, distance=None):
         """Return lower bounds of rows of a node over boxes, and the errors that they allow for.
 
         `at` is the box of each row. What betas add to rows of nodes must not be above 0 there.
+        `distance` times the distance from the center is a part of each row.
         """
-        shift = np.broadcast_to(shift, len(rows))
-        pending, constant = {start: self.lift(rows)}, self.lift(shift)
-        error = 4 * UNIT * len(self.nodes) * np.abs(shift) + ROOM
+        pending, constant = {start: self.lift(rows)}, self.lift(np.zeros(len(rows)))
+        error = np.full(len(rows), ROOM)
 
         def of(values):
             return values if at is None or len(values) == 1 else values[at]
@@ -102,11 +125,10 @@ class Network:
             for j, part in zip(node.inputs, parts, strict=True):
                 pending[j] = add(pending[j], part) if j in pending else part
         pulled = pending.get(0) or self.lift(np.zeros((len(rows), self.sizes[0])))
-        least, slack = self.ball.minimum(
-            pulled, of(region.lows[0]), of(region.highs[0]), self.lift
-        )
+        ends = of(region.lows[0]), of(region.highs[0])
+        values, slack = least(self.ball, pulled, constant, *ends, self.lift, distance)
         error = error + slack if self.lift is floats else np.zeros(len(rows))
-        values = rounded_down(add(constant, least)) - error
+        values = values - error
         return np.where(values < np.inf, values, -np.inf), error  # what overflows bounds nothing
 
     def relax(self, low, high, known=None, tightens=True):
@@ -160,186 +182,98 @@ class Network:
         region.lows[j], region.highs[j] = low, np.maximum(low, high)
 
 
-class Proof:
-    """Trees of splits, one a clause; without any, each row is bounded over the whole ball.
-
-    Nodes stand level by level: first the roots, then both children of each node that is split,
-    in order. `node` is 0 for a leaf, else the node of the network whose entry `unit` is split,
-    plus 1; the children are where it is at least `at`, and at most.
-    """
-
-    def __init__(self, network, rows, arrays):
-        self.network, self.rows, n, sizes = network, rows, len(rows.b), np.array(network.sizes)
-        self.n_roots, count = rows.clause.max() + 1, np.size(arrays.get("row", rows.b))
-        otherwise = {
-            "row": np.arange(n),
-            "node": np.zeros(n),
-            "unit": np.zeros(n),
-            "tightens": np.zeros(n),
-        }
-        get = arrays if "row" in arrays else otherwise
-        most = {"row": n, "node": len(sizes) + 1, "unit": sizes.max(), "tightens": 2}
-        self.row, node, self.unit, self.tightens = (
-            numbers(get, k, (count,), below=v) for k, v in most.items()
-        )
-        self.at = numbers(arrays, "at", (count,)) if "at" in arrays else np.zeros(count)
-        self.node, self.inner = node - 1, node > 0
-        self.child = self.n_roots + 2 * (np.cumsum(self.inner) - 1)
-        self.leaf = np.cumsum(~self.inner) - 1
-        at = np.flatnonzero(self.inner)
-        is_tree = count == self.n_roots + 2 * len(at) and (self.child[at] > at).all()
-        need(is_tree and (self.unit[at] < sizes[self.node[at]]).all(), "the tree is no tree")
-        need(np.isin(self.node[at], [0, *network.sources]).all(), "a split of what no unit reads")
-        n_leaves = count - len(at)
-        self.alphas = {
-            i: numbers(arrays, f"slopes.{i}", (n_leaves, sizes[i]))
-            for i in network.piecewise
-            if f"slopes.{i}" in arrays
-        }
-        self.betas = {}
-        for j in network.sources:
-            if f"betas.{j}" in arrays:
-                value = numbers(arrays, f"betas.{j}", (None,))
-                leaf = numbers(arrays, f"betas.{j}.leaf", value.shape, below=n_leaves)
-                unit = numbers(arrays, f"betas.{j}.unit", value.shape, below=sizes[j])
-                need((value >= 0).all(), "a multiplier is below 0")
-                self.betas[j] = leaf, unit, value
-
-    def check(self, root):
-        """Raise where a leaf does not prove its row, from the bounds of the whole ball."""
-        places = [0, *self.network.sources]
-        signs = {j: np.zeros((1, self.network.sizes[j])) for j in places}
-        lows, highs = ({j: side[j] for j in places} for side in (root.lows, root.highs))
-        ids = np.arange(self.n_roots)
-        stack = [(ids, ids, lows, highs, signs)]
-        step = max(1, AT_ONCE // (4 * sum(self.network.sizes)))
-        while stack:
-            state = stack.pop()
-            if len(state[0]) > step:
-                stack.append(_part(state, slice(step, None)))
-                state = _part(state, slice(step))
-            for tightens in (0, 1):
-                index = np.flatnonzero(self.tightens[state[0]] == tightens)
-                if len(index):
-                    stack += self._children(root, *_part(state, index), tightens)
-
-    def _children(self, root, ids, clause, lows, highs, signs, tightens):
-        """Check the leaves among domains; return both halves of the others."""
-        region = self._region(root, ids, lows, highs, tightens)
-        self._leaves(region, ids, clause, signs)
-        lows, highs = ({j: side[j] for j in lows} for side in (region.lows, region.highs))
-        inner = np.flatnonzero(self.inner[ids])
-        if len(inner) == 0:
-            return []
-        state = _part((ids, clause, lows, highs, signs), inner, set(self.node[ids[inner]]))
-        return [self._half(*state, side) for side in (0, 1)]
-
-    def _region(self, root, ids, lows, highs, tightens):
-        """Return bounds of all nodes in domains, with what splits have cut."""
-        pairs = [(a[j], b[j]) for a, b in ((lows, root.lows), (highs, root.highs)) for j in lows]
-        if not tightens and all(own is whole for own, whole in pairs):
-            return root
-        if any((a[0] != b[0]).any() for a, b in ((lows, root.lows), (highs, root.highs))):
-            return self.network.relax(lows[0], highs[0], (lows, highs), tightens)
-        region = Space(**vars(root) | {"lows": [*root.lows], "highs": [*root.highs], "lines": {}})
-        region.empty = np.zeros(len(ids), dtype=bool)
-        for i in self.network.piecewise:
-            self.network.refine(region, i, (lows, highs), tightens)
-        return region
-
-    def _leaves(self, region, ids, clause, signs):
-        index = np.flatnonzero(~self.inner[ids])
-        if len(index) == 0:
-            return
-        leaf, rows = self.leaf[ids[index]], self.row[ids[index]]
-        need((self.rows.clause[rows] == clause[index]).all(), "a leaf proves another clause")
-        alphas = {i: part[leaf] for i, part in self.alphas.items()}
-        betas, place = {}, np.full(self.leaf[-1] + 1, -1)
-        place[leaf] = np.arange(len(leaf))
-        for j, (at, unit, value) in self.betas.items():
-            here = place[at] >= 0
-            betas[j] = np.zeros((len(leaf), self.network.sizes[j]))
-            np.add.at(betas[j], (place[at[here]], unit[here]), value[here])
-            betas[j] *= -(signs[j] if len(signs[j]) == 1 else signs[j][index])
-        A, b, strict = (part[rows] for part in (self.rows.A, self.rows.b, self.rows.strict))
-        last = len(self.network.nodes) - 1
-        values, _ = self.network.bound(region, last, A, index, b, alphas, betas)
-        is_empty = region.empty if len(region.empty) == 1 else region.empty[index]
-        is_proved = np.where(strict > 0, values > 0, values >= 0) | is_empty
-        for k in np.flatnonzero(~is_proved)[:1]:
-            raise Rejected(f"in leaf {leaf[k]} the bound of row {rows[k]} is {values[k]:.6g}")
-
-    def _half(self, ids, clause, lows, highs, signs, side):
-        """Return the children at which what is split is at least `at` (side 0), or at most."""
-        lows, highs, signs = ({j: v.copy() for j, v in of.items()} for of in (lows, highs, signs))
-        for j in lows:
-            k = np.flatnonzero(self.node[ids] == j)
-            unit, at = self.unit[ids[k]], self.at[ids[k]]
-            if side == 0:
-                lows[j][k, unit] = np.maximum(lows[j][k, unit], at)
-            else:
-                highs[j][k, unit] = np.minimum(highs[j][k, unit], at)
-            need(j or (lows[0][k, unit] <= highs[0][k, unit]).all(), "a split outside of the box")
-            # Multipliers are for the sign of a unit.
-            signs[j][k, unit] = np.where(at == 0, 1.0 - 2.0 * side, signs[j][k, unit])
-        return self.child[ids] + side, clause, lows, highs, signs
-
-
-def _part(state, index, spread=()):
-    """Return some domains. What all share has one row; it is spread for nodes that are split."""
-    parts, count = [], len(state[0])
-    for part in state:
-        if isinstance(part, dict):
-            part = {
-                j: np.broadcast_to(v, (count, v.shape[1])) if j in spread else v
-                for j, v in part.items()
-            }
-            parts.append({j: v[index] if len(v) == count else v for j, v in part.items()})
-        else:
-            parts.append(part[index])
-    return tuple(parts)
-
-
 def check_claim(arrays, network, digest):
     """Return what the arrays of a file prove, in words; raise `Rejected` where they do not."""
     claim = read_json(arrays.get("claim", b""), "its claim")
     need(claim.get("network") == digest, "it is about another network")
-    network.ball = ball = Ball(arrays, claim.get("norm"), network.sizes[0])
-    rows = Space(A=numbers(arrays, "A", (None, network.sizes[-1])))
-    rows.b = numbers(arrays, "b", (len(rows.A),))
-    rows.strict = numbers(arrays, "strict", (len(rows.A),), below=2)
-    rows.clause = numbers(arrays, "clause", (len(rows.A),), below=max(1, len(rows.A)))
-    need(len(rows.A) and set(rows.clause) == set(range(rows.clause.max() + 1)), "it has no rows")
+    ball = shell(Ball(arrays, claim.get("norm"), network.sizes[0]), 0.0, np.inf)
+    rows = Rows(arrays, network.sizes[-1])
     if claim.get("verdict") == "falsified":
-        return _check_point(network, rows, numbers(arrays, "point", (network.sizes[0],)))
+        return _check_point(network, rows, ball, numbers(arrays, "point", (network.sizes[0],)))
     need(claim.get("verdict") == "verified", "its verdict is unknown")
     need(ball.norm == "linf" or network.lift is floats, "exact arithmetic is for boxes only")
-    proof = Proof(network, rows, arrays)
-    proof.check(network.relax(ball.lower[None], ball.upper[None]))
-    n_leaves = int((~proof.inner).sum())
-    return f"verified: {proof.n_roots} clauses over the ball, in {n_leaves} leaves"
+    n_leaves = _check_pieces(network, rows, ball, arrays)
+    return f"verified: {rows.n_clauses} clauses over the ball, in {n_leaves} leaves"
 
 
-def _check_point(network, rows, point):
-    need(network.ball.holds(point), "its point lies outside of the ball")
-    at, last, none = (
-        network.relax(point[None], point[None]),
-        len(network.nodes) - 1,
-        np.zeros(len(rows.b), int),
+def _check_pieces(network, rows, ball, arrays):
+    """Check proofs of some clauses at some distances each; return the number of leaves."""
+    every, radii, by_slopes = np.arange(rows.n_clauses), np.array([[0.0, farthest(ball)]]), [0]
+    if "radii" in arrays:
+        radii = numbers(arrays, "radii", (None, 2))
+        by_slopes = numbers(arrays, "by_slopes", (len(radii),), below=2)
+    reached, n_leaves = np.zeros(rows.n_clauses), 0
+    for k, (near, far) in enumerate(radii):
+        own = {n.removeprefix(f"{k}."): v for n, v in arrays.items() if n.startswith(f"{k}.")}
+        own = own if "radii" in arrays else arrays
+        clauses = numbers(own, "clauses", (None,), below=len(every)) if "clauses" in own else every
+        need(len(clauses) and near <= reached[clauses].min(), "a distance is left out")
+        reached[clauses] = np.maximum(reached[clauses], far)
+        n_leaves += prove(network, rows, shell(ball, near, far), clauses, own, by_slopes[k])
+    need((reached >= farthest(ball)).all(), "a distance is left out")
+    return n_leaves
+
+
+def with_rows(network, rows, ball, relus=False, side=1):
+    """Return a network over a ball with a claim's rows, or numbers below them, as its last node.
+
+    With `relus` its pools and clamps are ReLUs. A side of -1 is for numbers above the rows.
+    """
+    nodes = Relus(network.nodes, network.sizes[0], network.lift).nodes if relus else network.nodes
+    last, anchors, point = len(nodes) - 1, 0.0, ball.center[None]
+    if rows.anchored.any():
+        center = network.of_nodes(nodes, center_of(ball))
+        anchors, _ = center.bound(center.relax(point, point), last, -side * rows.A)
+        need(np.isfinite(anchors).all(), "the outputs at the center overflow")
+    node = rows.node(side * anchors, last, network.lift)
+    return network.of_nodes([*nodes, node], ball)
+
+
+def prove(network, rows, ball, clauses, arrays, by_slopes=False):
+    """Raise where clauses are not proved over a ball; return the number of leaves."""
+    relus = bool(numbers(arrays, "relus", (), below=2)) if "relus" in arrays else False
+    network = with_rows(network, rows, ball, relus)
+    region = network.relax(ball.lower[None], ball.upper[None])
+    if not by_slopes:
+        proof = Proof(network, rows, list(clauses), arrays)
+        proof.check(region)
+        return int((~proof.inner).sum())
+    values = by_slope(network, rows, region)
+    for k in clauses:
+        own = values[rows.of_clause[k]]
+        is_proved = np.where(rows.strict[rows.of_clause[k]] > 0, own > 0, own >= 0).any()
+        if rows.limit[k]:
+            is_proved = rows.within(k, own, network.lift is integers)
+        need(is_proved, f"slopes do not prove clause {k}: its bound is {own.max():.6g}")
+    return len(clauses)
+
+
+def by_slope(network, rows, region):
+    """Return lower bounds of rows over a ball, by their slopes from the center."""
+    ball, last, own = network.ball, len(network.nodes) - 1, np.eye(rows.count)
+    point, center = ball.center[None], network.of_nodes(network.nodes, center_of(ball))
+    at_center = center.relax(point, point)
+    start, _ = center.bound(at_center, last, own)
+    start = np.where(rows.anchored > 0, 0.0, start)
+    slopes = network.of_nodes(slope_nodes(network.nodes, region, at_center), unit_ball(ball))
+    steep, _ = slopes.bound(
+        slopes.relax(slopes.ball.lower[None], slopes.ball.upper[None]), last, own
     )
-    values, error = network.bound(at, last, -rows.A, none, -rows.b)
-    clauses = set(rows.clause)
+    steep = np.nextafter(steep + rows.distance, -np.inf)
+    sinks = np.nextafter(start + steep * ball.far * (1 + 4 * UNIT) - TINY, -np.inf)
+    return np.where(steep >= 0, start, sinks)
 
-    def falls(values):
-        """Return whether all rows of a clause fall short, where they are at most -values."""
-        is_broken = np.where(rows.strict > 0, values >= 0, values > 0)
-        return any(is_broken[rows.clause == k].all() for k in clauses)
 
-    if not falls(values):  # the bounds are off by at most twice what they allow for
-        need(not falls(values + 2 * error), "floats cannot tell whether its point breaks a clause")
-        raise Rejected(
-            f"its point breaks no clause: the lowest row is at most {-values.max():.6g}"
-        )
+def _check_point(network, rows, ball, point):
+    need(ball.holds(point), "its point lies outside of the ball")
+    net, at = with_rows(network, rows, ball, side=-1), point[None]
+    values, error = net.bound(net.relax(at, at), len(net.nodes) - 1, -np.eye(rows.count))
+    values, is_exact = -values + rows.distances_at(distance_of(ball, point)), net.lift is integers
+    if not rows.broken(values, is_exact):
+        # The bounds are off by at most twice what they allow for.
+        is_open = rows.broken(values - 2 * error, is_exact)
+        need(not is_open, "floats cannot tell whether its point breaks a clause")
+        raise Rejected(f"its point breaks no clause: the lowest row is at most {values.min():.6g}")
     return "falsified: a point of the ball breaks the rows"
 
 

@@ -187,7 +187,8 @@ class Relu:
         """Return slopes of lines below and above where open; else slope and constant."""
         is_open = (low < 0) & (high > 0)
         chord = (high - self.slope * low) / np.where(is_open, high - low, 1.0)
-        nearer = np.where(high > -low, 1.0, self.slope)
+        # Larger by more than rounding, so that all choose the same side.
+        nearer = np.where(high > -low * (1 + 2.0**-20), 1.0, self.slope)
         ends = np.where(self.convex, nearer, chord), np.where(self.convex, chord, nearer)
         return *ends, np.where(low >= 0, 1.0, self.slope), 0.0, is_open
 
@@ -238,6 +239,24 @@ class Relu:
         constant = (positive * shifts[0] + negative * shifts[1]).sum(axis=1)
         return [(positive * slopes[0] + negative * slopes[1], k + i)], (constant, k + j)
 
+    def chords(self, low, high, at_low, at_high):
+        """Return between which the slopes of chords to the center lie, that is in [low, high].
+
+        For convex and for concave units they are monotone in both ends.
+        """
+        ends = []
+        for z, center, kink in ((low, at_low, self.slope), (high, at_high, 1.0)):
+            right, left = (
+                np.maximum(np.maximum(z, center), 0),
+                np.minimum(np.minimum(z, center), 0),
+            )
+            chord = (right - self.slope * left) / np.where(right > left, right - left, 1.0)
+            ends.append(np.where(right > left, chord, kink))
+        slack = 8 * UNIT * (1 + np.abs(self.slope))
+        least, most = np.minimum(*ends) - slack, np.maximum(*ends) + slack
+        is_linear, slope = (low >= 0) | (high <= 0), np.where(low >= 0, 1.0, self.slope)
+        return np.where(is_linear, slope, least), np.where(is_linear, slope, most)
+
 
 class Clamp(Relu):
     """z cut to [low, high]."""
@@ -264,6 +283,13 @@ class Clamp(Relu):
         left = np.where(b - low > high - b, b - at_low, 0.0) / np.where(last, b - low, 1.0)
         ends = np.where(first, right, chord), np.where(last, left, chord)
         return *ends, inside * 1.0, np.where(inside, 0.0, at_low), is_open
+
+    def chords(self, low, high, at_low, at_high):
+        inside, flat = (
+            (low >= self.low) & (high <= self.high),
+            (high <= self.low) | (low >= self.high),
+        )
+        return inside * 1.0, ~flat * 1.0
 
 
 class Pool:
@@ -340,7 +366,8 @@ class Ball:
             axis=1
         )
         if self.norm == "l2":
-            least = np.maximum(least, self._cut(here, low - self.center, high - self.center))
+            # Of a row of zeros the multiplier underflows: NaN bounds nothing.
+            least = np.fmax(least, self._cut(here, low - self.center, high - self.center))
         # Two sums of n products, whose factors are rounded, of sizes up to size * largest: 2 (n +
         # 3) roundings, times 4.
         slack = 8 * UNIT * (here.shape[1] + 8) * (size * (largest + TINY)).sum(axis=1)

@@ -423,7 +423,7 @@ class Rearrange(Node):
         count = product(self.input_shape)
         flat = gradient.new_zeros(len(gradient), count + 1)
         index = self.index.reshape(-1) % (count + 1)  # -1 is the last place
-        flat.index_add_(1, index, gradient.reshape(len(gradient), -1))
+        flat.index_add_(1, index, gradient.flatten(1))
         return (flat[:, :count].reshape(len(gradient), *self.input_shape),)
 
     def magnitude(self, radius):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 
 import torch
@@ -154,6 +155,10 @@ class ConfidenceRow(Conclusion):
     uses_distance = False
     strict = False
     needed_outputs = frozenset({"probabilities"})
+
+    @property
+    def exp_limit(self):
+        return (1 - Fraction(self.eta)) / Fraction(self.eta)
 
     def values(self, logits, distance=None):
         log_probabilities = torch.log_softmax(logits, dim=-1)

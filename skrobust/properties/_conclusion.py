@@ -40,9 +40,13 @@ class Conclusion(ABC):
         Whether any own row is the largest of several.
     needed_outputs : frozenset of {"labels", "probabilities", "logits"}
         What the rows read of a classifier.
+    exp_limit : Fraction or None
+        Where the conclusion says of some gaps that the sum of exp(-gap) is at most a number:
+        that number. The gaps are the sufficient rows without their constants.
     """
 
     is_linear = False
+    exp_limit = None
     has_clauses = False
     needed_outputs = frozenset({"probabilities", "logits"})
 

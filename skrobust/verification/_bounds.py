@@ -115,19 +115,25 @@ class Bounds(Verifier):
             with torch.no_grad():
                 part = query[open_index]
                 lower = bound_query(encoding.graph, part, self.method, self.n_steps, watch)
-                holds, margin = self._read(encoding.graph, part, lower, watch)
+                holds, margin, mixtures = self._read(encoding.graph, part, lower, watch)
             margin = margin.nan_to_num(-torch.inf, torch.inf, -torch.inf)
             verdicts.lower[open_index] = margin.cpu().numpy()
             verdicts.prove(open_index[holds.cpu().numpy()])
+            for k, clause, weights in mixtures if encoding.keeps_proofs else ():
+                proofs = verdicts.evidence[open_index[k]] or {}
+                verdicts.evidence[open_index[k]] = proofs | {clause: weights.cpu().numpy()}
         verdicts.seconds[:] = (watch.elapsed - begun) / len(x)
         return verdicts.result()
 
     def _read(self, graph, query, lower, watch):
-        """Return what bounds of the rows tell: whether the property holds, and its margin."""
+        """Return what bounds of the rows tell: whether the property holds, and its margin.
+
+        And by which mixtures; see `holds_by_mixtures`.
+        """
         rows = query.rows
         mixes = query.is_linear and rows.has_clauses and not query.uses_distance
         if not mixes or self.method == "ibp":
-            return query.holds(lower), query.margin(lower)
+            return query.holds(lower), query.margin(lower), []
         shift = rows.b - reference_error(graph, query)
         return holds_by_mixtures(graph, query, lower, shift, self.method, self.n_steps, watch)
 

@@ -19,6 +19,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.optimize import linprog
 
 from skrobust.bounds import (
@@ -28,6 +29,7 @@ from skrobust.bounds import (
     Units,
     backward,
     crown,
+    farthest,
     initial_slopes,
     lines_of,
     tighten,
@@ -70,6 +72,10 @@ class Problem:
     any_row : bool, default=True
         Whether a problem holds at each point where one of its rows is above 0, and the rows have
         nothing of the distance.
+    is_joint : bool, default=False
+        Whether bounds of all rows together prove a problem, not that of one of them.
+    weights : Tensor of shape (r, m - 1) or None
+        Where the last row of a problem is a mixture of the others: their weights in it.
     """
 
     root: Relaxation
@@ -79,6 +85,8 @@ class Problem:
     nearest: torch.Tensor | None
     margin: object
     any_row: bool = True
+    is_joint: bool = False
+    weights: torch.Tensor | None = None
 
     @cached_property
     def scales(self):
@@ -347,10 +355,10 @@ def close_leaf(problem, domain, recording=None):
     bool
     """
     relaxation = _relaxation(problem, domain)
-    if problem.slope is not None or any(lines.open.any() for lines in relaxation.lines.values()):
+    if any(lines.open.any() for lines in relaxation.lines.values()):
         return False
     ball, graph, places = relaxation.ball, relaxation.graph, []
-    rows, shift = problem.rows[domain.problem], problem.shift[domain.problem]
+    rows, options = problem.rows[domain.problem], _options(problem, domain)
     for j, signs in domain.signs.items():
         units = signs.flatten().nonzero().squeeze(1)
         if len(units):
@@ -364,41 +372,61 @@ def close_leaf(problem, domain, recording=None):
             unit = unit.view(1, len(units), *graph.nodes[j].shape)
             here, constant, _ = backward(relaxation, j, unit)
             sides.append((here[0].cpu().numpy(), constant[0].cpu().numpy()))
-        for row in range(rows.shape[1]):
-            values = _dual(pulled[0, row].cpu().numpy(), sides, ball)
-            betas, start = {}, 0
+        # Multipliers are for one row: rows that are asked together have one row of them each.
+        n_rows, betas = rows.shape[1], {}
+        for j, _, _ in places:
+            betas[j] = rows.new_zeros(1, n_rows, *graph.nodes[j].shape)
+        for row in range(n_rows):
+            slope = None if problem.slope is None else options["slope"][0, row].item()
+            values = _dual(pulled[0, row].cpu().numpy(), sides, ball, slope, problem.nearest)
+            start = 0
             for j, units, signs in places:
                 size = rows.new_tensor(values[start : start + len(units)])
-                betas[j] = torch.zeros_like(domain.betas[j])
-                betas[j].view(-1)[units] = -size * signs
+                betas[j][0, row].view(-1)[units] = -size * signs
                 start += len(units)
-            lower = crown(relaxation, rows, betas=betas, shift=shift)
-            if problem.margin(lower, domain.problem).item() >= 0:
-                if recording is not None:
-                    recording.close(domain, lower.argmax(dim=1), None, betas)
-                return True
-    return False
+        lower = crown(relaxation, rows, betas=betas, **options)
+        if problem.margin(lower, domain.problem).item() < 0:
+            return False
+        if recording is not None:
+            recording.close(domain, lower.argmax(dim=1), None, betas)
+    return True
 
 
-def _dual(row, sides, ball):
-    """Return multipliers of sides w x + c >= 0 for which row . x has its bound over a box."""
+def _dual(row, sides, ball, slope=None, nearest=None):
+    """Return multipliers of sides w x + c >= 0 for which row . x has its bound over a box.
+
+    With a slope, that times the distance from the center is a part of the row.
+    """
     if not sides:
         return np.zeros(0)
     weights = np.concatenate([w for w, _ in sides])
     size = np.maximum(np.abs(weights).sum(axis=1), 1e-300)
     weights, constants = weights / size[:, None], np.concatenate([c for _, c in sides]) / size
-    price = _PRICE * (np.abs(row).sum() + 1e-9)
+    price = _PRICE * (np.abs(row).sum() + abs(slope or 0.0) + 1e-9)
     low, high = ball.lower[0].cpu().numpy(), ball.upper[0].cpu().numpy()
+    n, count = len(row), len(weights)
+    blocks = [sparse.csr_array(-np.column_stack([weights, np.ones(count), np.zeros(count)]))]
+    limits, reach = [constants], (0.0, 0.0)
+    if slope is not None:
+        # d >= x_i - center_i and d >= center_i - x_i.
+        reach, center = (nearest.item(), farthest(ball).item()), ball.center[0].cpu().numpy()
+        moves = np.flatnonzero(high > low)
+        for sign in (1.0, -1.0):
+            k = np.arange(len(moves))
+            at = np.tile(k, 2), np.concatenate([moves, np.full(len(k), n + 1)])
+            values = np.repeat([sign, -1.0], len(k))
+            blocks.append(sparse.csr_array((values, at), shape=(len(k), n + 2)))
+            limits.append(sign * center[moves])
     found = linprog(
-        np.append(row, price),
-        A_ub=-np.column_stack([weights, np.ones(len(weights))]),
-        b_ub=constants,
-        bounds=[*zip(low, high, strict=True), (0, None)],
+        np.concatenate([row, [price, slope or 0.0]]),
+        A_ub=sparse.vstack(blocks),
+        b_ub=np.concatenate(limits),
+        bounds=[*zip(low, high, strict=True), (0, None), (min(reach), max(reach))],
         method="highs",
     )
     if found.ineqlin is None or found.status != 0:
-        return np.zeros(len(weights))
-    return np.maximum(0.0, -found.ineqlin.marginals) / size
+        return np.zeros(count)
+    return np.maximum(0.0, -found.ineqlin.marginals[:count]) / size
 
 
 def _is_behind(graph, j):

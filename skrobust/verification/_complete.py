@@ -14,6 +14,8 @@ from skrobust.bounds import check_finite, farthest
 from skrobust.verification._base import Verifier
 from skrobust.verification._bounds import bound_query, proved_radius
 from skrobust.verification._program import AffineMaps, check_rules
+from skrobust.verification._recording import Piece
+from skrobust.verification._relus import as_relus
 from skrobust.verification._result import LIMITS, Reason, VerificationBuilder
 from skrobust.verification._steps import Encoding
 
@@ -35,9 +37,12 @@ class CompleteEncoding(Encoding):
     ----------
     maps : AffineMaps
         Shared by all that is made of this one by `dataclasses.replace`.
+    split_maps : AffineMaps
+        Of the same network with max-pools and clamps as ReLUs, which can be split.
     """
 
     maps: AffineMaps
+    split_maps: AffineMaps
 
 
 class CompleteVerifier(DefaultParts, Verifier):
@@ -61,7 +66,10 @@ class CompleteVerifier(DefaultParts, Verifier):
     def encode(self, network, property, n_features=None):
         encoding = super().encode(network, property, n_features)
         check_rules(encoding.graph, self._rule, self._without_rule)
-        return CompleteEncoding(network, property, encoding.graph, AffineMaps(encoding.graph))
+        graph = encoding.graph
+        maps, relus = AffineMaps(graph), as_relus(graph)
+        split_maps = maps if relus is graph else AffineMaps(relus)
+        return CompleteEncoding(network, property, graph, maps, split_maps)
 
     def _graph(self, network, n_features):
         return check_finite(super()._graph(network, n_features))
@@ -82,6 +90,10 @@ class PointSearch(ABC):
     lower : float
         Proved lower bound of the smallest row, over the pieces of the ball looked at so far.
     counterexample : Tensor of shape (1, n_features) or None
+    pieces : list of Piece
+        What proves the property, as far as it is known.
+    proof : dict of str to ndarray
+        Of the piece at hand: set by `decide_piece` where a search has proved it.
     open_limit : dict
         Where slopes prove nothing near the reference point, the ball is searched for
         counterexamples only, with `Stopwatch.part` of this: in domains for those that count them,
@@ -96,7 +108,7 @@ class PointSearch(ABC):
 
     def __init__(self, encoding, query, watch):
         self.encoding, self.query, self.watch = encoding, query, watch
-        self.counterexample = self.proof = None
+        self.counterexample, self.pieces = None, []
         self.by_solver = False
         self.lower = -np.inf
 
@@ -108,8 +120,8 @@ class PointSearch(ABC):
             verdicts.prove([0], reason=Reason.BY_SOLVER if self.by_solver else reason)
             if self.by_solver:
                 verdicts.decided_by[0] = self.solver
-            if self.proof is not None:
-                verdicts.evidence[0] = self.proof
+            if self.encoding.keeps_proofs:
+                verdicts.evidence[0] = self.pieces
         elif reason is Reason.COUNTEREXAMPLE:
             verdicts.falsify([0], self.counterexample)
         verdicts.lower[:] = self.lower
@@ -134,10 +146,14 @@ class PointSearch(ABC):
 
     def piece(self, query):
         """Return whether all rows hold over one ball, as a `Reason`."""
-        reason, lower, parts = Reason.PROVED, np.inf, query.parts()
+        reason, lower, parts = Reason.PROVED, np.inf, list(enumerate(query.parts()))
         while parts and reason not in (Reason.COUNTEREXAMPLE, *LIMITS):
             self.lower = -np.inf
-            answer = self._part(parts.pop(0))
+            k, part = parts.pop(0)
+            self.proof = {}  # by bounds, unless a search says more
+            answer = self._part(part)
+            radii = query.nearest.item(), farthest(query.ball).item()
+            self.pieces.append(Piece(k, *radii, arrays=self.proof))
             reason = answer if answer is not Reason.PROVED else reason
             lower = min(lower, self.lower)
         # A part that was not looked at has no bound.
@@ -188,6 +204,8 @@ class PointSearch(ABC):
         if near.item() == 0:
             return self._open_shells()
         reason, far = Reason.PROVED, farthest(query.ball)
+        for k in range(len(query.parts())):
+            self.pieces.append(Piece(k, 0.0, near.item(), by_slopes=True))
         while near < far:
             outer = torch.minimum(2 * near, far)
             answer = self.piece(query.within(outer).beyond(near))

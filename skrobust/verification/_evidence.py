@@ -6,18 +6,23 @@ from functools import cached_property
 
 import numpy as np
 
-from skrobust._validation import check_bounds, check_epsilon, expected
+from skrobust._validation import expected
+from skrobust.bounds import farthest
 from skrobust.evidence import (
     Writer,
-    by_bounds,
+    about_point,
     claim_bytes,
+    claimed_rows,
+    completed,
+    joined_rows,
     network_arrays,
     opened,
     why_rejected,
 )
 from skrobust.exceptions import MissingEvidenceWarning
 from skrobust.graphs import read_graph
-from skrobust.verification._query import make_query, reference_error
+from skrobust.verification._query import make_query
+from skrobust.verification._recording import Piece
 from skrobust.verification._result import Reason, Verdict
 from skrobust.verification._steps import Encoding
 
@@ -64,19 +69,52 @@ def make_recorder(evidence, network, property, n_features):
     return Recorder(Encoding(network, property, graph), arrays, writer)
 
 
-def clause_rows(members):
-    """Return the rows of all clauses one after the other: whose they are, and which.
+def mixed_piece(query, weights):
+    """Return a proof by bounds of rows and mixtures, from the weights of these by clause."""
+    ball, members = query.ball, query.clauses.tolist()
+    owns = [list(dict.fromkeys(clause)) for clause in members]
+    starts = np.cumsum([0, *map(len, owns)])
+    mixtures = np.zeros((len(weights), starts[-1]))
+    for mixture, (k, values) in zip(mixtures, weights.items(), strict=True):
+        places = [starts[k] + owns[k].index(row) for row in members[k]]
+        np.add.at(mixture, places, values)
+    return Piece(0, 0.0, farthest(ball).item(), arrays={"mixtures": mixtures})
+
+
+def absolute_pieces(pieces, parts):
+    """Return pieces of a proof with their clauses and rows counted over all parts of a claim.
 
     Parameters
     ----------
-    members : int Tensor of shape (k, w)
+    pieces : list of Piece
+    parts : list of dict of str to ndarray
+        The rows of each part.
 
     Returns
     -------
-    clause, at : int ndarray of shape (n_rows,)
+    list of dict
+        With "clauses", "near", "far", "by_slopes" and "arrays".
     """
-    each = [list(dict.fromkeys(clause)) for clause in members.tolist()]
-    return np.repeat(np.arange(len(each)), [len(rows) for rows in each]), np.concatenate(each)
+    clauses = np.cumsum([0, *(len(part["limit"]) for part in parts)])
+    starts = np.cumsum([0, *(len(part["b"]) for part in parts)])
+    absolute = []
+    for piece in pieces:
+        arrays, k = dict(piece.arrays), piece.part
+        start, count = starts[k], len(parts[k]["b"])
+        every = np.arange(clauses[k], clauses[k + 1])
+        own = arrays.pop("clauses", every - clauses[k]) + clauses[k]
+        if "row" in arrays:
+            row = arrays["row"]
+            arrays["row"] = np.where(row < count, row + start, row - count + starts[-1])
+        if "mixtures" in arrays:
+            mixtures = np.zeros((len(arrays["mixtures"]), starts[-1]))
+            mixtures[:, start : start + count] = arrays["mixtures"]
+            arrays["mixtures"] = mixtures
+        where = {"near": piece.near, "far": piece.far, "by_slopes": piece.by_slopes}
+        absolute.append({"clauses": own.tolist(), "arrays": arrays} | where)
+        others = np.setdiff1d(every, own).tolist()  # by bounds
+        absolute += [{"clauses": others, "arrays": {}} | where] if others else []
+    return absolute
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,16 +170,21 @@ class Recorder:
         if len(index) == 0:
             return answer
         query = make_query(self.encoding, x, labels)
-        errors = reference_error(self.encoding.graph, query).cpu().numpy()
         for i in index:
-            arrays = self._claim(query[[int(i)]], answer.verdicts[i], errors[i])
+            arrays, parts = self._claim(query[[int(i)]], answer.verdicts[i])
             if isinstance(arrays, str):
                 why = arrays
             elif answer.verdicts[i] == Verdict.FALSIFIED:
                 arrays["point"] = answer.counterexamples[i]
                 why = why_rejected(arrays, self._network, self._digest)
             else:
-                arrays, why = self._proved(arrays, proofs[i])
+                proof = proofs[i]
+                if isinstance(proof, dict):
+                    proof = [mixed_piece(query[[int(i)]], proof)]
+                arrays, why = self._proved(arrays, parts, proof)
+                if why is None and answer.reasons[i] is Reason.BY_SOLVER:
+                    # The checker confirms what a solver has said.
+                    answer.reasons[i], answer.decided_by[i] = Reason.PROVED, name
             if why is None:
                 evidence[i], why = self._stored(arrays)
             if why is not None:
@@ -150,18 +193,18 @@ class Recorder:
                 self._go_without(answer, i, why, answer.decided_by[i] or name)
         return answer
 
-    def _proved(self, arrays, proof):
+    def _proved(self, arrays, parts, proof):
         """Return the claim with the first proof that the checker accepts, or why it does not.
 
         Bounds alone need no numbers of a proof: the checker computes them.
         """
-        for parts in ([] if isinstance(proof, str) else [proof]) + [None]:
-            parts = by_bounds(arrays, self._network) if parts is None else parts
-            why = why_rejected(arrays | parts, self._network, self._digest)
-            if why is None:
-                break
-        why = proof if why and isinstance(proof, str) and proof else why
-        return arrays | parts, why
+        reasons = []
+        for pieces in ([absolute_pieces(proof, parts)] if proof else []) + [None]:
+            found = completed(arrays, self._network, pieces)
+            reasons.append(why_rejected(arrays | found, self._network, self._digest))
+            if reasons[-1] is None:
+                return arrays | found, None
+        return arrays, reasons[0]
 
     def _stored(self, arrays):
         """Return the name of the file, and why there is none."""
@@ -180,36 +223,21 @@ class Recorder:
             answer.verdicts[i] = Verdict.UNKNOWN
             answer.reasons[i] = Reason.WITHOUT_EVIDENCE
 
-    def _claim(self, query, verdict, error):
-        """Return what is claimed of one point as arrays, or why it cannot be."""
+    def _claim(self, query, verdict):
+        """Return what is claimed of one point as arrays, or why it cannot be; and its parts."""
+        property, ball = self.encoding.property, query.ball
         is_proof = verdict == Verdict.VERIFIED
-        rows, ball = query.rows if is_proof else query.necessary, query.ball
-        if query.uses_distance:
-            return "rows with a distance (Lipschitz robustness) are not covered by this version"
-        if rows.A.shape[1] == 0:
-            return "the property has no linear rows that it implies"
-        property, n = self.encoding.property, ball.center.shape[1]
-        bounds = check_bounds(property.bounds)
-        low, high = (-np.inf, np.inf) if bounds is None else bounds
-        b = rows.b[0].cpu().numpy()
-        # Constants may stem from rounded outputs at the reference point: to be on the safe side.
-        b = b - error if is_proof else b + error.max()
-        clause, at = clause_rows(rows.members)
-        return {
-            "claim": claim_bytes(
-                verdict=str(verdict), norm=ball.norm, network=self._digest, property=repr(property)
-            ),
-            "center": ball.center[0].cpu().numpy(),
-            "epsilon": np.broadcast_to(check_epsilon(property.epsilon), n),
-            "lower": ball.lower[0].cpu().numpy(),
-            "upper": ball.upper[0].cpu().numpy(),
-            "domain_low": np.broadcast_to(np.asarray(low, dtype=np.float64), n),
-            "domain_high": np.broadcast_to(np.asarray(high, dtype=np.float64), n),
-            "A": rows.A[0].cpu().numpy()[at],
-            "b": b[at],
-            "strict": rows.flags("strict").cpu().numpy().astype(np.uint8)[at],
-            "clause": clause,
+        rows = claimed_rows(self.encoding.graph, ball, query.conclusion, is_proof)
+        if len(rows[0]["b"]) == 0:
+            return "the property has no linear rows that it implies", []
+        about = {
+            "verdict": str(verdict),
+            "norm": ball.norm,
+            "network": self._digest,
+            "property": repr(property),
         }
+        claim = {"claim": claim_bytes(**about)}
+        return claim | about_point(ball, property) | joined_rows(rows), rows
 
     def finish(self, result):
         """Write the manifest, and warn where evidence is missing; return the result."""

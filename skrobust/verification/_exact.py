@@ -9,7 +9,7 @@ import torch
 
 from skrobust._validation import check_integer, check_real
 from skrobust.bounds import reduce, relax
-from skrobust.graphs import LinfDistance, Relu, Smooth
+from skrobust.graphs import LinfDistance, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
 from skrobust.verification._bounds import Bounds
 from skrobust.verification._boxes import branch_inputs
@@ -18,7 +18,7 @@ from skrobust.verification._complete import CompleteVerifier, PointSearch
 from skrobust.verification._highs import Program, add_node
 from skrobust.verification._mixtures import with_mixtures
 from skrobust.verification._query import make_query, reference_error
-from skrobust.verification._recording import Recording
+from skrobust.verification._recording import Recording, proof_of
 from skrobust.verification._result import LIMITS, Reason, VerificationBuilder
 from skrobust.verification._steps import Step, decide_in_steps
 
@@ -198,21 +198,6 @@ def _least_clause(program, rows, slopes, shifts, watch):
     return program.minimize_largest(*terms, watch=watch)
 
 
-def _proof(recording, query, open_clauses, is_shared):
-    """Return the arrays of a proof of all clauses, from the tree for those that were open.
-
-    It is one tree for all of them, or one for each.
-    """
-    roots, rows_of, first = [], [], 0
-    for k, members in enumerate(query.clauses.tolist()):
-        own = list(dict.fromkeys(members))
-        rows_of.append([first + own.index(row) for row in members])
-        first += len(own)
-        problem = open_clauses.index(k) if k in open_clauses else -1
-        roots.append((0 if is_shared else problem, problem))
-    return recording.arrays(roots, rows_of)
-
-
 class _Search(PointSearch):
     """By branch and bound, and by mixed-integer programs."""
 
@@ -233,49 +218,36 @@ class _Search(PointSearch):
         is_plain = _is_box(query.ball) and not query.uses_distance
         if is_plain and _n_moving(query.ball) <= self.settings.split_inputs:
             return self._by_inputs(query, root, lower, self.watch)
-        by_units = all(isinstance(graph.nodes[i], Relu) for i in root.lines)
-        if not (query.is_linear and _is_box(query.ball)) or _has_units_without_program(graph):
-            return self._by_branching(query, root, lower, self.watch)
-        if not by_units:
-            return self._beside_programs(query, root, lower)
-        if n_open > self.settings.milp_units:
-            return self._by_branching(query, root, lower, self.watch)
+        split_graph, split_root = self.encoding.split_maps.graph, root
+        if split_graph is not graph:
+            split_root = relax(split_graph, query.ball, n_steps=n_steps, watch=self.watch)
+        search = partial(self._by_branching, query, split_root)
+        is_program = query.is_linear and _is_box(query.ball) and not _has_units_without_program(graph)
+        if not is_program or n_open > self.settings.milp_units:
+            return search(lower, self.watch)
         # Where no point breaks the rows, branching is the faster one, as a rule by far. Where
         # one does that the attack has missed, the program finds it sooner.
-        reason = self._by_branching(
-            query, root, lower, self.watch.part(max_domains=_FIRST_DOMAINS)
-        )
+        reason = search(lower, self.watch.part(max_domains=_FIRST_DOMAINS))
         if reason in _DECIDED or self.watch.left == 0:
             return reason
-        return self._after_programs(query, root, lower, self._by_branching)
+        return self._after_programs(query, root, lower, search)
 
     def _after_programs(self, query, root, lower, search):
         """Ask HiGHS, and search on where it fails, or where its word is not enough."""
-        keeps = self._keeps(query)
+        keeps = self.encoding.keeps_proofs
         # Rows that it has proved are not proved again, unless there is to be evidence for them.
-        known = self._own(query, lower)
+        known = self._own(lower)
         self.by_solver = False  # what an unfinished search has said
         reason = self._by_programs(query, root, known)
         needs_more = reason is Reason.PROVED and keeps
         if (reason in _DECIDED and not needs_more) or self.watch.left == 0:
             return reason
         claimed, self.by_solver = self.by_solver, self.by_solver and not keeps
-        again = search(query, root, lower, self.watch)
+        again = search(lower, self.watch)
         if again in _DECIDED:
             return again
         self.by_solver = claimed
         return reason
-
-    def _beside_programs(self, query, root, lower):
-        """Decide a piece with units that are not split by their signs: splits before programs."""
-        part = self.watch.part(max_domains=_FIRST_DOMAINS)
-        reason = self._by_branching(query, root, lower, part)
-        if reason in _DECIDED or self.watch.left == 0:
-            return reason
-        if self._keeps(query):
-            return self._after_programs(query, root, lower, self._by_inputs)
-        self.by_solver = False
-        return self._by_programs(query, root, lower)
 
     def _visit(self, points):
         """Try the points that bounds suggest, where it is worth it."""
@@ -324,14 +296,14 @@ class _Search(PointSearch):
     # -- branch and bound --
 
     def _by_branching(self, query, root, lower, watch):
-        reduction, lower = reduce(root), self._own(query, lower)
+        reduction, lower = reduce(root), self._own(lower)
         problem, open_rows = self._problem(query, reduction.relaxation, lower)
 
-        recording = self._recording(query, root, reduction.places, reduction.relaxation)
+        recording = self._recording(problem, root, reduction.places, reduction.relaxation)
 
         def leaf(domains, k):
             domain = domains[k : k + 1]
-            if query.is_linear and _is_box(query.ball) and close_leaf(problem, domain, recording):
+            if _is_box(query.ball) and close_leaf(problem, domain, recording):
                 return "proved"
             return self._leaf(query, root, reduction, problem, domain, watch)
 
@@ -346,25 +318,26 @@ class _Search(PointSearch):
             recording=recording,
         )
         if recording is not None and word == "proved":
-            self.proof = _proof(recording, query, open_rows.tolist(), is_shared=False)
+            self.proof = proof_of(recording, problem, query, open_rows, is_shared=False)
+            if root.graph is not self.encoding.graph:
+                self.proof["relus"] = np.array(1, dtype=np.uint8)
         return self._said(query, lower, word, bounds, open_rows, watch)
 
-    def _recording(self, query, root, places, small):
+    def _recording(self, problem, root, places, small):
         """Return what a search is to be recorded in, or None."""
-        return Recording(root, places, small) if self._keeps(query) else None
+        if not self.encoding.keeps_proofs:
+            return None
+        n_bounds = problem.rows.shape[1] if problem.is_joint else 1
+        return Recording(root, places, small, n_bounds)
 
-    def _own(self, query, lower):
+    def _own(self, lower):
         """Return bounds to be raised by what is proved; a copy where a proof must be whole."""
-        return lower.clone() if self._keeps(query) else lower
-
-    def _keeps(self, query):
-        """Return whether evidence is asked for, of rows for which there can be any."""
-        return self.encoding.keeps_proofs and query.is_linear and not query.uses_distance
+        return lower.clone() if self.encoding.keeps_proofs else lower
 
     def _by_inputs(self, query, root, lower, watch):
-        lower = self._own(query, lower)
+        lower = self._own(lower)
         problem, open_rows = self._problem(query, root, lower)
-        recording = self._recording(query, root, {}, root)
+        recording = self._recording(problem, root, {}, root)
         word, bounds = branch_inputs(
             problem,
             batch_size=self.settings.batch_size,
@@ -374,7 +347,7 @@ class _Search(PointSearch):
             recording=recording,
         )
         if recording is not None and word == "proved":
-            self.proof = _proof(recording, query, open_rows.tolist(), is_shared=True)
+            self.proof = proof_of(recording, problem, query, open_rows, is_shared=True)
         return self._said(query, lower, word, bounds, open_rows, watch)
 
     def _said(self, query, lower, word, bounds, open_rows, watch):
@@ -403,7 +376,9 @@ class _Search(PointSearch):
             def joint(lower, problem):
                 return query.margin(lower - query.strict * _LEAST)
 
-            return Problem(root, rows.A, shift, None, None, joint, any_row=False), slice(None)
+            terms = (root, rows.A, shift, None, None, joint)
+            everything = torch.arange(1, device=rows.A.device)
+            return Problem(*terms, any_row=False, is_joint=True), everything
         chosen = (~query.proved(lower)[0]).nonzero().squeeze(1)
         known = query.clause_bounds(lower)[0, chosen]
         chosen = chosen[known.argsort(descending=True)]
@@ -414,8 +389,12 @@ class _Search(PointSearch):
         def largest(lower, problem):
             return (lower - least[problem]).amax(dim=1)
 
-        terms = with_mixtures(root, rows.A[0, members], shift[0, members], slope, nearest)
-        return Problem(root, *terms, nearest, largest, any_row=not query.uses_distance), chosen
+        *terms, weights = with_mixtures(
+            root, rows.A[0, members], shift[0, members], slope, nearest
+        )
+        is_plain = not query.uses_distance
+        problem = Problem(root, *terms, nearest, largest, any_row=is_plain, weights=weights)
+        return problem, chosen
 
     def _leaf(self, query, root, reduction, problem, domain, watch):
         """Decide a domain without undecided units, by a linear program; see `branch`."""
@@ -428,7 +407,7 @@ class _Search(PointSearch):
                 whole[j].flatten(1)[:, units] = part[small].flatten(1)
         cut = replace(root, lows=lows, highs=highs)
         nearest = query.nearest.item() if query.uses_distance else None
-        program = Program(self.encoding.maps, cut, nearest, integer=False)
+        program = Program(self.encoding.split_maps, cut, nearest, integer=False)
         for small, (j, units) in reduction.places.items():
             signs = domain.signs[small].flatten().cpu().numpy()
             decided = np.flatnonzero(signs)

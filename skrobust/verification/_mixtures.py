@@ -36,22 +36,26 @@ def holds_by_mixtures(graph, query, lower, shift, method, n_steps, watch=None):
     -------
     holds : bool Tensor of shape (n,)
     margin : Tensor of shape (n,)
+    mixtures : list of (int, int, Tensor of shape (w,))
+        For clauses that no row proves: the point, the clause and the weights of its rows.
     """
     proved, bounds = query.proved(lower), query.clause_bounds(lower)
     point, clause = (~proved).nonzero(as_tuple=True)
     if len(point) == 0:
-        return proved.all(dim=1), bounds.amin(dim=1)
+        return proved.all(dim=1), bounds.amin(dim=1), []
     members = query.clauses[clause]
     index, at = point.unsqueeze(1), members
     relaxation = relax(graph, query.ball, watch=watch)
-    A, shift, _ = mixture(relaxation, query.rows.A[index, at], shift[index, at], sample=point)
+    terms = query.rows.A[index, at], shift[index, at]
+    A, shift, _, weights = mixture(relaxation, *terms, sample=point)
     options = {"method": method, "n_steps": n_steps, "watch": watch}
     mixed = row_bounds(relaxation[point], A, shift, **options).squeeze(1)
     mixed = mixed.nan_to_num(-torch.inf, torch.inf, -torch.inf)
     is_strict = query.strict[members].any(dim=1)
     proved[point, clause] = torch.where(is_strict, mixed > 0, mixed >= 0)
     bounds[point, clause] = torch.fmax(bounds[point, clause], mixed)
-    return proved.all(dim=1), bounds.amin(dim=1)
+    mixtures = list(zip(point.tolist(), clause.tolist(), weights, strict=True))
+    return proved.all(dim=1), bounds.amin(dim=1), mixtures
 
 
 def with_mixtures(root, A, shift, slope=None, nearest=None):
@@ -71,17 +75,20 @@ def with_mixtures(root, A, shift, slope=None, nearest=None):
     -------
     A, shift, slope
         As given, with w + 1 rows; the largest of them is the same as before.
+    weights : Tensor of shape (k, w) or None
+        Of the rows in the mixtures; None where there are none.
     """
     if A.shape[1] == 1:
-        return A, shift, slope
+        return A, shift, slope, None
     sample = torch.zeros(len(A), dtype=torch.long, device=A.device)
     nearest = None if nearest is None else nearest.expand(len(A))
     with torch.no_grad():
-        more = mixture(root, A, shift, slope, nearest, sample=sample)
-    return tuple(
+        *more, weights = mixture(root, A, shift, slope, nearest, sample=sample)
+    terms = (
         None if part is None else torch.cat([part, one], dim=1)
         for part, one in zip((A, shift, slope), more, strict=True)
     )
+    return *terms, weights
 
 
 def mixture(relaxation, A, shift, slope=None, nearest=None, *, sample):
@@ -103,6 +110,7 @@ def mixture(relaxation, A, shift, slope=None, nearest=None, *, sample):
     -------
     A : Tensor of shape (P, 1, n_classes)
     shift, slope : Tensor of shape (P, 1)
+    weights : Tensor of shape (P, w)
     """
     terms = (relaxation, sample, A, shift, slope)
     weights = torch.ones_like(shift)
@@ -121,7 +129,7 @@ def mixture(relaxation, A, shift, slope=None, nearest=None, *, sample):
         with torch.enable_grad():
             climb.step(torch.where(best > 0, 0.0, lower).sum())
     with torch.no_grad():
-        return _mixed(chosen, *terms)
+        return *_mixed(chosen, *terms), chosen
 
 
 def _mixed(weights, relaxation, sample, A, shift, slope):

@@ -16,9 +16,10 @@ from functools import cached_property
 
 import torch
 
+from skrobust import evidence
 from skrobust.attacks import Target
 from skrobust.balls import Ball
-from skrobust.bounds import relax
+from skrobust.evidence import asked
 from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.properties import Conclusion
 
@@ -167,18 +168,10 @@ def make_query(encoding, x, labels=None):
     UnsupportedPropertyError
         If the rows are not linear in the logits.
     """
-    target = encoding.target(x, labels)
     property = encoding.property
-    with torch.no_grad():
-        reference = encoding.graph(x.double())
-    # Where precision decides what is predicted, the network itself has the last word.
-    own = target.reference_logits.double()
-    differs = own.argmax(dim=1) != reference.argmax(dim=1)
-    reference = torch.where(differs[:, None], own, reference)
-    labels = property.reference_labels(reference, labels)
-    conclusion = _about_logits(property.conclusion(reference, labels))
+    target, conclusion = asked(encoding.network, encoding.graph, property, x, labels)
     nearest = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    return Query(target, property.outer_ball(x), conclusion, nearest)
+    return Query(target, property.outer_ball(x), _about_logits(conclusion), nearest)
 
 
 def _about_logits(conclusion):
@@ -204,10 +197,4 @@ def check_rows_of_logits(property, n_classes):
 
 def reference_error(graph, query):
     """Return what rounding of the reference outputs can do to the rows, of shape (n, m)."""
-    ball = query.ball
-    if not (query.rows.b != 0).any():
-        return torch.zeros_like(query.rows.b)
-    point = type(ball)(ball.center, ball.epsilon, "linf", ball.center, ball.center)
-    at_center = relax(graph, point, refine=False, lines=False)
-    width = (at_center.highs[-1] - at_center.lows[-1]).flatten(1)
-    return (query.rows.A.abs() @ width.unsqueeze(2)).squeeze(2)
+    return evidence.reference_error(graph, query.ball, query.rows)

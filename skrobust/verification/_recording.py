@@ -1,9 +1,34 @@
 """The tree of a search as it grows, and what `skrobust.evidence` stores of it."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
 
-__all__ = ["Recording"]
+__all__ = ["Piece", "Recording", "proof_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A proof of one part of a property, at some distances from the reference point.
+
+    Parameters
+    ----------
+    part : int
+        Place in `Query.parts`.
+    near, far : float
+        The distances.
+    by_slopes : bool, default=False
+        Whether it is by the slopes of the network.
+    arrays : dict of str to ndarray, default={}
+        What `Recording.arrays` returns; nothing where bounds prove it.
+    """
+
+    part: int
+    near: float
+    far: float
+    by_slopes: bool = False
+    arrays: dict = field(default_factory=dict)
 
 
 class Recording:
@@ -17,9 +42,12 @@ class Recording:
         See `Reduction`: what of the whole network is left in the one that is searched.
     small : Relaxation
         Of the latter.
+    n_bounds : int, default=1
+        Rows that each leaf has bounds of: one, or all of a problem that they prove together.
     """
 
-    def __init__(self, root, places, small):
+    def __init__(self, root, places, small, n_bounds=1):
+        self.n_bounds = n_bounds
         self.whole = {j: (whole, units.cpu().numpy()) for j, (whole, units) in places.items()}
         # Both graphs have the same piecewise nodes, in order.
         self.units = dict(zip(small.graph.piecewise, root.graph.piecewise, strict=True))
@@ -51,7 +79,7 @@ class Recording:
         """Enter for which problems boxes are proved now, (P, r), and by which row of each."""
         for k, problem in is_closed.nonzero().tolist():
             key = int(boxes.place[k]), problem
-            self.leaves[key] = int(rows[k, problem]), {}, {}
+            self.leaves[key] = int(rows[k, problem]), [({}, {})] * self.n_bounds
 
     def tighten(self, domains):
         """Enter that intervals of these domains were tightened."""
@@ -67,26 +95,13 @@ class Recording:
             Which row of the problem is proved there.
         alphas : dict of int to Tensor of shape (P, m, *shape), default=None
             Slopes; those of the rule if None.
-        betas : dict of int to Tensor of shape (P, 1, *shape), default=None
+        betas : dict of int to Tensor of shape (P, 1 or m, *shape), default=None
             What was added to the rows of nodes.
         """
-        at = torch.arange(len(row), device=row.device)
-        slopes = {
-            i: part[at, row].flatten(1).float().cpu().numpy() for i, part in (alphas or {}).items()
-        }
-        multipliers = {
-            j: part[:, 0].flatten(1).abs().cpu().numpy() for j, part in (betas or {}).items()
-        }
         keys = zip(domains.place.tolist(), domains.problem.tolist(), strict=True)
         for k, (key, which) in enumerate(zip(keys, row.tolist(), strict=True)):
-            self.leaves[key] = (
-                which,
-                {i: part[k] for i, part in slopes.items()},
-                {
-                    j: (np.flatnonzero(part[k]), part[k][part[k] != 0])
-                    for j, part in multipliers.items()
-                },
-            )
+            rows = [which] if self.n_bounds == 1 else range(self.n_bounds)
+            self.leaves[key] = which, [_bound(alphas, betas, k, r) for r in rows]
 
     def arrays(self, roots, rows_of):
         """Return the arrays of a proof.
@@ -94,15 +109,13 @@ class Recording:
         Parameters
         ----------
         roots : list of (int, int)
-            For each clause the place of its root, and its problem; or the like of which nothing
-            was entered, where bounds alone prove it.
+            For each clause the place of its root, and its problem.
         rows_of : list of list of int
-            For each clause the rows of the claim that it has.
+            For each clause the rows of the claim that it has; behind them, its mixture.
 
         Returns
         -------
-        dict of str to ndarray, or str
-            What is in the way, where some leaf is proved by something else than a row.
+        dict of str to ndarray
         """
         order, clause = list(roots), list(range(len(roots)))
         columns = {name: [] for name in ("row", "node", "unit", "at", "tightens")}
@@ -115,11 +128,9 @@ class Recording:
                 order += [(first, problem), (second, problem)]
                 clause += [clause[k]] * 2
             else:
-                row, slopes, multipliers = self.leaves.get(key, (0, {}, {}))
-                if row >= len(rows_of[clause[k]]):
-                    return "it rests on a mixture of the rows of a clause"
+                row, bounds = self.leaves.get(key, (0, [({}, {})] * self.n_bounds))
                 entry = (0, rows_of[clause[k]][row], 0, 0.0)
-                leaves.append((slopes, multipliers))
+                leaves += bounds
             node, row, unit, at = entry
             tightens = int(place in self.tightened)
             for name, value in zip(columns, (row, node, unit, at, tightens), strict=True):
@@ -156,3 +167,53 @@ class Recording:
             name = f"betas.{whole}"
             arrays |= {name: value, f"{name}.leaf": leaf, f"{name}.unit": unit}
         return arrays
+
+
+def _bound(alphas, betas, k, row):
+    """Return what a bound of a row of domain k consists of: slopes, and units with multipliers."""
+    slopes = {
+        i: part[k, row].flatten().float().cpu().numpy() for i, part in (alphas or {}).items()
+    }
+    multipliers = {}
+    for j, part in (betas or {}).items():
+        values = part[k, row if part.shape[1] > 1 else 0].flatten().abs().cpu().numpy()
+        multipliers[j] = np.flatnonzero(values), values[values != 0]
+    return slopes, multipliers
+
+
+def proof_of(recording, problem, query, open_clauses, is_shared):
+    """Return the arrays of a proof of the clauses that a search was asked for.
+
+    Parameters
+    ----------
+    recording : Recording
+    problem : Problem
+        Of the open clauses.
+    query : Query
+        Of one point.
+    open_clauses : int Tensor of shape (k,)
+    is_shared : bool
+        Whether it is one tree for all of them, or one for each.
+
+    Returns
+    -------
+    dict of str to ndarray
+    """
+    n_rows = sum(len(set(members)) for members in query.clauses.tolist())
+    if problem.is_joint:
+        return recording.arrays([(0, 0)], [list(range(n_rows))])
+    rows_of, first = [], 0
+    for members in query.clauses.tolist():
+        own = list(dict.fromkeys(members))
+        rows_of.append([first + own.index(row) for row in members])
+        first += len(own)
+    searched = open_clauses.tolist()
+    rows_of = [rows_of[k] for k in searched]
+    roots, arrays = [(0 if is_shared else k, k) for k in range(len(searched))], {}
+    if problem.weights is not None:
+        mixtures = np.zeros((len(searched), n_rows))
+        for k, (rows, values) in enumerate(zip(rows_of, problem.weights, strict=True)):
+            np.add.at(mixtures[k], rows, values.cpu().numpy())
+        rows_of = [[*rows, n_rows + k] for k, rows in enumerate(rows_of)]
+        arrays["mixtures"] = mixtures
+    return recording.arrays(roots, rows_of) | arrays | {"clauses": np.array(searched)}

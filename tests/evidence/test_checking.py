@@ -90,7 +90,7 @@ def test_another_models_files_are_rejected(copy, trained, tmp_path):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"version": 2}, "version|format"),
+        ({"version": 3}, "version|format"),
         ({"format": "x"}, "format"),
         ({"network": "0"}, "not the network"),
         ({"points": 3}, "no list"),

@@ -26,7 +26,7 @@ def test_a_folder_that_the_checker_accepts(tmp_path):
     [(name, accepted, message)] = _checker.check_folder(writer.folder)
     assert (name, accepted) == (names[0], True), message
     manifest = json.loads((writer.folder / "manifest.json").read_text())
-    assert (manifest["format"], manifest["version"]) == ("skrobust-evidence", 1)
+    assert (manifest["format"], manifest["version"]) == ("skrobust-evidence", 2)
 
 
 def _about(digest):

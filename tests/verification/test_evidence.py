@@ -65,16 +65,61 @@ def test_bounds_and_attacks_leave_evidence(trained, tmp_path, property):
     assert set(evidence.files) == set(result.evidence[decided])
 
 
-def test_what_is_not_covered_is_said(trained, tmp_path):
-    model, X, _ = trained
-    property = LipschitzRobustness(0.01, lipschitz=1000.0)
-    with pytest.warns(MissingEvidenceWarning, match="12 of 12 verdicts have no evidence"):
-        result = Bounds().verify(model, X, property=property, evidence=tmp_path)
-    assert (result.verdicts == "verified").all()
-    assert "distance" in result.notes[0]
-    required = Bounds().verify(model, X, property=property, evidence="required")
-    assert (required.verdicts == "unknown").all()
-    assert (required.reasons == Reason.WITHOUT_EVIDENCE).all()
+def test_what_has_no_evidence_is_said(trained, tmp_path, monkeypatch):
+    model, X, y = trained
+    property = ClassificationRobustness(0.01)
+    monkeypatch.setattr("skrobust.verification._evidence.why_rejected", lambda *_: "it is late")
+    with pytest.warns(MissingEvidenceWarning, match="verdicts have no evidence"):
+        result = Bounds().verify(model, X, y, property=property, evidence=tmp_path)
+    verified = result.verdicts == "verified"
+    assert verified.any()
+    assert "it is late" in result.notes[verified][0]
+    required = Bounds().verify(model, X, y, property=property, evidence="required")
+    assert (required.verdicts[verified] == "unknown").all()
+    assert (required.reasons[verified] == Reason.WITHOUT_EVIDENCE).all()
+
+
+def small(kind, n=6):
+    torch.manual_seed(2)
+    middle = {
+        "relu": [nn.Linear(n, 10), nn.LeakyReLU(0.1), nn.Linear(10, 6), nn.ReLU()],
+        "clamp": [nn.Linear(n, 10), nn.Hardtanh(-0.5, 0.5), nn.Linear(10, 6), nn.ReLU6()],
+        "pool": [nn.Linear(n, 9), nn.Unflatten(1, (1, 3, 3)), nn.MaxPool2d(2, 1), nn.Flatten(),
+                 nn.Linear(4, 6), nn.ReLU()],
+    }[kind]  # fmt: skip
+    model = TorchClassifier(nn.Sequential(*middle, nn.Linear(6, 3)), [0, 1, 2])
+    return model, np.random.default_rng(0).random((4, n))
+
+
+CR = ClassificationRobustness(0.15, reference="prediction")
+PROPERTIES = {
+    "distance": LipschitzRobustness(0.15, lipschitz=0.9),
+    "distance, L2": LipschitzRobustness(0.15, lipschitz=1.5, norm="l2"),
+    "concave": StrongClassificationRobustness(0.15, eta=0.3, reference="prediction"),
+    "all": LipschitzRobustness(0.15, lipschitz=1.0) & StandardRobustness(0.15, delta=0.3)
+    & StrongClassificationRobustness(0.15, eta=0.25, reference="prediction"),
+    "mixtures": CR | StandardRobustness(0.15, delta=0.05),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["relu", "clamp", "pool"])
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_all_kinds_of_rows_and_units_leave_evidence(kind, name, tmp_path):
+    model, X = small(kind)
+    property = PROPERTIES[name]
+    verifier = Cascade([Cascade().named_parts["pgd"], Bounds(), Exact(split_inputs=0)])
+    verifier.set_params(exact__max_domains=300, timeout=None)
+    result = verifier.verify(model, X, property=property, evidence=tmp_path, random_state=0)
+    decided = result.verdicts != "unknown"
+    assert decided.any()
+    assert (result.evidence[decided] != "").all(), result.notes
+    evidence = check(tmp_path, model, X, property=property)
+    assert evidence.is_accepted, evidence.messages
+    if property.norm == "linf":
+        exact = check(tmp_path, model, exact=True)
+        assert exact.is_accepted, exact.messages
+    other = PROPERTIES["concave" if name != "concave" else "distance"]
+    assert not check(tmp_path, model, X, property=other).accepted.any()
 
 
 def test_required_evidence_is_checked_and_not_stored(trained):

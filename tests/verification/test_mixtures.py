@@ -34,8 +34,10 @@ def test_a_mixture_lies_nowhere_above_the_largest_row(seed):
     rng = np.random.default_rng(seed)
     A, shift = torch.tensor(rng.normal(size=(3, 4, 2))), torch.tensor(rng.normal(size=(3, 4)))
     sample = torch.zeros(3, dtype=torch.long)
-    mixed, constant, slope = mixture(relaxation, A, shift, sample=sample)
+    mixed, constant, slope, weights = mixture(relaxation, A, shift, sample=sample)
     assert slope is None and mixed.shape == (3, 1, 2)
+    share = weights / weights.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(mixed, share.unsqueeze(1) @ A)
     outputs = graph(grid_of(relaxation.ball, 41))
     rows = torch.einsum("pwk,gk->pgw", A, outputs) + shift[:, None]
     mixed = torch.einsum("pk,gk->pg", mixed[:, 0], outputs) + constant
@@ -47,14 +49,14 @@ def test_clauses_of_one_row_get_no_mixture():
     A, shift = torch.zeros(3, 1, 2).double(), torch.zeros(3, 1).double()
     assert with_mixtures(root, A, shift)[0] is A
     wide = with_mixtures(root, A.expand(3, 2, 2), shift.expand(3, 2), shift.expand(3, 2))
-    assert [part.shape for part in wide] == [(3, 3, 2), (3, 3), (3, 3)]
+    assert [part.shape for part in wide] == [(3, 3, 2), (3, 3), (3, 3), (3, 2)]
 
 
 def test_the_distance_is_mixed_too():
     graph, root = box(seed=2)
     A = torch.eye(2).double()[None]
     shift = torch.tensor([[-1.0, -2.0]]).double()
-    _, constant, slope = with_mixtures(root, A, shift, torch.tensor([[2.0, 4.0]]).double())
+    _, constant, slope, _ = with_mixtures(root, A, shift, torch.tensor([[2.0, 4.0]]).double())
     # Both are mixed by the same weights.
     share = (slope[0, 2] - 4) / -2
     torch.testing.assert_close(constant[0, 2], -share - 2 * (1 - share))

@@ -1,0 +1,123 @@
+"""What is claimed of a point: the ball and the rows of a property, as arrays of a file."""
+
+import numpy as np
+import torch
+
+from skrobust._validation import check_bounds, check_epsilon
+from skrobust.attacks import Target
+from skrobust.bounds import relax
+
+__all__ = ["about_point", "asked", "claimed_rows", "joined_rows", "reference_error"]
+
+
+def asked(network, graph, property, x, labels=None):
+    """Return the `Target` at reference points, and the conclusion about them in float64.
+
+    Parameters
+    ----------
+    network : Model
+    graph : callable
+        The network, from float64 rows to float64 logits.
+    property : RobustnessProperty
+    x : Tensor of shape (n, n_features)
+    labels : Tensor of shape (n,), default=None
+
+    Returns
+    -------
+    Target
+    Conclusion
+    """
+    target = Target(network, property, x, labels)
+    with torch.no_grad():
+        reference = graph(x.double())
+    # Where precision decides what is predicted, the network itself has the last word.
+    own = target.reference_logits.double()
+    differs = own.argmax(dim=1) != reference.argmax(dim=1)
+    reference = torch.where(differs[:, None], own, reference)
+    return target, property.conclusion(reference, property.reference_labels(reference, labels))
+
+
+def reference_error(graph, ball, rows):
+    """Return what rounding of the reference outputs can do to `LinearRows`, of shape (n, m)."""
+    if not (rows.b != 0).any():
+        return torch.zeros_like(rows.b)
+    point = type(ball)(ball.center, ball.epsilon, "linf", ball.center, ball.center)
+    at_center = relax(graph, point, refine=False, lines=False)
+    width = (at_center.highs[-1] - at_center.lows[-1]).flatten(1)
+    return (rows.A.abs() @ width.unsqueeze(2)).squeeze(2)
+
+
+def about_point(ball, property):
+    """Return the arrays of a claim that say what the ball is; `ball` is around one point."""
+    n, bounds = ball.center.shape[1], check_bounds(property.bounds)
+    low, high = (-np.inf, np.inf) if bounds is None else bounds
+    return {
+        "center": ball.center[0].cpu().numpy(),
+        "epsilon": np.broadcast_to(check_epsilon(property.epsilon), n),
+        "lower": ball.lower[0].cpu().numpy(),
+        "upper": ball.upper[0].cpu().numpy(),
+        "domain_low": np.broadcast_to(np.asarray(low, dtype=np.float64), n),
+        "domain_high": np.broadcast_to(np.asarray(high, dtype=np.float64), n),
+    }
+
+
+def claimed_rows(graph, ball, conclusion, is_proof):
+    """Return the rows of a conclusion about one point, as arrays of a claim, for each part of it.
+
+    Parameters
+    ----------
+    graph : Graph
+    ball : Ball
+    conclusion : Conclusion
+        Where a part has no form that the checker knows, its linear enclosure is claimed.
+    is_proof : bool
+        Constants may stem from rounded outputs at the reference point: those of a proof are
+        moved down, and those of a counterexample up.
+
+    Returns
+    -------
+    list of dict of str to ndarray
+    """
+    parts = conclusion.parts()
+    if not all(part.is_linear or part.exp_limit is not None for part in parts):
+        parts = [conclusion.sufficient() if is_proof else conclusion.necessary()]
+    return [_rows_of(graph, ball, part, is_proof) for part in parts]
+
+
+def _rows_of(graph, ball, conclusion, is_proof):
+    rows, limit = conclusion.sufficient(), conclusion.exp_limit
+    if limit is not None:
+        A, zeros = rows.A[0].cpu().numpy(), np.zeros(rows.A.shape[1])
+        limit = np.array([_beside(limit, -1 if is_proof else 1)])
+        flags = dict.fromkeys(("strict", "anchored", "clause"), zeros.astype(np.uint8))
+        return {"A": A, "b": zeros, "distance": zeros, "limit": limit} | flags
+    each = [list(dict.fromkeys(clause)) for clause in rows.members.tolist()]
+    at = np.array([row for own in each for row in own], dtype=int)
+    error = reference_error(graph, ball, rows)[0].cpu().numpy()
+    b, anchored = rows.b[0].cpu().numpy(), rows.flags("anchored").cpu().numpy()
+    b = np.where(anchored, 0.0, b - error if is_proof else b + error.max(initial=0.0))
+    return {
+        "A": rows.A[0].cpu().numpy()[at],
+        "b": b[at],
+        "distance": rows.c[0].cpu().numpy()[at] * rows.uses_distance,
+        "limit": np.zeros(len(each)),
+        "strict": rows.flags("strict").cpu().numpy().astype(np.uint8)[at],
+        "anchored": anchored.astype(np.uint8)[at],
+        "clause": np.repeat(np.arange(len(each)), [len(own) for own in each]),
+    }
+
+
+def _beside(value, side):
+    """Return the float next to a Fraction that is not on the other side of it."""
+    near = float(value)
+    is_beyond = near > value if side < 0 else near < value
+    return float(np.nextafter(near, side * np.inf)) if is_beyond else near
+
+
+def joined_rows(parts):
+    """Return the rows of several parts as one claim, without what all of them have none of."""
+    first = np.cumsum([0, *(len(part["limit"]) for part in parts)])
+    parts = [part | {"clause": part["clause"] + k} for part, k in zip(parts, first, strict=False)]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    optional = ("distance", "limit", "anchored")
+    return {k: part for k, part in joined.items() if k not in optional or part.any()}
