@@ -12,6 +12,7 @@ import resource
 import sys
 import warnings
 from fractions import Fraction
+from operator import eq, ge, gt, le, lt
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,10 @@ QUERIES = [
   (and (>= X_0 2) (<= X_0 3) (>= X_1 0.5) (<= X_1 1e0) (or (>= Y_0 0.75) (>= Y_1 5)))))
 (assert (<= Y_1 9))
 """,
+    "(set-logic QF_LRA)\n"
+    + BOX
+    + "(assert (not (or (< Y_0 -1.25e0) (= Y_1 2))))(assert (> 0.375 X_0))\n"
+    + "(assert (<= -1 Y_0 Y_1))(check-sat)\n",
 ]
 HUGE = ["1e999", "-1e308", "9" * 400, "1e-400", "18446744073709551616", "-", "e5", "X_99999999"]
 VARINTS = [b"\xff" * 9 + b"\x01", b"\x80" * 9 + b"\x01", b"\xff\xff\xff\xff\x07", b"\x00"]
@@ -144,8 +149,11 @@ def evaluated(term, names):
     values = [evaluated(part, names) for part in parts]
     if sign in ("and", "or"):
         return (all if sign == "and" else any)(values)
-    if sign in ("<=", ">="):
-        return values[0] <= values[1] if sign == "<=" else values[0] >= values[1]
+    if sign == "not":
+        return not values[0]
+    signs = {"<=": le, ">=": ge, "<": lt, ">": gt, "=": eq}
+    if sign in signs:
+        return all(signs[sign](*pair) for pair in itertools.pairwise(values))
     if sign == "*":
         total = Fraction(1)
         for value in values:
@@ -166,7 +174,8 @@ def is_right_query(path, answer):
         place = rng.integers(len(x))
         low, high = properties[place].bounds
         # Numbers of few bits, so that float64 is exact.
-        point = np.clip(low + rng.integers(0, 9, size=len(low)) / 8 * (high - low), low, high)
+        # Inside: boxes are closed, also where the file says that an end does not belong to them.
+        point = np.clip(low + rng.integers(1, 8, size=len(low)) / 8 * (high - low), low, high)
         y = rng.integers(-16, 17, size=2) / 4
         names = {f"X_{i}": Fraction(value) for i, value in enumerate(point.tolist())}
         names |= {f"Y_{i}": Fraction(value) for i, value in enumerate(y.tolist())}
@@ -229,7 +238,7 @@ def main(kind, start, count, folder):
         if kind == "onnx":
             path.write_bytes(mutated_model(data, rng))
         else:
-            path.write_bytes(mutated_text(declared() + QUERIES[seed % 2], rng))
+            path.write_bytes(mutated_text(declared() + QUERIES[seed % len(QUERIES)], rng))
         try:
             if kind == "onnx":
                 is_right = is_right_model(path, load_onnx(path))

@@ -110,6 +110,31 @@ def test_packed_files_are_the_same_query(identity, tmp_path):
     np.testing.assert_array_equal(estimator.decision_function(x), plain[0].decision_function(x))
 
 
+def test_strict_constraints_become_rows_that_hold_at_zero(identity, tmp_path):
+    body = BOX + "(assert (< Y_0 Y_1))"
+    _, property, _ = read(identity, tmp_path, body)
+    assert property.strict is False
+    np.testing.assert_array_equal(property.holds([[1.0, 1.0], [1.0, 1.5]]), [True, False])
+    _, property, _ = read(identity, tmp_path, body + "(assert (<= Y_0 0))")
+    assert property.strict == [False, True]
+    logits = [[0.0, 0.0], [-1.0, -1.0], [-1.0, 0.0], [0.0, 1.0], [1.0, 2.0]]
+    np.testing.assert_array_equal(property.holds(logits), [True, True, False, False, True])
+    # A tie at the only point: it satisfies <=, and not <.
+    point = "(assert (= X_0 0.5))(assert (= X_1 0.5))(assert ({} Y_0 Y_1))"
+    for sign, verdict in (("<", "verified"), ("<=", "falsified")):
+        estimator, property, x = read(identity, tmp_path, point.format(sign))
+        assert Exact().verify(estimator, x, property=property).verdicts.tolist() == [verdict]
+
+
+def test_witnesses_lie_within_strict_bounds(identity, tmp_path):
+    body = BOX + "(assert (< X_0 0.3))(assert (> X_1 0.5))(assert (>= Y_0 0.299))"
+    (instance,) = read_instances(identity, write_query(tmp_path, body))
+    inputs, outputs = instance.witness([0.3, 0.5])
+    assert 0.2999 < inputs[0] < 0.3 and 0.5 < inputs[1] < 0.5001
+    assert outputs[0] == np.float32(0.3)
+    assert instance.witness([0.31, 0.5]) is None
+
+
 def test_several_boxes_are_several_properties(identity, tmp_path):
     body = """(assert (or
       (and (>= X_0 0) (<= X_0 1) (>= X_1 0) (<= X_1 1) (>= Y_0 2))
