@@ -112,7 +112,7 @@ def test_strict_is_a_truth_value():
     np.testing.assert_array_equal(holds, [True, False, False, False])
     assert clone(some.check()).strict == [True, False]
     for strict in ([True], [1, 0], [[True, False]]):
-        with pytest.raises(ValueError, match="Got strict=.*one for each of 2 rows"):
+        with pytest.raises(ValueError, match=r"Got strict=.*one for each of 2 rows"):
             some.set_params(strict=strict).check()
 
 
