@@ -125,8 +125,8 @@ def read_query(onnx, vnnlib):
     UnsupportedModelError
         If the network has an operation that is not read.
     UnsupportedPropertyError
-        If the network ends in a softmax or sigmoid, which is taken off, and the file compares
-        its outputs with numbers.
+        If the network ends in a softmax, which is taken off, and the file compares its outputs
+        with numbers.
 
     References
     ----------
@@ -168,9 +168,9 @@ def read_instances(onnx, vnnlib):
     list of Instance
     """
     statement = read_statement(vnnlib)
-    module = load_onnx(onnx)
+    module = load_onnx(onnx, keep_sigmoid=True)
     n_features = int(np.prod(module.input_shape))
-    n_outputs = 1 if module.dropped == "Sigmoid" else module.n_outputs
+    n_outputs = module.n_outputs
     for what, name, stated, own in (
         ("inputs", "X", statement.n_inputs, n_features),
         ("outputs", "Y", statement.n_outputs, n_outputs),
@@ -238,7 +238,7 @@ def _check_outputs(path, dropped, A, b):
     if dropped is None:
         return
     # Differences of logarithms are those of the logits; of probabilities, two have their order.
-    keeps = (A.sum(axis=1) == 0).all() and dropped != "Sigmoid"
+    keeps = (A.sum(axis=1) == 0).all()
     if dropped == "Softmax":
         keeps = keeps and (b == 0).all() and ((A != 0).sum(axis=1) <= 2).all()
     if not keeps:

@@ -216,3 +216,18 @@ def test_probabilities_are_compared_or_refused(tmp_path):
         logarithms, write_query(tmp_path, BOX + "(assert (<= Y_0 (+ Y_1 1)))")
     )
     assert property.margin([[3.0, 1.0]]).item() == 1.0
+
+
+def test_a_sigmoid_at_the_end_is_compared_with_numbers(tmp_path):
+    network = write_network(tmp_path, [2, 6, 1], (1, 2), last="Sigmoid")
+    query = BOX + "(assert (>= Y_0 {!r}))"
+    for limit, verdict in ((0.999, "verified"), (0.01, "falsified")):
+        path = write_query(tmp_path, query.format(limit), n_outputs=1)
+        (instance,) = read_instances(network, path)
+        result = Exact().verify(instance.estimator, instance.x, property=instance.property)
+        assert result.verdicts.tolist() == [verdict]
+    _, outputs = instance.witness(result.counterexamples[0])
+    assert 0.01 <= outputs[0] < 1
+    several = write_network(tmp_path, IDENTITY, (1, 2), last="Sigmoid")
+    estimator, property, x = read(several, tmp_path, BOX + "(assert (>= Y_0 0.6))")
+    assert Exact().verify(estimator, x, property=property).verdicts.tolist() == ["verified"]
