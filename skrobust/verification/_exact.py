@@ -63,8 +63,8 @@ class Exact(CompleteVerifier):
         Up to that many inputs that can move, their ranges are halved in place of the signs of
         units, for rows that are free of the distance.
     batch_size : int or None, default=None
-        Domains that are bounded together, at most; as many as suit `memory_limit` if None, up
-        to 512.
+        Domains that are bounded together, at most; as many as suit `memory_limit` if None. Up to
+        512 are at once, and where inputs are halved up to 256.
     n_steps : int, default=3
         Gradient steps for each domain.
     max_domains : int or None, default=None

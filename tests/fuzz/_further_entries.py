@@ -279,6 +279,13 @@ add(
     _is_finite,
 )
 add(
+    "forward_error",
+    lambda dtype: bounds.forward_error(*_stated()[:2], dtype=dtype),
+    lambda: {"dtype": torch.float32},
+    {"dtype": "value"},
+    _is_finite,
+)
+add(
     "Target",
     lambda **arguments: attacks.PGD(2).search(attacks.Target(**arguments)),
     lambda: {
