@@ -15,6 +15,7 @@ from skrobust.verification._vnnlib_text import Term
 __all__ = ["Instance", "read_instances", "read_query"]
 
 _MOST_NUMBERS = 10**7  # of the rows of a property
+_ORDERS = 10  # powers of two from 1 within which rows stay as they are stated
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,9 @@ def read_query(onnx, vnnlib):
     holds more: where nothing of it satisfies the file, nothing within the bounds does. A verifier
     that says "verified" has shown the file unsatisfiable, "unsat"; one that says "falsified" has
     a point of the closed box that satisfies it by the outputs of the network in its own
-    precision, which is "sat" if it also lies within the strict bounds.
+    precision, which is "sat" if it also lies within the strict bounds. A row that is a thousand
+    times larger or smaller than 1 at the center of the first box is multiplied by a power of two,
+    which changes no sign, and rounds nothing.
 
     Parameters
     ----------
@@ -181,12 +184,15 @@ def read_instances(onnx, vnnlib):
                 f"{onnx} has {own}."
             )
     estimator = Network(module, np.arange(module.n_outputs), n_features)
-    instances = []
+    instances, sizes = [], None
     for case in statement.cases:
         rows, strict, clauses = _negated(vnnlib, case.outputs, n_outputs)
         _check_outputs(vnnlib, module.dropped, *rows)
         x, epsilon, bounds = _ball(case, n_features, estimator.dtype)
         _check_range(vnnlib, estimator.dtype, *rows, *bounds)
+        if sizes is None:  # of the outputs, at one point: what is wanted is their order
+            sizes = np.abs(estimator.replay(estimator.rows(x))[0].double().cpu().numpy())
+        rows = _scaled(*rows, sizes)
         property = LinearRobustness(rows, epsilon, bounds=bounds, strict=strict, clauses=clauses)
         instances.append(Instance(estimator, property, x, case, module.dropped))
     return instances
@@ -231,6 +237,22 @@ def _negated(path, disjuncts, n_outputs):
             A[place, int(name[2:])] = weight
     clauses = clauses if width > 1 or len(terms) > len(clauses) else None
     return (A, b), strict[0] if len(set(strict)) == 1 else strict, clauses
+
+
+def _scaled(A, b, sizes):
+    """Return rows of the order of 1, where they are not, for outputs of given sizes.
+
+    A row is asked for its sign alone, which no positive factor changes. By a power of two nothing
+    is rounded; a row whose numbers would leave the normal ones of float32 stays as it is.
+    """
+    size = np.abs(A) @ np.nan_to_num(sizes, posinf=0.0) + np.abs(b)
+    exponent = np.frexp(np.where(size > 0, size, 1.0))[1]
+    factor = np.where(np.abs(exponent) > _ORDERS, np.exp2(-np.clip(exponent, -100, 100)), 1.0)
+    scaled = np.abs(np.column_stack([A, b])) * factor[:, None]
+    least, most = np.finfo(np.float32).tiny, np.finfo(np.float32).max
+    is_normal = ((scaled == 0) | ((scaled >= least) & (scaled <= most))).all(axis=1)
+    factor = np.where(is_normal, factor, 1.0)
+    return A * factor[:, None], b * factor
 
 
 def _check_outputs(path, dropped, A, b):

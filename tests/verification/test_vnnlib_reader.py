@@ -1,6 +1,7 @@
 """Queries in files: boxes that are exact, properties that are the negation, round trips."""
 
 import gzip
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,23 @@ def test_strict_constraints_become_rows_that_hold_at_zero(identity, tmp_path):
     for sign, verdict in (("<", "verified"), ("<=", "falsified")):
         estimator, property, x = read(identity, tmp_path, point.format(sign))
         assert Exact().verify(estimator, x, property=property).verdicts.tolist() == [verdict]
+
+
+def test_rows_are_brought_to_the_order_of_one_exactly(tmp_path):
+    large = [(np.diag([2.0**20, 2.0**20]), np.array([0.0, 3e5]))]
+    network = write_network(tmp_path, large, (1, 2))
+    body = "(assert (or (<= Y_0 (* 3 Y_1)) (>= (* 1e-9 Y_0) 0.25) (<= (* 1e-40 Y_0) 1e-40)))"
+    (instance,) = read_instances(network, write_query(tmp_path, BOX + body))
+    A, b = instance.property.rows
+    factor = A[0, 0]
+    assert 2.0**-22 < factor < 2.0**-16 and np.log2(factor) % 1 == 0
+    np.testing.assert_array_equal(A[0], [factor, -3 * factor])
+    assert A[1, 0] == -1e-9 and b[1] == 0.25  # of the order of 1 as it is
+    assert A[2, 0] > 1e-12 and A[2, 0] / -b[2] == 1.0
+    rng = np.random.default_rng(0)
+    for y in rng.normal(scale=3e8, size=(50, 2)):
+        stated = instance.case.holds([Fraction(value) for value in y.tolist()])
+        assert stated is not instance.property.holds(y[None])[0].item()
 
 
 def test_witnesses_lie_within_strict_bounds(identity, tmp_path):
