@@ -2,13 +2,14 @@
 
 What is computed is differentiable by the weights of the graph. `bound_rows` is the door; the
 functions that ask what a kind of node does are `image`, `lines_of`, `worth_tightening`,
-`splits_at_zero`, `chords_of`, `steepest`, `rounding_terms`, `rounding_weight`, `restricted` and
-`in_single`, with which new kinds are registered.
+`splits_at_zero`, `chords_of`, `steepest`, `rounding_terms`, `rounding_weight`, `restricted`,
+`in_single`, `roundings` and `carried_error`, with which new kinds are registered.
 """
 
 from skrobust.bounds import _distance, _smooth  # noqa: F401  (register themselves)
 from skrobust.bounds._backward import backward, crown, initial_slopes
 from skrobust.bounds._climb import Climb
+from skrobust.bounds._forward_error import carried_error, forward_error, roundings
 from skrobust.bounds._input import farthest, minimum
 from skrobust.bounds._intervals import interval_rows, relax
 from skrobust.bounds._lines import Lines, PoolLines, lines_of
@@ -45,10 +46,12 @@ __all__ = [
     "affine_blocks",
     "backward",
     "bound_rows",
+    "carried_error",
     "check_finite",
     "chords_of",
     "crown",
     "farthest",
+    "forward_error",
     "image",
     "in_single",
     "initial_slopes",
@@ -64,6 +67,7 @@ __all__ = [
     "restricted",
     "rounding_terms",
     "rounding_weight",
+    "roundings",
     "row_bounds",
     "single_graph",
     "slope_relaxation",

@@ -71,43 +71,54 @@ def tighten(built, j, sample, unit, n_steps=0, watch=None):
         Entries that come after its time is up stay as they are.
     """
     low, high = built.lows[j].flatten(1).clone(), built.highs[j].flatten(1).clone()
-    for part, s, k in _portions(built, j, sample, unit):
+    for balls, entries in _portions(built, j, sample, unit):
         if watch is not None and watch.left == 0:
             break
-        start, rows, shift = entry_rows(built.graph, j, k)
+        part = built if len(balls) == len(built) == 1 else built[_index(balls)]
+        start, rows, shift = entry_rows(built.graph, j, entries.flatten())
         shift = torch.zeros_like(shift) if built.homogeneous else shift
-        rows, shift = torch.stack([rows, -rows], dim=1), torch.stack([shift, -shift], dim=1)
-        options = {"sample": s if len(part) == len(built) else None, "shift": shift}
+        rows, shift = (values.unflatten(0, entries.shape) for values in (rows, shift))
+        rows, shift = torch.cat([rows, -rows], dim=1), torch.cat([shift, -shift], dim=1)
         if n_steps:
             with torch.enable_grad():
-                bound = optimized(part, rows, start, n_steps=n_steps, watch=watch, **options)
+                bound = optimized(part, rows, start, shift=shift, n_steps=n_steps, watch=watch)
         else:
-            bound = crown(part, rows, start, **options)
-        low[s, k] = torch.fmax(low[s, k], bound[:, 0])
-        high[s, k] = torch.fmin(high[s, k], -bound[:, 1])
+            bound = crown(part, rows, start, shift=shift)
+        bound = torch.where(bound.isnan(), -torch.inf, bound)  # NaN tells nothing
+        below, above = bound[:, : entries.shape[1]], -bound[:, entries.shape[1] :]
+        low[balls] = low[balls].scatter_reduce(1, entries, below, "amax")
+        high[balls] = high[balls].scatter_reduce(1, entries, above, "amin")
     intersect(built, j, low.view_as(built.lows[j]), high.view_as(built.highs[j]))
 
 
-_ROWS_OF_ONE = 16  # of one ball that are worth a pass of their own
 _BYTES = 2**21  # of the largest array of a pass: what caches hold is passed over several times
 
 
 def _portions(built, j, sample, unit):
-    """Yield parts of a relaxation, with the balls and entries that are tightened by them at once.
+    """Yield balls, and the entries of each that are tightened at once: of shapes (b,), (b, m).
 
-    Where a ball has many entries, it is taken alone: what is known of it is then not repeated
-    for each of them, which would take longer than the products.
+    What is known of a ball is then not repeated for each entry, which would take longer than the
+    products. A ball that has fewer entries than the others of a pass repeats one of them.
     """
     largest = max(n.size for n in built.graph.nodes[: j + 1])
-    itemsize = built.graph.dtype.itemsize
-    step = max(1, _BYTES // (2 * largest * itemsize))
-    if len(built) == 1 or len(sample) < _ROWS_OF_ONE * len(built):
-        for s, k in zip(sample.split(step), unit.split(step), strict=True):
-            yield built, s, k
-        return
-    counts = sample.bincount(minlength=len(built)).tolist()
-    for ball, (s, k) in enumerate(zip(sample.split(counts), unit.split(counts), strict=True)):
-        one = built[ball : ball + 1]
-        for s_part, k_part in zip(s.split(step), k.split(step), strict=True):
-            if len(s_part):
-                yield one, s_part, k_part
+    most = max(1, _BYTES // (2 * largest * built.graph.dtype.itemsize))
+    counts = sample.bincount(minlength=len(built))
+    starts = counts.cumsum(0) - counts
+    # Those with as many entries side by side.
+    counts, order = counts.sort(descending=True)
+    sizes, first = counts.tolist(), 0
+    while first < len(sizes) and sizes[first]:
+        width = sizes[first]
+        last = min(len(sizes), first + max(1, most // width))
+        while sizes[last - 1] == 0:
+            last -= 1
+        balls = order[first:last]
+        place = torch.arange(width, device=unit.device).minimum(counts[first:last, None] - 1)
+        for part in (starts[balls, None] + place).split(most, dim=1):
+            yield balls, unit[part]
+        first = last
+
+
+def _index(balls):
+    """Return an index of balls; that of a single one makes a view, not a copy."""
+    return slice(int(balls), int(balls) + 1) if len(balls) == 1 else balls

@@ -248,11 +248,15 @@ class Scale(Node):
     weight, bias : Tensor
         Both broadcast to the shape of one sample.
     input_shape : tuple of int
+    canceled : Tensor or None
+        Where the bias is a difference, the sum of the absolute values, which its rounding is
+        relative to.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
     input_shape: tuple
+    canceled: torch.Tensor | None = None
 
     mixes = False
 

@@ -1,5 +1,6 @@
 """How each torch function that a module calls is read as a node; they register with the tracer."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -127,9 +128,12 @@ def _read_batch_norm(tracer, name, func, args, kwargs, output):
     scale = (tracer.number(variance) + eps).rsqrt()
     scale = scale if weight is None else scale * tracer.number(weight)
     shift = -tracer.number(mean) * scale
-    shift = shift if bias is None else shift + tracer.number(bias)
+    canceled = shift.abs()
+    if bias is not None:
+        shift, canceled = shift + tracer.number(bias), canceled + tracer.number(bias).abs()
     shape = (-1,) + (1,) * (x.ndim - 2)
-    return _scale(tracer, x, scale.view(shape), shift.view(shape), output)
+    parts = (part.view(shape) for part in (scale, shift))
+    return replace(_scale(tracer, x, *parts, output), canceled=canceled.detach().view(shape))
 
 
 @reads("add", "radd", "iadd", "sub", "subtract", "isub", "rsub")

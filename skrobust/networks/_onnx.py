@@ -15,6 +15,7 @@ import torch
 from skrobust._files import read_limited
 from skrobust._validation import expected
 from skrobust.exceptions import UnsupportedModelError
+from skrobust.networks import _onnx_windows  # noqa: F401  (registers itself)
 from skrobust.networks._onnx_limits import (
     MOST_FEATURES,
     MOST_UNPACKED,
@@ -80,7 +81,7 @@ def import_onnx():
     return onnx
 
 
-def load_onnx(path, *, input_shape=None):
+def load_onnx(path, *, input_shape=None, keep_sigmoid=False):
     """Read an ONNX file as a frozen torch module from samples, or rows, to logits.
 
     Parameters
@@ -91,6 +92,8 @@ def load_onnx(path, *, input_shape=None):
         what it claims of sizes is checked before memory is taken.
     input_shape : tuple of int, default=None
         Shape of one sample; None for what the file says.
+    keep_sigmoid : bool, default=False
+        Whether a last Sigmoid stays, also of several outputs.
 
     Returns
     -------
@@ -110,7 +113,7 @@ def load_onnx(path, *, input_shape=None):
     if not isinstance(path, str | os.PathLike) or not Path(path).is_file():
         raise ValueError(expected("path", path, "the path of an ONNX file"))
     try:
-        return _as_module(_read(onnx, Path(path)), input_shape)
+        return _as_module(_read(onnx, Path(path)), input_shape, keep_sigmoid)
     except ImportError:
         raise
     except UnsupportedModelError as error:
@@ -125,7 +128,7 @@ class _Refusal(ValueError):
     """What says already what was expected."""
 
 
-def _as_module(model, input_shape):
+def _as_module(model, input_shape, keep_sigmoid):
     graph = model.graph
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
     if opset is None or not graph.output:
@@ -139,7 +142,10 @@ def _as_module(model, input_shape):
             )
     source = sources[0].name
     declared = _declared_shape(sources[0])
-    nodes, result, dropped = _without_probabilities(list(graph.node), graph.output[0].name, opset)
+    nodes, end = list(graph.node), graph.output[0].name
+    nodes, result, dropped = _without_probabilities(nodes, end, opset)
+    if keep_sigmoid and dropped == "Sigmoid":
+        result, dropped = end, None
     with SizeLimit(model.ByteSize()):
         operators = _operators(nodes, result, constants, source)
     shape = _input_shape(declared, input_shape)

@@ -16,7 +16,7 @@ from skrobust.exceptions import UnsupportedModelError
 __all__ = ["MOST_FEATURES", "MOST_UNPACKED", "SizeLimit", "check_tensors", "load_external"]
 
 MOST_FEATURES = 2**22
-MOST_UNPACKED = 2**28  # bytes of a file that is packed
+MOST_UNPACKED = 3 * 2**27  # bytes of a file that is packed; in passing, twice that
 _LEAST_BYTES = 3 * 2**27  # that the operations of one run may make, however small the file
 _TIMES = 16  # the size of the file, where that is more
 

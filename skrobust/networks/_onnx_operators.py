@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from skrobust.exceptions import UnsupportedModelError
 
-__all__ = ["Operator"]
+__all__ = ["Operator", "computes", "is_constant", "torch_pads"]
 
 
 class Operator(torch.nn.Module):
@@ -77,7 +77,9 @@ class Operator(torch.nn.Module):
 _OPERATIONS = {}
 
 
-def _computes(*kinds):
+def computes(*kinds):
+    """Register what operations of some kinds compute."""
+
     def register(function):
         _OPERATIONS.update(dict.fromkeys(kinds, function))
         return function
@@ -85,7 +87,8 @@ def _computes(*kinds):
     return register
 
 
-def _is_constant(op, place):
+def is_constant(op, place):
+    """Return whether an input does not depend on the sample."""
     return place in op.places
 
 
@@ -112,12 +115,12 @@ def _plain_dtype(value):
 _OPERATIONS["Constant"] = _constant
 
 
-@_computes("Identity", "Dropout")
+@computes("Identity", "Dropout")
 def _identity(op, x, *rest):
     return x
 
 
-@_computes("Cast")
+@computes("Cast")
 def _cast(op, x, *rest):
     if op.has_rows:
         if op.get("to") not in (1, 11):  # float32 and float64: the module keeps its own dtype
@@ -126,24 +129,24 @@ def _cast(op, x, *rest):
     return x.to(torch.float32 if op.get("to") in (1, 10, 11) else torch.int64)
 
 
-@_computes("Relu")
+@computes("Relu")
 def _relu(op, x):
     return torch.relu(x)
 
 
-@_computes("LeakyRelu")
+@computes("LeakyRelu")
 def _leaky_relu(op, x):
     return functional.leaky_relu(x, op.get("alpha", 0.01))
 
 
-@_computes("PRelu")
+@computes("PRelu")
 def _prelu(op, x, slope):
     if slope.numel() not in (1, max(slope.shape[:1], default=1)):
         raise op.refusal("has a slope for each entry, but one for each channel is read")
     return functional.prelu(x, slope.reshape(-1))
 
 
-@_computes("Clip")
+@computes("Clip")
 def _clip(op, x, low=None, high=None):
     low = op.get("min") if low is None else low.item()
     high = op.get("max") if high is None else high.item()
@@ -152,10 +155,10 @@ def _clip(op, x, low=None, high=None):
     return torch.clamp(x, min=low, max=high)
 
 
-@_computes("Max", "Min")
+@computes("Max", "Min")
 def _limit(op, *values):
-    activations = [v for i, v in enumerate(values) if not _is_constant(op, i)]
-    constants = [v for i, v in enumerate(values) if _is_constant(op, i)]
+    activations = [v for i, v in enumerate(values) if not is_constant(op, i)]
+    constants = [v for i, v in enumerate(values) if is_constant(op, i)]
     if len(activations) != 1 or any((c != c.reshape(-1)[0]).any() for c in constants):
         raise op.refusal("is read only with one activation and numbers")
     limits = [c.reshape(-1)[0].item() for c in constants]
@@ -175,34 +178,34 @@ _ELEMENTWISE = {
 }
 
 
-@_computes(*_ELEMENTWISE)
+@computes(*_ELEMENTWISE)
 def _elementwise(op, x):
     return _ELEMENTWISE[op.kind](x)
 
 
-@_computes("Elu")
+@computes("Elu")
 def _elu(op, x):
     return functional.elu(x, op.get("alpha", 1.0))
 
 
-@_computes("Selu")
+@computes("Selu")
 def _selu(op, x):
     # The numbers of the standard, with which scale * alpha * (exp(x) - 1) is a scaled ELU.
     alpha = op.get("alpha", 1.67326319217681884765625)
     return functional.elu(x, alpha) * op.get("gamma", 1.05070102214813232421875)
 
 
-@_computes("Celu")
+@computes("Celu")
 def _celu(op, x):
     return functional.celu(x, op.get("alpha", 1.0))
 
 
-@_computes("Gelu")
+@computes("Gelu")
 def _gelu(op, x):
     return functional.gelu(x, approximate=op.get("approximate", "none"))
 
 
-@_computes("Softmax", "LogSoftmax")
+@computes("Softmax", "LogSoftmax")
 def _softmax(op, x):
     function = torch.softmax if op.kind == "Softmax" else torch.log_softmax
     return function(x, dim=op.get("axis", -1))
@@ -211,14 +214,14 @@ def _softmax(op, x):
 _ARITHMETIC = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div}
 
 
-@_computes(*_ARITHMETIC)
+@computes(*_ARITHMETIC)
 def _arithmetic(op, first, second):
     if op.kind == "Div" and not first.is_floating_point():
         return torch.div(first, second, rounding_mode="trunc")
     return _ARITHMETIC[op.kind](first, second)
 
 
-@_computes("Sum")
+@computes("Sum")
 def _sum(op, *values):
     total = values[0]
     for value in values[1:]:
@@ -226,7 +229,7 @@ def _sum(op, *values):
     return total
 
 
-@_computes("MatMul")
+@computes("MatMul")
 def _matmul(op, first, second):
     if not op.has_rows:
         return torch.matmul(first, second)
@@ -234,7 +237,7 @@ def _matmul(op, first, second):
         value.reshape(value.shape[-2:]) if _is_stack_of_one(op, place, value) else value
         for place, value in enumerate((first, second))
     )
-    if not _is_constant(op, 0):
+    if not is_constant(op, 0):
         return torch.matmul(first, second)
     if first.ndim != 2:
         raise op.refusal("has constant vectors or stacks of matrices on the left")
@@ -244,24 +247,24 @@ def _matmul(op, first, second):
 
 
 def _is_stack_of_one(op, place, value):
-    return _is_constant(op, place) and value.ndim > 2 and math.prod(value.shape[:-2]) == 1
+    return is_constant(op, place) and value.ndim > 2 and math.prod(value.shape[:-2]) == 1
 
 
-@_computes("Gemm")
+@computes("Gemm")
 def _gemm(op, x, weight, bias=None):
-    if op.get("transA", 0) or not _is_constant(op, 1):
+    if op.get("transA", 0) or not is_constant(op, 1):
         raise op.refusal("is read only with samples on the left and a constant on the right")
     weight = weight if op.get("transB", 0) else weight.T
     if op.get("alpha", 1.0) != 1:
         weight = weight * op.get("alpha")
     if bias is not None and op.get("beta", 1.0) != 1:
         bias = bias * op.get("beta")
-    if bias is not None and (not _is_constant(op, 2) or bias.numel() != len(weight)):
+    if bias is not None and (not is_constant(op, 2) or bias.numel() != len(weight)):
         return functional.linear(x, weight) + bias
     return functional.linear(x, weight, None if bias is None else bias.reshape(-1))
 
 
-@_computes("BatchNormalization")
+@computes("BatchNormalization")
 def _batch_norm(op, x, weight, bias, mean, variance):
     if op.get("training_mode", 0):
         raise op.refusal("takes its statistics from the batch")
@@ -270,92 +273,7 @@ def _batch_norm(op, x, weight, bias, mean, variance):
     )
 
 
-def _window(op, x, kernel):
-    """Return strides, dilations, and paddings (before, after) of each axis of a window."""
-    n = len(kernel)
-    strides, dilations = op.get("strides", (1,) * n), op.get("dilations", (1,) * n)
-    pads = op.get("pads", (0,) * (2 * n))
-    pads = list(zip(pads[:n], pads[n:], strict=True))
-    auto = op.get("auto_pad", "NOTSET")
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        pads = []
-        for length, k, s, d in zip(x.shape[2:], kernel, strides, dilations, strict=True):
-            total = max((math.ceil(length / s) - 1) * s + d * (k - 1) + 1 - length, 0)
-            half = total // 2 if auto == "SAME_UPPER" else total - total // 2
-            pads.append((half, total - half))
-    return tuple(strides), tuple(dilations), pads
-
-
-def _even(pads):
-    return all(before == after for before, after in pads)
-
-
-def _torch_pads(pads):
-    """Return paddings as torch.nn.functional.pad takes them: the last axis first."""
-    return list(itertools.chain.from_iterable(reversed(pads)))
-
-
-@_computes("Conv")
-def _conv(op, x, weight, bias=None):
-    if not _is_constant(op, 1):
-        raise op.refusal("has an activation as its kernel")
-    n = weight.ndim - 2
-    strides, dilations, pads = _window(op, x, weight.shape[2:])
-    if not _even(pads):
-        x, pads = functional.pad(x, _torch_pads(pads)), [(0, 0)] * n
-    conv = (functional.conv1d, functional.conv2d, functional.conv3d)[n - 1]
-    padding = tuple(before for before, _ in pads)
-    return conv(x, weight, bias, strides, padding, dilations, op.get("group", 1))
-
-
-@_computes("MaxPool")
-def _max_pool(op, x):
-    kernel = tuple(op.get("kernel_shape"))
-    strides, dilations, pads = _window(op, x, kernel)
-    if len(kernel) > 2 or len(op.outputs) > 1:
-        raise op.refusal("is read in one or two dimensions, without indices")
-    if not _even(pads):
-        if any(d != 1 for d in dilations) or any(
-            max(pair) >= k for pair, k in zip(pads, kernel, strict=True)
-        ):
-            raise op.refusal("has uneven padding with dilation, or wider than its window")
-        # A window that sees the padding sees the border too: its copies change no maximum.
-        x = functional.pad(x, _torch_pads(pads), mode="replicate")
-        pads = [(0, 0)] * len(kernel)
-    pool = functional.max_pool1d if len(kernel) == 1 else functional.max_pool2d
-    padding = tuple(before for before, _ in pads)
-    return pool(x, kernel, strides, padding, dilations, bool(op.get("ceil_mode", 0)))
-
-
-@_computes("AveragePool")
-def _average_pool(op, x):
-    kernel = tuple(op.get("kernel_shape"))
-    strides, dilations, pads = _window(op, x, kernel)
-    if len(kernel) > 2 or any(d != 1 for d in dilations) or op.get("ceil_mode", 0):
-        raise op.refusal("is read in one or two dimensions, without dilations and ceil_mode")
-    pool = functional.avg_pool1d if len(kernel) == 1 else functional.avg_pool2d
-    padded = functional.pad(x, _torch_pads(pads)) if any(map(any, pads)) else x
-    mean = pool(padded, kernel, strides)
-    if padded is x or op.get("count_include_pad", 0):
-        return mean
-    ones = functional.pad(torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype), _torch_pads(pads))
-    return mean / pool(ones, kernel, strides).to(x.device)
-
-
-@_computes("GlobalAveragePool")
-def _global_average_pool(op, x):
-    return x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
-
-
-@_computes("GlobalMaxPool")
-def _global_max_pool(op, x):
-    if x.ndim not in (3, 4):
-        raise op.refusal("is read in one or two dimensions")
-    pool = functional.max_pool1d if x.ndim == 3 else functional.max_pool2d
-    return pool(x, tuple(x.shape[2:]))
-
-
-@_computes("ReduceMean", "ReduceSum")
+@computes("ReduceMean", "ReduceSum")
 def _reduce(op, x, axes=None):
     axes = _setting_or_input(op, "axes", axes)
     if axes is None:
@@ -369,13 +287,13 @@ def _reduce(op, x, axes=None):
     return function(x, dim=axes, keepdim=bool(op.get("keepdims", 1)))
 
 
-@_computes("Flatten")
+@computes("Flatten")
 def _flatten(op, x):
     axis = op.get("axis", 1) % (x.ndim + 1)
     return x.flatten(1) if axis == 1 else x.reshape(math.prod(x.shape[:axis]), -1)
 
 
-@_computes("Reshape")
+@computes("Reshape")
 def _reshape(op, x, shape=None):
     shape = [int(length) for length in _setting_or_input(op, "shape", shape)]
     if not op.get("allowzero", 0):
@@ -388,7 +306,7 @@ def _reshape(op, x, shape=None):
     return x.reshape(shape)
 
 
-@_computes("Transpose")
+@computes("Transpose")
 def _transpose(op, x):
     axes = op.get("perm", tuple(reversed(range(x.ndim))))
     if op.has_rows and axes[0] != 0:
@@ -396,7 +314,7 @@ def _transpose(op, x):
     return x.permute(axes)
 
 
-@_computes("Squeeze")
+@computes("Squeeze")
 def _squeeze(op, x, axes=None):
     axes = _setting_or_input(op, "axes", axes)
     if axes is None:
@@ -407,7 +325,7 @@ def _squeeze(op, x, axes=None):
     return x.reshape([length for i, length in enumerate(x.shape) if i not in axes])
 
 
-@_computes("Unsqueeze")
+@computes("Unsqueeze")
 def _unsqueeze(op, x, axes=None):
     axes = _setting_or_input(op, "axes", axes)
     ndim = x.ndim + len(axes)
@@ -418,21 +336,21 @@ def _unsqueeze(op, x, axes=None):
     return x
 
 
-@_computes("Concat")
+@computes("Concat")
 def _concat(op, *values):
     axis = op.get("axis")
     ndim = max(value.ndim for value in values)
     if op.has_rows:
         if axis % ndim == 0:
             raise op.refusal("joins samples")
-        n = next(len(v) for i, v in enumerate(values) if not _is_constant(op, i))
+        n = next(len(v) for i, v in enumerate(values) if not is_constant(op, i))
         values = [
-            v.expand(n, *v.shape[1:]) if _is_constant(op, i) else v for i, v in enumerate(values)
+            v.expand(n, *v.shape[1:]) if is_constant(op, i) else v for i, v in enumerate(values)
         ]
     return torch.cat(list(values), dim=axis)
 
 
-@_computes("Split")
+@computes("Split")
 def _split(op, x, sizes=None):
     axis = op.get("axis", 0) % x.ndim
     if op.has_rows and axis == 0:
@@ -443,7 +361,7 @@ def _split(op, x, sizes=None):
     return torch.split(x, sizes, dim=axis)
 
 
-@_computes("Slice")
+@computes("Slice")
 def _slice(op, x, starts=None, ends=None, axes=None, steps=None):
     starts, ends = (
         _setting_or_input(op, name, value) for name, value in (("starts", starts), ("ends", ends))
@@ -461,10 +379,10 @@ def _slice(op, x, starts=None, ends=None, axes=None, steps=None):
     return x[tuple(index)]
 
 
-@_computes("Gather")
+@computes("Gather")
 def _gather(op, x, index):
     axis = op.get("axis", 0) % x.ndim
-    if op.has_rows and (axis == 0 or not _is_constant(op, 1)):
+    if op.has_rows and (axis == 0 or not is_constant(op, 1)):
         raise op.refusal("selects samples, or by what depends on the sample")
     index = index % x.shape[axis]
     if index.ndim == 0:
@@ -473,7 +391,12 @@ def _gather(op, x, index):
     return picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
 
 
-@_computes("Pad")
+def torch_pads(pads):
+    """Return paddings as torch.nn.functional.pad takes them: the last axis first."""
+    return list(itertools.chain.from_iterable(reversed(pads)))
+
+
+@computes("Pad")
 def _pad(op, x, pads=None, value=None, axes=None):
     pads = _setting_or_input(op, "pads", pads)
     axes = _setting_or_input(op, "axes", axes, range(x.ndim))
@@ -483,14 +406,14 @@ def _pad(op, x, pads=None, value=None, axes=None):
     widths = [(0, 0)] * x.ndim
     for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         widths[axis] = (before, after)
-    return functional.pad(x, _torch_pads(widths))
+    return functional.pad(x, torch_pads(widths))
 
 
-@_computes("Shape")
+@computes("Shape")
 def _shape(op, x):
     return torch.tensor(x.shape[op.get("start", 0) : op.get("end", x.ndim)], dtype=torch.int64)
 
 
-@_computes("ConstantOfShape")
+@computes("ConstantOfShape")
 def _constant_of_shape(op, shape):
     return torch.full(shape.tolist(), op.get("value", 0.0))

@@ -37,8 +37,8 @@ class LinearRobustness(RobustnessProperty):
         Which labels a callable is given.
     output : {"logits", "probabilities"}, default="logits"
         Which outputs z are.
-    strict : bool, default=False
-        Whether the rows must be above 0.
+    strict : bool or array-like of bool of shape (m,), default=False
+        Whether the rows, or which of them, must be above 0.
     clauses : list of lists of int, default=None
         Places of rows, of each of which at least one must hold. None asks all rows to hold, as
         ``[[0], [1], ...]`` does; a row that is in no clause says nothing.
@@ -84,8 +84,8 @@ class LinearRobustness(RobustnessProperty):
 
     def check(self, X=None, n_classes=None):
         check_choice("output", self.output, ("logits", "probabilities"))
-        check_flag("strict", self.strict)
         n_rows = None if callable(self.rows) else len(_constant_rows(self.rows)[0])
+        _checked_strict(self.strict, n_rows)
         if self.clauses is not None:
             _checked_clauses(self.clauses, n_rows)
         return super().check(X, n_classes)
@@ -119,7 +119,21 @@ class LinearRobustness(RobustnessProperty):
         if clauses is not None:
             clauses = torch.as_tensor(_checked_clauses(clauses, m), device=A.device)
         options = {"uses_distance": uses_distance, "clauses": clauses}
-        return LinearRows(A, c, b, bool(self.strict), self.output, **options)
+        strict = _checked_strict(self.strict, m)
+        if not isinstance(strict, bool):
+            strict = torch.as_tensor(strict, device=A.device)
+        return LinearRows(A, c, b, strict, self.output, **options)
+
+
+def _checked_strict(strict, n_rows=None):
+    """Return `strict` as a bool, or as one for each of `n_rows` rows, or raise."""
+    array = np.asarray(strict)
+    if array.ndim == 0:
+        return check_flag("strict", strict)
+    if array.dtype != bool or array.ndim != 1 or len(array) != (n_rows or len(array)):
+        length = "each row" if n_rows is None else f"each of {n_rows} rows"
+        raise ValueError(expected("strict", strict, f"True or False, or one for {length}"))
+    return array
 
 
 def _checked_clauses(clauses, n_rows=None):

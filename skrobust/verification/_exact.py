@@ -64,8 +64,8 @@ class Exact(CompleteVerifier):
         Up to that many inputs that can move, their ranges are halved in place of the signs of
         units, for rows that are free of the distance.
     batch_size : int or None, default=None
-        Domains that are bounded together, at most; as many as suit `memory_limit` if None, up
-        to 512.
+        Domains that are bounded together, at most; as many as suit `memory_limit` if None. Up to
+        512 are at once, and where inputs are halved up to 256.
     n_steps : int, default=3
         Gradient steps for each domain.
     max_domains : int or None, default=None
@@ -222,7 +222,8 @@ class _Search(PointSearch):
         if split_graph is not graph:
             split_root = relax(split_graph, query.ball, n_steps=n_steps, watch=self.watch)
         search = partial(self._by_branching, query, split_root)
-        is_program = query.is_linear and _is_box(query.ball) and not _has_units_without_program(graph)
+        is_program = query.is_linear and _is_box(query.ball)
+        is_program = is_program and not _has_units_without_program(graph)
         if not is_program or n_open > self.settings.milp_units:
             return search(lower, self.watch)
         # Where no point breaks the rows, branching is the faster one, as a rule by far. Where

@@ -1,23 +1,38 @@
-"""What a VNNLIB file asserts: boxes of inputs, each with a condition on the outputs."""
+"""What a VNNLIB file asserts: boxes of inputs, each with a condition on the outputs.
 
+Comparisons are kept as they are stated, strict or not. A box is closed, which holds more than a
+strict bound does: where nothing of it satisfies the file, nothing within the strict bounds does.
+That a bound is strict is kept beside it, for the points that are said to satisfy the file.
+"""
+
+import itertools
+import math
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from skrobust.verification._vnnlib_text import Term, Word, commands, refuse, term_of
 
-__all__ = ["Case", "Constraint", "Statement", "read_statement"]
+__all__ = ["Bound", "Case", "Constraint", "Statement", "read_statement"]
 
 _MOST_CASES = 10_000
 _MOST_DISJUNCTS = 10_000
 _MOST_NUMBERS = 10**7  # of all boxes
 _NAME = re.compile(r"([XY])_(0|[1-9]\d{0,8})\Z", re.ASCII)
+_OPPOSITES = {"<=": ">", ">=": "<", "<": ">=", ">": "<="}
+_SIGNS = (*_OPPOSITES, "=")
+_FORMULAS = "and, or, not, <=, >=, <, > or ="
+# What scripts for solvers say besides; it changes no meaning.
+_REMARKS = ("set-logic", "set-info", "set-option")
+_ENDS = ("check-sat", "get-model", "exit")
 
 
 @dataclass(frozen=True, eq=False)
 class Constraint:
-    """A claim that a `Term` of the outputs is at most 0."""
+    """A claim that a `Term` of the outputs is at most 0, or below 0 where it is strict."""
 
     term: Term
+    strict: bool = False
 
     def holds(self, outputs):
         """Return whether it is true of outputs, a list of `fractions.Fraction`, exactly."""
@@ -25,7 +40,16 @@ class Constraint:
         total = kind(self.term.constant)
         for name, weight in self.term.weights.items():
             total += kind(weight) * outputs[int(name[2:])]
-        return total <= 0
+        return total < 0 if self.strict else total <= 0
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound of one input, and the `Word` that gave it."""
+
+    value: float
+    word: Word
+    strict: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +58,7 @@ class Case:
 
     Parameters
     ----------
-    lows, highs : dict of str to (float, Word)
-        Bounds of the inputs, with the words that gave them.
+    lows, highs : dict of str to Bound
     outputs : list of list of Constraint
         A disjunction of conjunctions. That of nothing is always true: ``[[]]``.
     """
@@ -47,6 +70,15 @@ class Case:
     def holds(self, outputs):
         """Return whether the condition is true of outputs, as `Constraint.holds` does."""
         return any(all(part.holds(outputs) for part in parts) for parts in self.outputs)
+
+    def empty_input(self):
+        """Return the first input that lies between no two bounds, or None."""
+        return next((name for name in self.lows if name in self.highs and self._ends(name)), None)
+
+    def _ends(self, name):
+        low, high = self.lows[name], self.highs[name]
+        is_strict = low.strict or high.strict
+        return low.value >= high.value if is_strict else low.value > high.value
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +104,14 @@ def read_statement(path):
     ValueError
         If it is not understood; the file, the line and the word are named.
     """
-    variables, parts, word = {}, [], None
+    variables, parts, word, has_ended = {}, [], None, False
     for command in commands(path):
         word = command[0]
-        if word == "declare-const" or word == "declare-fun":
+        if isinstance(word, Word) and word in (*_REMARKS, *_ENDS):
+            has_ended = has_ended or word in _ENDS
+        elif has_ended:
+            refuse(path, word, "nothing that is declared or asserted after (check-sat)")
+        elif word == "declare-const" or word == "declare-fun":
             _declare(path, command, variables)
         elif word == "assert" and len(command) == 2:
             parts.append(_cases_of(path, command[1], variables))
@@ -121,59 +157,87 @@ def _check_box(path, case, n_inputs):
                     f"Got {path}, in which {name} has no {side} bound, but expected both bounds "
                     "of every input."
                 )
-        low, high = case.lows[name][0], case.highs[name][0]
-        if low > high:
-            later = max(case.lows[name][1], case.highs[name][1], key=lambda word: word.line)
-            expectation = f"a box that is not empty: {name} lies between {low} and {high}"
-            refuse(path, later, expectation)
+    name = case.empty_input()
+    if name is not None:
+        low, high = case.lows[name], case.highs[name]
+        later = max(low.word, high.word, key=lambda word: word.line)
+        expectation = f"a box that is not empty: {name} lies between {low.value} and {high.value}"
+        refuse(path, later, expectation)
 
 
 # -- formulas --
 
 
-def _cases_of(path, formula, variables):
+def _cases_of(path, formula, variables, is_negated=False):
     """Return the cases of one formula: boxes that it leaves open, with conditions on outputs."""
     if isinstance(formula, Word):
-        refuse(path, formula, "a formula in brackets: and, or, <= or >=")
+        refuse(path, formula, f"a formula in brackets: {_FORMULAS}")
     sign, *parts = formula
-    if not isinstance(sign, Word) or sign not in ("and", "or", "<=", ">="):
-        refuse(path, sign, "and, or, <= or >=")
-    if sign in ("<=", ">="):
-        return [_comparison(path, sign, parts, variables)]
+    if not isinstance(sign, Word) or sign not in ("and", "or", "not", *_SIGNS):
+        refuse(path, sign, _FORMULAS)
+    if sign in _SIGNS:
+        return _comparisons(path, sign, parts, variables, is_negated)
     if not parts:
         refuse(path, sign, f"{sign} with formulas")
-    alternatives = [_cases_of(path, part, variables) for part in parts]
-    if sign == "and":
+    if sign == "not":
+        if len(parts) != 1:
+            refuse(path, sign, "(not FORMULA)")
+        return _cases_of(path, parts[0], variables, not is_negated)
+    alternatives = [_cases_of(path, part, variables, is_negated) for part in parts]
+    # A negation moves inwards to the comparisons, where it turns the sign.
+    if (sign == "and") is not is_negated:
         return _all_of(path, sign, alternatives)
+    return _any_of(path, sign, alternatives)
+
+
+def _any_of(path, word, alternatives):
+    """Return the cases in which one of several formulas is true, given the cases of each."""
     cases = [case for cases in alternatives for case in cases]
     if all(not case.lows and not case.highs for case in cases):
         # Nothing is said of the inputs: one case.
-        return [Case(outputs=_few(path, sign, [p for case in cases for p in case.outputs]))]
+        return [Case(outputs=_few(path, word, [p for case in cases for p in case.outputs]))]
     if len(cases) > _MOST_CASES:
-        refuse(path, sign, f"at most {_MOST_CASES} input boxes")
+        refuse(path, word, f"at most {_MOST_CASES} input boxes")
     return cases
 
 
-def _comparison(path, sign, parts, variables):
-    """Return the case of one comparison."""
-    if len(parts) != 2:
+def _comparisons(path, sign, parts, variables, is_negated):
+    """Return the cases of a comparison of two terms, or of several, each with the next."""
+    if len(parts) < 2:
         refuse(path, sign, f"({sign} LEFT RIGHT)")
-    left, right = (term_of(path, part, variables) for part in parts)
-    term = left.add(right, -1.0) if sign == "<=" else right.add(left, -1.0)
+    terms = [term_of(path, part, variables) for part in parts]
+    signs = ("<=", ">=") if sign == "=" else (sign,)
+    each = [
+        [_comparison(path, sign, Word(_OPPOSITES[one] if is_negated else one, sign.line), *pair)]
+        for pair in itertools.pairwise(terms)
+        for one in signs
+    ]
+    return (_any_of if is_negated else _all_of)(path, sign, each)
+
+
+def _comparison(path, word, sign, left, right):
+    """Return the case of one comparison of two terms, with the word of the file for errors."""
+    low, high = (left, right) if sign[0] == "<" else (right, left)
+    term = Term().add(low).add(high, -1.0)
     weights = {name: weight for name, weight in term.weights.items() if weight != 0}
-    kinds = {name[0] for name in weights}
+    kinds, strict = {name[0] for name in weights}, len(sign) == 1
     if not term.is_finite:
-        refuse(path, sign, "numbers that are finite in float64")
+        refuse(path, word, "numbers that are finite in float64")
     if "X" not in kinds:
-        return Case(outputs=[[Constraint(Term(term.constant, weights))]])
+        return Case(outputs=[[Constraint(Term(term.constant, weights), strict)]])
     if len(weights) > 1:
         what = "an input and an output" if len(kinds) > 1 else "several inputs"
-        refuse(path, sign, f"bounds of single inputs, not a comparison of {what}")
+        refuse(path, word, f"bounds of single inputs, not a comparison of {what}")
     ((name, weight),) = weights.items()
     bound = -term.constant / weight + 0.0
     if not -1e308 < bound < 1e308:
-        refuse(path, sign, "bounds that are finite in float64")
-    side = {name: (bound, sign)}
+        refuse(path, word, "bounds that are finite in float64")
+    rest = Fraction(weight) * Fraction(bound) + Fraction(term.constant)
+    if rest != 0:
+        # What is rounded is rounded outwards, and not attained.
+        bound = math.nextafter(bound, math.inf if weight > 0 else -math.inf)
+        strict = True
+    side = {name: Bound(bound, word, strict)}
     return Case(highs=side) if weight > 0 else Case(lows=side)
 
 
@@ -200,7 +264,9 @@ def _all_of(path, word, parts):
         n_cases = len(total) * len(cases)
         if n_cases > _MOST_CASES or n_cases * n_numbers > _MOST_NUMBERS:
             refuse(path, word, f"at most {_MOST_CASES} boxes, of {_MOST_NUMBERS} numbers in all")
-        total = [_join(path, word, one, other) for one in total for other in cases]
+        joined = [_join(path, word, one, other) for one in total for other in cases]
+        # Boxes that do not meet have no point in common; where none do, the file is refused.
+        total = [case for case in joined if case.empty_input() is None] or joined[:1]
     return total
 
 
@@ -214,9 +280,10 @@ def _join(path, word, one, other):
 def _tighten(case, other):
     """Cut the box of a case, in place, to that of another."""
     for ends, more, sign in ((case.lows, other.lows, 1), (case.highs, other.highs, -1)):
-        for name, (value, at) in more.items():
-            if name not in ends or sign * value > sign * ends[name][0]:
-                ends[name] = (value, at)
+        for name, bound in more.items():
+            tightness = (sign * bound.value, bound.strict)
+            if name not in ends or tightness > (sign * ends[name].value, ends[name].strict):
+                ends[name] = bound
 
 
 def _product(path, word, first, choices):

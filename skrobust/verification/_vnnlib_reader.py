@@ -10,10 +10,12 @@ from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.networks import Network, load_onnx
 from skrobust.properties import LinearRobustness
 from skrobust.verification._vnnlib_formula import Case, read_statement
+from skrobust.verification._vnnlib_text import Term
 
 __all__ = ["Instance", "read_instances", "read_query"]
 
 _MOST_NUMBERS = 10**7  # of the rows of a property
+_ORDERS = 10  # powers of two from 1 within which rows stay as they are stated
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,8 @@ class Instance:
         inputs = np.clip(row[0].double().cpu().numpy(), *self.property.bounds)
         if not torch.equal(self.estimator.rows(inputs[None]), row):
             return None
+        inputs = np.clip(inputs, *self._inner_bounds())
+        row = self.estimator.rows(inputs[None])
         logits = self.estimator.replay(row)[0].cpu()
         if self.dropped == "Softmax":
             logits = torch.softmax(logits, dim=0)
@@ -68,25 +72,39 @@ class Instance:
         satisfies = self.case.holds([Fraction(value) for value in outputs.tolist()])
         return (inputs, outputs) if satisfies else None
 
+    def _inner_bounds(self):
+        """Return the ends of the box; of those that are strict, the next number inside."""
+        low, high = map(np.array, self.property.bounds)
+        for ends, bounds, inside in ((low, self.case.lows, 1), (high, self.case.highs, -1)):
+            for place in range(len(ends)):
+                if bounds[f"X_{place}"].strict:
+                    ends[place] = np.nextafter(ends[place], inside * np.inf)
+        return low, high
+
 
 def read_query(onnx, vnnlib):
     """Read a query in the form of the verification competitions: ONNX and VNNLIB 1.0.
 
     A VNNLIB file states what is searched for: inputs in a box, whose outputs satisfy linear
-    constraints (``<=`` and ``>=``, joined by ``and`` and ``or``). The property that is returned
-    is its negation: it holds in the box where no point satisfies the file. Since the constraints
-    of a file hold at equality, the rows of the property are strict: a row that is exactly 0
-    breaks it. A verifier that says "verified" has shown the file unsatisfiable, "unsat"; one
-    that says "falsified" has a point that satisfies it by the outputs of the network in its own
-    precision, "sat".
+    constraints (``<=``, ``>=``, ``<``, ``>`` and ``=``, joined by ``and``, ``or`` and ``not``).
+    The property that is returned is its negation: it holds in the box where no point satisfies
+    the file. The negation of ``<=`` is a strict row, which a row of exactly 0 breaks; that of
+    ``<`` is one that holds at 0. An input's strict bound becomes that of a closed box, which
+    holds more: where nothing of it satisfies the file, nothing within the bounds does. A verifier
+    that says "verified" has shown the file unsatisfiable, "unsat"; one that says "falsified" has
+    a point of the closed box that satisfies it by the outputs of the network in its own
+    precision, which is "sat" if it also lies within the strict bounds. A row that is a thousand
+    times larger or smaller than 1 at the center of the first box is multiplied by a power of two,
+    which changes no sign, and rounds nothing.
 
     Parameters
     ----------
     onnx : str or path-like
         Network of one input and one output, of any shape; they are taken in C order.
     vnnlib : str or path-like
-        Declares X_0, X_1, ... and Y_0, Y_1, ... by ``declare-const`` and asserts formulas. Every
-        input needs both bounds.
+        Declares X_0, X_1, ... and Y_0, Y_1, ... by ``declare-const`` or ``declare-fun`` and
+        asserts formulas. Every input needs both bounds. ``set-logic``, ``set-info``,
+        ``set-option``, and ``check-sat``, ``get-model`` and ``exit`` at the end say nothing.
 
     Returns
     -------
@@ -110,8 +128,8 @@ def read_query(onnx, vnnlib):
     UnsupportedModelError
         If the network has an operation that is not read.
     UnsupportedPropertyError
-        If the network ends in a softmax or sigmoid, which is taken off, and the file compares
-        its outputs with numbers.
+        If the network ends in a softmax, which is taken off, and the file compares its outputs
+        with numbers.
 
     References
     ----------
@@ -153,9 +171,9 @@ def read_instances(onnx, vnnlib):
     list of Instance
     """
     statement = read_statement(vnnlib)
-    module = load_onnx(onnx)
+    module = load_onnx(onnx, keep_sigmoid=True)
     n_features = int(np.prod(module.input_shape))
-    n_outputs = 1 if module.dropped == "Sigmoid" else module.n_outputs
+    n_outputs = module.n_outputs
     for what, name, stated, own in (
         ("inputs", "X", statement.n_inputs, n_features),
         ("outputs", "Y", statement.n_outputs, n_outputs),
@@ -166,37 +184,45 @@ def read_instances(onnx, vnnlib):
                 f"{onnx} has {own}."
             )
     estimator = Network(module, np.arange(module.n_outputs), n_features)
-    instances = []
+    instances, sizes = [], None
     for case in statement.cases:
-        rows, clauses = _negated(vnnlib, case.outputs, n_outputs)
+        rows, strict, clauses = _negated(vnnlib, case.outputs, n_outputs)
         _check_outputs(vnnlib, module.dropped, *rows)
         x, epsilon, bounds = _ball(case, n_features, estimator.dtype)
         _check_range(vnnlib, estimator.dtype, *rows, *bounds)
-        property = LinearRobustness(rows, epsilon, bounds=bounds, strict=True, clauses=clauses)
+        if sizes is None:  # of the outputs, at one point: what is wanted is their order
+            sizes = np.abs(estimator.replay(estimator.rows(x))[0].double().cpu().numpy())
+        rows = _scaled(*rows, sizes)
+        property = LinearRobustness(rows, epsilon, bounds=bounds, strict=strict, clauses=clauses)
         instances.append(Instance(estimator, property, x, case, module.dropped))
     return instances
 
 
 def _negated(path, disjuncts, n_outputs):
-    """Return rows (A, b), and clauses, that are true where none of the conjunctions is.
+    """Return rows (A, b), which are strict, and clauses: true where no conjunction is.
 
-    A constraint is a term of at most 0; it fails where the term is above 0.
+    A constraint is a term of at most 0, and fails where the term is above 0; if it is strict, it
+    fails at 0 also.
     """
-    terms, places, clauses = [], {}, []
+    terms, strict, places, clauses = [], [], {}, []
     for constraints in disjuncts:
         clause = []
         for constraint in constraints:
-            key = (constraint.term.constant, tuple(sorted(constraint.term.weights.items())))
+            term = constraint.term
+            key = (constraint.strict, term.constant, tuple(sorted(term.weights.items())))
             if key not in places:
                 places[key] = len(terms)
-                terms.append(constraint.term)
+                terms.append(term)
+                strict.append(not constraint.strict)
             clause.append(places[key])
         # What is asked of no output is true everywhere, and its negation, 0 > 0, nowhere.
         if not clause:
-            if (0.0, ()) not in places:
-                places[0.0, ()] = len(terms)
-                terms.append(None)
-            clause.append(places[0.0, ()])
+            key = (False, 0.0, ())
+            if key not in places:
+                places[key] = len(terms)
+                terms.append(Term())
+                strict.append(True)
+            clause.append(places[key])
         clauses.append(clause)
     width = max(map(len, clauses))
     if max(len(terms) * n_outputs, len(clauses) * width) > _MOST_NUMBERS:
@@ -206,11 +232,27 @@ def _negated(path, disjuncts, n_outputs):
         )
     A, b = np.zeros((len(terms), n_outputs)), np.zeros(len(terms))
     for place, term in enumerate(terms):
-        if term is not None:
-            b[place] = term.constant
-            for name, weight in term.weights.items():
-                A[place, int(name[2:])] = weight
-    return (A, b), clauses if width > 1 or len(terms) > len(clauses) else None
+        b[place] = term.constant
+        for name, weight in term.weights.items():
+            A[place, int(name[2:])] = weight
+    clauses = clauses if width > 1 or len(terms) > len(clauses) else None
+    return (A, b), strict[0] if len(set(strict)) == 1 else strict, clauses
+
+
+def _scaled(A, b, sizes):
+    """Return rows of the order of 1, where they are not, for outputs of given sizes.
+
+    A row is asked for its sign alone, which no positive factor changes. By a power of two nothing
+    is rounded; a row whose numbers would leave the normal ones of float32 stays as it is.
+    """
+    size = np.abs(A) @ np.nan_to_num(sizes, posinf=0.0) + np.abs(b)
+    exponent = np.frexp(np.where(size > 0, size, 1.0))[1]
+    factor = np.where(np.abs(exponent) > _ORDERS, np.exp2(-np.clip(exponent, -100, 100)), 1.0)
+    scaled = np.abs(np.column_stack([A, b])) * factor[:, None]
+    least, most = np.finfo(np.float32).tiny, np.finfo(np.float32).max
+    is_normal = ((scaled == 0) | ((scaled >= least) & (scaled <= most))).all(axis=1)
+    factor = np.where(is_normal, factor, 1.0)
+    return A * factor[:, None], b * factor
 
 
 def _check_outputs(path, dropped, A, b):
@@ -218,7 +260,7 @@ def _check_outputs(path, dropped, A, b):
     if dropped is None:
         return
     # Differences of logarithms are those of the logits; of probabilities, two have their order.
-    keeps = (A.sum(axis=1) == 0).all() and dropped != "Sigmoid"
+    keeps = (A.sum(axis=1) == 0).all()
     if dropped == "Softmax":
         keeps = keeps and (b == 0).all() and ((A != 0).sum(axis=1) <= 2).all()
     if not keeps:
@@ -242,7 +284,8 @@ def _check_range(path, dtype, *arrays):
 def _ball(case, n_features, dtype):
     """Return center, epsilon and bounds of a box, so that the ball is the box exactly."""
     names = [f"X_{place}" for place in range(n_features)]
-    low, high = (np.array([side[name][0] for name in names]) for side in (case.lows, case.highs))
+    sides = ([side[name].value for name in names] for side in (case.lows, case.highs))
+    low, high = map(np.array, sides)
     center = np.clip(low / 2 + high / 2, low, high)
     # The bounds say where the box ends; epsilon only has to reach them. An input that cannot
     # move is fixed unless the network's precision lacks the number: then that lies next to it.

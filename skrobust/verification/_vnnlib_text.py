@@ -88,7 +88,9 @@ def commands(path):
             refuse(path, word, "a command in brackets, such as (assert (<= X_0 1.0))")
         elif word == ")":
             done = stack.pop()
-            if not done:
+            # The arguments of a variable that is declared as a function: none.
+            is_none = len(stack) == 1 and len(stack[0]) == 2 and stack[0][0] == "declare-fun"
+            if not done and not is_none:
                 refuse(path, word, "a command or a term after the opening bracket")
             if stack:
                 stack[-1].append(done)

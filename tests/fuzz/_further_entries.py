@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 
 import skrobust
 from skrobust import (
     attacks,
     bounds,
     datasets,
+    evidence,
     graphs,
     logics,
     networks,
@@ -344,6 +346,56 @@ add(
     lambda: {"method": "crown", "n_steps": 2},
     {"method": "value", "n_steps": "value"},
     _is_finite,
+)
+add(
+    "forward_error",
+    lambda dtype: bounds.forward_error(*_stated()[:2], dtype=dtype),
+    lambda: {"dtype": torch.float32},
+    {"dtype": "value"},
+    _is_finite,
+)
+
+
+@cache
+def _bent(kind):
+    """A small network of smooth units: of scikit-learn, or of torch."""
+    if kind == "tanh":
+        return MLPClassifier(5, activation=kind, max_iter=20, random_state=0).fit(X, Y)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        units = {"gelu": torch.nn.GELU(), "softplus": torch.nn.Softplus()}
+        parts = (torch.nn.Linear(3, 5), units[kind], torch.nn.Linear(5, 3))
+        return skrobust.TorchClassifier(torch.nn.Sequential(*parts).double(), [0, 1, 2])
+
+
+def _bounded(kind, X, y, property):
+    return verification.Exact(max_domains=20).verify(_bent(kind), X, y, property=property)
+
+
+for _kind in ("tanh", "gelu", "softplus"):
+    add(
+        f"Exact over {_kind}",
+        partial(_bounded, _kind),
+        lambda: {"X": X, "y": Y, "property": CR},
+        {**_DATA, "property": "value"},
+        lambda result, call: not np.isnan(result.lower).any(),
+    )
+
+
+@cache
+def _evidence_folder():
+    # Kept as long as the process: the entry reads it again and again.
+    folder = tempfile.TemporaryDirectory()
+    verification.Bounds().verify(model(), X, Y, property=CR, evidence=folder.name)
+    return folder
+
+
+add(
+    "evidence.check",
+    lambda **arguments: evidence.check(**arguments),
+    lambda: {"folder": _evidence_folder().name, "estimator": model(), "exact": False},
+    dict.fromkeys(("folder", "estimator", "exact"), "value"),
+    lambda result, call: call.replaced or (len(result.files) > 0 and result.is_accepted),
 )
 add(
     "Target",

@@ -1,4 +1,4 @@
-"""Mutated ONNX and VNNLIB files, read in a process of its own.
+"""Mutated ONNX and VNNLIB files, and folders of evidence, read in a process of its own.
 
 ``python -m tests.fuzz._strange_files KIND START COUNT FOLDER`` reads COUNT mutations, by seeds
 from START on, and prints what came of them as JSON.
@@ -9,18 +9,24 @@ import json
 import random
 import re
 import resource
+import shutil
 import sys
 import warnings
+import zipfile
 from fractions import Fraction
+from operator import eq, ge, gt, le, lt
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
+from sklearn.neural_network import MLPClassifier
 
+from skrobust.evidence import check
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import load_onnx
-from skrobust.verification import read_query
+from skrobust.properties import ClassificationRobustness
+from skrobust.verification import Exact, read_query
 from tests.verification._files import BOX, declared, write_network
 
 QUERIES = [
@@ -30,6 +36,10 @@ QUERIES = [
   (and (>= X_0 2) (<= X_0 3) (>= X_1 0.5) (<= X_1 1e0) (or (>= Y_0 0.75) (>= Y_1 5)))))
 (assert (<= Y_1 9))
 """,
+    "(set-logic QF_LRA)\n"
+    + BOX
+    + "(assert (not (or (< Y_0 -1.25e0) (= Y_1 2))))(assert (> 0.375 X_0))\n"
+    + "(assert (<= -1 Y_0 Y_1))(check-sat)\n",
 ]
 HUGE = ["1e999", "-1e308", "9" * 400, "1e-400", "18446744073709551616", "-", "e5", "X_99999999"]
 VARINTS = [b"\xff" * 9 + b"\x01", b"\x80" * 9 + b"\x01", b"\xff\xff\xff\xff\x07", b"\x00"]
@@ -120,6 +130,32 @@ def mutated_model(data, rng):
     return model.SerializeToString()
 
 
+def mutated_folder(source, target, rng):
+    """Copy a folder of evidence with one of its files changed, and return the name of that."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    path = rng.choice(sorted(target.iterdir()))
+    if path.suffix != ".npz" or rng.random() < 0.5:
+        path.write_bytes(mutated_bytes(path.read_bytes(), rng))
+        return path.name
+    # What a header of an array claims, in a sound archive.
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            arrays[name] = archive.read(name)
+    name = rng.choice(sorted(arrays))
+    claims = [b"(99999999999,)", b"(-1,)", b"(1048576, 1048576)", b"(2,)", b"('a',)"]
+    arrays[name] = re.sub(rb"\(\d*,?[ \d,]*\)", rng.choice(claims), arrays[name], count=1)
+    if rng.random() < 0.3:
+        arrays[name] = mutated_bytes(arrays[name], rng)
+    with zipfile.ZipFile(
+        path, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    ) as zipped:
+        for key, data in arrays.items():
+            zipped.writestr(key, data)
+    return path.name
+
+
 # -- right readings --
 
 
@@ -144,8 +180,11 @@ def evaluated(term, names):
     values = [evaluated(part, names) for part in parts]
     if sign in ("and", "or"):
         return (all if sign == "and" else any)(values)
-    if sign in ("<=", ">="):
-        return values[0] <= values[1] if sign == "<=" else values[0] >= values[1]
+    if sign == "not":
+        return not values[0]
+    signs = {"<=": le, ">=": ge, "<": lt, ">": gt, "=": eq}
+    if sign in signs:
+        return all(signs[sign](*pair) for pair in itertools.pairwise(values))
     if sign == "*":
         total = Fraction(1)
         for value in values:
@@ -166,7 +205,8 @@ def is_right_query(path, answer):
         place = rng.integers(len(x))
         low, high = properties[place].bounds
         # Numbers of few bits, so that float64 is exact.
-        point = np.clip(low + rng.integers(0, 9, size=len(low)) / 8 * (high - low), low, high)
+        # Inside: boxes are closed, also where the file says that an end does not belong to them.
+        point = np.clip(low + rng.integers(1, 8, size=len(low)) / 8 * (high - low), low, high)
         y = rng.integers(-16, 17, size=2) / 4
         names = {f"X_{i}": Fraction(value) for i, value in enumerate(point.tolist())}
         names |= {f"Y_{i}": Fraction(value) for i, value in enumerate(y.tolist())}
@@ -217,27 +257,66 @@ def peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+# -- files of each kind --
+
+
+def read_onnx(folder):
+    """Return what reads a mutation by its seed: whether it is right, or a documented error."""
+    data, path = write_network(folder, [2, 4, 2], (1, 1, 2)).read_bytes(), folder / "strange.onnx"
+
+    def read(rng):
+        path.write_bytes(mutated_model(data, rng))
+        return is_right_model(path, load_onnx(path))
+
+    return read, path.name
+
+
+def read_vnnlib(folder):
+    network, path = write_network(folder, [2, 4, 2], (1, 1, 2)), folder / "strange.vnnlib"
+
+    def read(rng):
+        path.write_bytes(mutated_text(declared() + rng.choice(QUERIES), rng))
+        return is_right_query(path, read_query(network, path))
+
+    return read, path.name
+
+
+def read_evidence(folder):
+    """As `read_onnx`; what the checker rejects raises a ValueError of what it says."""
+    rng = np.random.default_rng(0)
+    X, y = rng.random((6, 3)), np.arange(6) % 2
+    model = MLPClassifier(4, solver="lbfgs", max_iter=20, random_state=0).fit(X, y)
+    sound, strange = folder / "sound", folder / "strange"
+    property = ClassificationRobustness(0.02, reference="prediction")
+    Exact().verify(model, X, property=property, evidence=sound)
+    assert check(sound).is_accepted
+
+    def read(rng):
+        name = mutated_folder(sound, strange, rng)
+        result = check(strange)
+        rejected = result.files[~result.accepted]
+        if len(rejected):
+            # The manifest speaks for the network; and for no other file.
+            assert set(rejected) <= {name, "manifest.json"} or name == "manifest.json", rejected
+            raise ValueError(f"strange {result.messages}")
+        return len(result) == len(X) or name == "manifest.json"
+
+    return read, "strange"
+
+
+KINDS = {"onnx": read_onnx, "vnnlib": read_vnnlib, "evidence": read_evidence}
+
+
 def main(kind, start, count, folder):
     warnings.simplefilter("ignore")
-    folder = Path(folder)
-    network = write_network(folder, [2, 4, 2], (1, 1, 2))
-    data = network.read_bytes()
-    path = folder / ("strange.onnx" if kind == "onnx" else "strange.vnnlib")
+    read, name = KINDS[kind](Path(folder))
     outcomes, faults = {"read": 0, "refused": 0}, []
     for seed in range(start, start + count):
-        rng = random.Random(seed)
-        if kind == "onnx":
-            path.write_bytes(mutated_model(data, rng))
-        else:
-            path.write_bytes(mutated_text(declared() + QUERIES[seed % 2], rng))
         try:
-            if kind == "onnx":
-                is_right = is_right_model(path, load_onnx(path))
-            else:
-                is_right = is_right_query(path, read_query(network, path))
+            is_right = read(random.Random(seed))
         except (ValueError, UnsupportedModelError, UnsupportedPropertyError) as error:
             outcomes["refused"] += 1
-            if path.name not in str(error):
+            if name not in str(error):
                 faults.append(f"{seed}: the file is not named: {error}")
         except BaseException as error:
             faults.append(f"{seed}: {type(error).__name__}: {error}")
@@ -245,8 +324,7 @@ def main(kind, start, count, folder):
             outcomes["read"] += 1
             if not is_right:
                 faults.append(f"{seed}: read wrongly")
-    peak = peak_memory()
-    print(json.dumps({"peak": peak, "faults": faults, **outcomes}))
+    print(json.dumps({"peak": peak_memory(), "faults": faults, **outcomes}))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+KINDS = ["onnx", "vnnlib", "evidence"]
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,12 +30,12 @@ def assert_safe(answer, count):
     assert answer["peak"] < 2**30
 
 
-@pytest.mark.parametrize("kind", ["onnx", "vnnlib"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_slice_of_mutated_files(kind, tmp_path):
     assert_safe(read_mutations(kind, 0, 60, tmp_path, 300), 60)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", "vnnlib"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_thousand_mutated_files(kind, tmp_path):
     assert_safe(read_mutations(kind, 60, 1000, tmp_path, 1800), 1000)

@@ -107,6 +107,13 @@ def test_many_constant_rows_are_not_printed():
 def test_strict_is_a_truth_value():
     with pytest.raises(ValueError, match="Got strict='no', but expected True or False"):
         LinearRobustness(ROWS, strict="no").check()
+    some = LinearRobustness(([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), strict=[True, False])
+    holds = some.holds([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, -1.0]])
+    np.testing.assert_array_equal(holds, [True, False, False, False])
+    assert clone(some.check()).strict == [True, False]
+    for strict in ([True], [1, 0], [[True, False]]):
+        with pytest.raises(ValueError, match=r"Got strict=.*one for each of 2 rows"):
+            some.set_params(strict=strict).check()
 
 
 def test_of_the_rows_of_a_clause_one_is_enough():

@@ -2,6 +2,7 @@
 
 import itertools
 from fractions import Fraction
+from operator import eq, ge, gt, le, lt
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from tests.verification._files import BOX, write_query
 
 
 def box(case, n=2):
-    return [(case.lows[f"X_{i}"][0], case.highs[f"X_{i}"][0]) for i in range(n)]
+    return [(case.lows[f"X_{i}"].value, case.highs[f"X_{i}"].value) for i in range(n)]
 
 
 def holds(case, *outputs):
@@ -55,13 +56,59 @@ def test_boxes_multiply(tmp_path):
     assert found == set(itertools.product([(0, 1), (2, 3)], repeat=2))
 
 
-FORMULAS = st.recursive(
-    st.tuples(st.sampled_from(["<=", ">="]), st.integers(0, 1), st.integers(-2, 2)).map(
-        lambda parts: f"({parts[0]} Y_{parts[1]} {parts[2]})"
+def test_boxes_that_do_not_meet_are_left_out(tmp_path):
+    halves = "(assert (or (< X_0 0.25) (>= X_0 0.3)))"
+    cases = read_statement(write_query(tmp_path, BOX + 2 * halves)).cases
+    assert {box(case)[0] for case in cases} == {(0.2, 0.25), (0.3, 0.4)}
+    (apart,) = read_statement(write_query(tmp_path, BOX + "(assert (not (< X_0 0.25)))")).cases
+    assert box(apart) == [(0.25, 0.4), (-1, 1)]
+
+
+def test_strict_bounds_are_kept_beside_closed_boxes(tmp_path):
+    body = BOX + "(assert (< X_0 0.3))(assert (<= X_0 0.3))(assert (= X_1 0.5))"
+    (case,) = read_statement(write_query(tmp_path, body)).cases
+    assert box(case) == [(0.2, 0.3), (0.5, 0.5)]
+    assert (case.lows["X_0"].strict, case.highs["X_0"].strict) == (False, True)
+    assert not case.lows["X_1"].strict and not case.highs["X_1"].strict
+
+
+@pytest.mark.parametrize(("sign", "is_above"), [("<=", True), (">=", False)])
+def test_bounds_that_are_rounded_are_rounded_outwards(tmp_path, sign, is_above):
+    body = BOX.replace("0.4", "9").replace("0.2", "-9") + f"(assert ({sign} (* 3 X_0) 1))"
+    (case,) = read_statement(write_query(tmp_path, body)).cases
+    bound = case.highs["X_0"] if is_above else case.lows["X_0"]
+    assert (Fraction(bound.value) > Fraction(1, 3)) is is_above and bound.strict
+    assert abs(bound.value - 1 / 3) < 1e-15
+
+
+def test_what_scripts_say_besides(tmp_path):
+    path = tmp_path / "query.vnnlib"
+    names = ("X_0", "X_1", "Y_0", "Y_1")
+    declared = "".join(f"(declare-fun {name} () Real) ; a remark\n" for name in names)
+    start = "(set-logic QF_LRA)(set-info :status unknown)(set-option :produce-models true)"
+    path.write_text(start + declared + BOX + "(assert (<= +1.5e-1 Y_0 .25))(check-sat)(exit)")
+    (case,) = read_statement(path).cases
+    assert holds(case, Fraction(3, 20), 0) is (Fraction(3, 20) >= Fraction(0.15))
+    assert holds(case, 0.25, 0) and not holds(case, 0.3, 0) and not holds(case, 0.1, 0)
+
+
+COMPARISONS = st.one_of(
+    st.tuples(st.sampled_from(["<=", ">=", "<", ">", "="]), st.just("Y_0"), st.just("Y_1")),
+    st.tuples(
+        st.sampled_from(["<=", ">=", "<", ">", "="]),
+        st.sampled_from(["Y_0", "Y_1"]),
+        st.integers(-2, 2).map(str),
     ),
-    lambda inner: st.tuples(
-        st.sampled_from(["and", "or"]), st.lists(inner, min_size=1, max_size=3)
-    ).map(lambda parts: f"({parts[0]} {' '.join(parts[1])})"),
+    st.tuples(st.sampled_from(["<", "<=", "="]), st.just("-1"), st.just("Y_0"), st.just("Y_1")),
+)
+FORMULAS = st.recursive(
+    COMPARISONS.map(lambda parts: f"({' '.join(parts)})"),
+    lambda inner: st.one_of(
+        inner.map(lambda part: f"(not {part})"),
+        st.tuples(st.sampled_from(["and", "or"]), st.lists(inner, min_size=1, max_size=3)).map(
+            lambda parts: f"({parts[0]} {' '.join(parts[1])})"
+        ),
+    ),
     max_leaves=8,
 )
 
@@ -78,10 +125,11 @@ def value(text, y):
         while words[0] != ")":
             parts.append(read())
         words.pop(0)
-        rules = {"and": all, "or": any}
+        rules = {"and": all, "or": any, "not": lambda parts: not parts[0]}
         if sign in rules:
             return rules[sign](parts)
-        return parts[0] <= parts[1] if sign == "<=" else parts[0] >= parts[1]
+        signs = {"<=": le, ">=": ge, "<": lt, ">": gt, "=": eq}
+        return all(signs[sign](*pair) for pair in itertools.pairwise(parts))
 
     return read()
 
@@ -98,13 +146,18 @@ def test_conditions_are_classical_logic(tmp_path_factory, first, second):
 @pytest.mark.parametrize(
     ("body", "fault"),
     [
-        (BOX + "(check-sat)", "Got 'check-sat' in .*line 9, but expected .declare-const"),
+        (BOX + "(push)", "Got 'push' in .*line 9, but expected .declare-const"),
+        (BOX + "(check-sat)(assert (<= Y_0 1))", "Got 'assert' in .*nothing that is .*asserted"),
+        (BOX + "(assert (<= Y_0 ()))", "after the opening bracket"),
+        (BOX + "(assert (not (<= Y_0 1) (<= Y_1 1)))", "Got 'not' .*not FORMULA"),
+        (BOX + "(assert (= X_0 Y_1))", "Got '=' in .*not a comparison of an input and an output"),
+        (BOX + "(assert (< X_0 0.2))", r"line 9, but .*empty: X_0 lies between 0.2 and 0.2"),
         (BOX + "(assert)", "Got 'assert'"),
         (BOX + "(assert X_0)", "Got 'X_0' in .*a formula in brackets"),
-        (BOX + "(assert (< Y_0 1))", "Got '<' in .*line 9, but expected and, or, <= or >="),
+        (BOX + "(assert (=> Y_0 1))", "Got '=>' in .*line 9, but expected and, or, not, <=, >="),
         (BOX + "(assert (and))", "Got 'and'"),
         (BOX + "(assert ((and) 1))", "Got 'and'"),
-        (BOX + "(assert (<= Y_0 1 2))", "Got '<=' .*LEFT RIGHT"),
+        (BOX + "(assert (<= Y_0))", "Got '<=' .*LEFT RIGHT"),
         (BOX + "(assert (<= X_0 X_1))", "not a comparison of several inputs"),
         (BOX + "(assert (<= X_0 Y_1))", "not a comparison of an input and an output"),
         (BOX + "(assert (<= Y_2 1))", "Got 'Y_2' in .*line 9, but expected a number, or a var"),

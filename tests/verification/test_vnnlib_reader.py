@@ -1,6 +1,7 @@
 """Queries in files: boxes that are exact, properties that are the negation, round trips."""
 
 import gzip
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,48 @@ def test_packed_files_are_the_same_query(identity, tmp_path):
     np.testing.assert_array_equal(estimator.decision_function(x), plain[0].decision_function(x))
 
 
+def test_strict_constraints_become_rows_that_hold_at_zero(identity, tmp_path):
+    body = BOX + "(assert (< Y_0 Y_1))"
+    _, property, _ = read(identity, tmp_path, body)
+    assert property.strict is False
+    np.testing.assert_array_equal(property.holds([[1.0, 1.0], [1.0, 1.5]]), [True, False])
+    _, property, _ = read(identity, tmp_path, body + "(assert (<= Y_0 0))")
+    assert property.strict == [False, True]
+    logits = [[0.0, 0.0], [-1.0, -1.0], [-1.0, 0.0], [0.0, 1.0], [1.0, 2.0]]
+    np.testing.assert_array_equal(property.holds(logits), [True, True, False, False, True])
+    # A tie at the only point: it satisfies <=, and not <.
+    point = "(assert (= X_0 0.5))(assert (= X_1 0.5))(assert ({} Y_0 Y_1))"
+    for sign, verdict in (("<", "verified"), ("<=", "falsified")):
+        estimator, property, x = read(identity, tmp_path, point.format(sign))
+        assert Exact().verify(estimator, x, property=property).verdicts.tolist() == [verdict]
+
+
+def test_rows_are_brought_to_the_order_of_one_exactly(tmp_path):
+    large = [(np.diag([2.0**20, 2.0**20]), np.array([0.0, 3e5]))]
+    network = write_network(tmp_path, large, (1, 2))
+    body = "(assert (or (<= Y_0 (* 3 Y_1)) (>= (* 1e-9 Y_0) 0.25) (<= (* 1e-40 Y_0) 1e-40)))"
+    (instance,) = read_instances(network, write_query(tmp_path, BOX + body))
+    A, b = instance.property.rows
+    factor = A[0, 0]
+    assert 2.0**-22 < factor < 2.0**-16 and np.log2(factor) % 1 == 0
+    np.testing.assert_array_equal(A[0], [factor, -3 * factor])
+    assert A[1, 0] == -1e-9 and b[1] == 0.25  # of the order of 1 as it is
+    assert A[2, 0] > 1e-12 and A[2, 0] / -b[2] == 1.0
+    rng = np.random.default_rng(0)
+    for y in rng.normal(scale=3e8, size=(50, 2)):
+        stated = instance.case.holds([Fraction(value) for value in y.tolist()])
+        assert stated is not instance.property.holds(y[None])[0].item()
+
+
+def test_witnesses_lie_within_strict_bounds(identity, tmp_path):
+    body = BOX + "(assert (< X_0 0.3))(assert (> X_1 0.5))(assert (>= Y_0 0.299))"
+    (instance,) = read_instances(identity, write_query(tmp_path, body))
+    inputs, outputs = instance.witness([0.3, 0.5])
+    assert 0.2999 < inputs[0] < 0.3 and 0.5 < inputs[1] < 0.5001
+    assert outputs[0] == np.float32(0.3)
+    assert instance.witness([0.31, 0.5]) is None
+
+
 def test_several_boxes_are_several_properties(identity, tmp_path):
     body = """(assert (or
       (and (>= X_0 0) (<= X_0 1) (>= X_1 0) (<= X_1 1) (>= Y_0 2))
@@ -191,3 +234,18 @@ def test_probabilities_are_compared_or_refused(tmp_path):
         logarithms, write_query(tmp_path, BOX + "(assert (<= Y_0 (+ Y_1 1)))")
     )
     assert property.margin([[3.0, 1.0]]).item() == 1.0
+
+
+def test_a_sigmoid_at_the_end_is_compared_with_numbers(tmp_path):
+    network = write_network(tmp_path, [2, 6, 1], (1, 2), last="Sigmoid")
+    query = BOX + "(assert (>= Y_0 {!r}))"
+    for limit, verdict in ((0.999, "verified"), (0.01, "falsified")):
+        path = write_query(tmp_path, query.format(limit), n_outputs=1)
+        (instance,) = read_instances(network, path)
+        result = Exact().verify(instance.estimator, instance.x, property=instance.property)
+        assert result.verdicts.tolist() == [verdict]
+    _, outputs = instance.witness(result.counterexamples[0])
+    assert 0.01 <= outputs[0] < 1
+    several = write_network(tmp_path, IDENTITY, (1, 2), last="Sigmoid")
+    estimator, property, x = read(several, tmp_path, BOX + "(assert (>= Y_0 0.6))")
+    assert Exact().verify(estimator, x, property=property).verdicts.tolist() == ["verified"]
