@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from skrobust._cut_balls import CutBalls
-from skrobust._validation import expected
+from skrobust._validation import epsilon_sides, expected
 
 __all__ = ["Ball"]
 
@@ -94,7 +94,9 @@ class Ball:
     center : Tensor of shape (n, n_features)
         Finite numbers.
     epsilon : Tensor of shape () or (n_features,)
-        Of shape (n, 1) or (n, n_features) where `within` has given each ball its own.
+        The farther of the two sides, where a feature may fall and rise by unequal radii: the box
+        says how far it may go on either. Of shape (n, 1) or (n, n_features) where `within` has
+        given each ball its own.
     norm : {"linf", "l2"}
     lower, upper : Tensor of shape (n, n_features)
         In the dtype of `center`, rounded inwards by up to two units in the last place: no
@@ -109,15 +111,21 @@ class Ball:
 
     @classmethod
     def around(cls, center, epsilon, norm, bounds):
-        """Build the ball around each row of `center`, inside `bounds` (a pair or None)."""
+        """Build the ball around each row of `center`, inside `bounds` (a pair or None).
+
+        `epsilon` may be a pair (down, up), as a tuple.
+        """
         exact = {"dtype": torch.float64, "device": center.device}
-        radius = _rounded_down(torch.as_tensor(epsilon, **exact), center.dtype)
+        down, up = (
+            _rounded_down(torch.as_tensor(side, **exact), center.dtype)
+            for side in epsilon_sides(epsilon)
+        )
         low = high = None
         if bounds is not None:
             low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
             low, high = (_rounded_down(bound, center.dtype) for bound in (-low, high))
-        upper = _upper(center, radius, high)
-        return cls(center, radius, norm, -_upper(-center, radius, low), upper)
+        upper = _upper(center, up, high)
+        return cls(center, torch.maximum(down, up), norm, -_upper(-center, down, low), upper)
 
     @classmethod
     def outside(cls, center, epsilon, norm, bounds):
@@ -132,14 +140,14 @@ class Ball:
         x, center = center, center.double()
         # As float64 from the start: torch would make a Python float a float32.
         exact = {"dtype": torch.float64, "device": center.device}
-        epsilon = torch.as_tensor(epsilon, **exact)
-        moves = (epsilon > 0).expand_as(center)
-        reach = epsilon.expand_as(center)
+        down, up = (torch.as_tensor(side, **exact) for side in epsilon_sides(epsilon))
+        rounding = 0.0
         if x.dtype != torch.float64:
             infinity = torch.full_like(x, torch.inf)
-            reach = reach + (torch.nextafter(x.abs(), infinity) - x.abs()).double() / 2
-        lower, upper = _outwards(center - reach, center + reach, x.dtype)
-        lower, upper = torch.where(moves, lower, center), torch.where(moves, upper, center)
+            rounding = (torch.nextafter(x.abs(), infinity) - x.abs()).double() / 2
+        lower, upper = _outwards(center - down - rounding, center + up + rounding, x.dtype)
+        # Rounding keeps the order: what lies on one side of a center does not pass it.
+        lower, upper = torch.where(down > 0, lower, center), torch.where(up > 0, upper, center)
         if bounds is not None:
             low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
             if x.dtype != torch.float64:
@@ -148,7 +156,7 @@ class Ball:
             # A center may lie a little outside of the domain.
             lower = torch.minimum(torch.maximum(lower, low), center)
             upper = torch.maximum(torch.minimum(upper, high), center)
-        return cls(center, epsilon, norm, lower, upper)
+        return cls(center, torch.maximum(down, up), norm, lower, upper)
 
     def __getitem__(self, index):
         epsilon = self.epsilon[index] if self.epsilon.ndim == 2 else self.epsilon

@@ -15,6 +15,7 @@ from skrobust._validation import (
     check_instance,
     check_labels_given,
     check_within_bounds,
+    epsilon_sides,
     expected,
 )
 from skrobust.balls import Ball
@@ -34,10 +35,12 @@ class RobustnessProperty(BaseEstimator, ABC):
 
     Parameters
     ----------
-    epsilon : float or array-like of shape (n_features,), default=0.1
-        Radius in units of the input; 0 marks a feature that cannot change.
+    epsilon : float or array-like of shape (n_features,), or tuple of two such, default=0.1
+        Radius in units of the input; 0 marks a feature that cannot change. A tuple (down, up) says
+        how far features may fall, and how far they may rise: ``(0.0, 0.1)`` is one-sided.
     norm : {"linf", "l2"}, default="linf"
-        Norm of the ball.
+        Norm of the ball. With a tuple, the "l2" ball is the one of the larger side, cut to the box
+        of both.
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
         Lowest and highest valid value of the features.
     reference : {"label", "prediction"}, default="label"
@@ -135,13 +138,24 @@ class RobustnessProperty(BaseEstimator, ABC):
 
     def ball(self, x):
         """Return the `~skrobust.balls.Ball` around each row of the tensor `x`."""
-        epsilon, bounds = check_epsilon(self.epsilon), check_bounds(self.bounds)
-        return Ball.around(x, epsilon, self.norm, bounds)
+        return Ball.around(x, self.sides(x.shape[1]), self.norm, check_bounds(self.bounds))
 
     def outer_ball(self, x):
         """Return the float64 ball around each row of `x`, rounded outwards; see `Ball.outside`."""
-        epsilon, bounds = check_epsilon(self.epsilon), check_bounds(self.bounds)
-        return Ball.outside(x, epsilon, self.norm, bounds)
+        return Ball.outside(x, self.sides(x.shape[1]), self.norm, check_bounds(self.bounds))
+
+    def sides(self, n_features):
+        """Return how far features may fall and rise within the bounds, as a pair.
+
+        Parameters
+        ----------
+        n_features : int
+
+        Returns
+        -------
+        down, up : float, or ndarray of shape (n_features,)
+        """
+        return epsilon_sides(check_epsilon(self.epsilon, n_features))
 
     def reference_labels(self, reference_logits, labels=None):
         """Return the class index that each reference point should have, of shape (n,)."""
@@ -200,6 +214,12 @@ class RobustnessProperty(BaseEstimator, ABC):
         """Return a copy with another `epsilon`."""
         return clone(self).set_params(epsilon=epsilon)
 
+    def shrunk(self, share):
+        """Return a copy with `epsilon` times a share; see `with_epsilon`."""
+        if isinstance(self.epsilon, tuple):
+            return self.with_epsilon(tuple(np.asarray(side) * share for side in self.epsilon))
+        return self.with_epsilon(np.asarray(self.epsilon) * share)
+
     def __and__(self, other):
         from skrobust.properties._conjunction import Conjunction  # which is itself a property
 
@@ -215,6 +235,8 @@ class RobustnessProperty(BaseEstimator, ABC):
         if type(self) is not type(other):
             return NotImplemented
         mine, theirs = self.get_params(deep=False), other.get_params(deep=False)
+        if isinstance(mine.get("epsilon"), tuple) != isinstance(theirs.get("epsilon"), tuple):
+            return False  # a pair (down, up), and one radius for each of two features
         return mine.keys() == theirs.keys() and all(same_value(mine[k], theirs[k]) for k in mine)
 
     # Mutable, as every scikit-learn object with set_params: no hash.

@@ -1,6 +1,5 @@
 """Training on bounds of the outputs, so that verifiers can prove what was learned."""
 
-import numpy as np
 import torch
 from torch.nn import functional
 
@@ -75,7 +74,7 @@ class CertifiedTraining(PropertyRegime):
         property = self.trained_property(step.property)
         ramp = step.ramp(self.ramp_epochs)
         weight = 1 - ramp * (1 - self.clean_weight)
-        ball = property.with_epsilon(np.asarray(property.epsilon) * ramp).ball(step.x)
+        ball = property.shrunk(ramp).ball(step.x)
         graph, logits = read_live(step.module, step.x)
         labels = property.reference_labels(logits.detach(), step.labels)
         conclusion = property.conclusion(logits, labels)

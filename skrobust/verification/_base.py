@@ -11,7 +11,6 @@ from skrobust._validation import (
     BY_LABEL,
     check_bounds,
     check_columns,
-    check_epsilon,
     check_labels_given,
     check_length,
     check_real,
@@ -231,13 +230,13 @@ def at_reference(target):
     property, center = target.property, target.x.double()
     # As float64 from the start: torch would make a Python float a float32.
     exact = {"dtype": torch.float64, "device": center.device}
-    radius = torch.as_tensor(check_epsilon(property.epsilon), **exact)
-    moves = (radius > 0).expand_as(center)
+    down, up = (torch.as_tensor(s, **exact) > 0 for s in property.sides(center.shape[1]))
+    falls, rises = down.expand_as(center), up.expand_as(center)
     bounds = check_bounds(property.bounds)
     if bounds is not None:
         low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
-        moves = moves & ((low < center) | (high > center))
-    fixed = (~moves.any(dim=1) & ~broken).cpu().numpy()
+        falls, rises = falls & (low < center), rises & (high > center)
+    fixed = (~(falls | rises).any(dim=1) & ~broken).cpu().numpy()
     return verdicts.prove(np.flatnonzero(fixed))
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from skrobust._validation import check_bounds, check_epsilon, expected
+from skrobust._validation import check_bounds, expected
 from skrobust.evidence import (
     Writer,
     by_bounds,
@@ -189,6 +189,9 @@ class Recorder:
         if rows.A.shape[1] == 0:
             return "the property has no linear rows that it implies"
         property, n = self.encoding.property, ball.center.shape[1]
+        down, up = (np.broadcast_to(side, n) for side in property.sides(n))
+        if (down != up).any():
+            return "one-sided radii are not covered by this version"
         bounds = check_bounds(property.bounds)
         low, high = (-np.inf, np.inf) if bounds is None else bounds
         b = rows.b[0].cpu().numpy()
@@ -200,7 +203,7 @@ class Recorder:
                 verdict=str(verdict), norm=ball.norm, network=self._digest, property=repr(property)
             ),
             "center": ball.center[0].cpu().numpy(),
-            "epsilon": np.broadcast_to(check_epsilon(property.epsilon), n),
+            "epsilon": up,
             "lower": ball.lower[0].cpu().numpy(),
             "upper": ball.upper[0].cpu().numpy(),
             "domain_low": np.broadcast_to(np.asarray(low, dtype=np.float64), n),
