@@ -127,28 +127,28 @@ def _with_article(kind):
     return f"{'an' if kind.__name__[0] in 'AEIOUaeiou' else 'a'} {kind.__name__}"
 
 
-def check_epsilon(epsilon, n_features=None):
+def check_epsilon(epsilon, n_features=None, name="epsilon"):
     """Return `epsilon` as a float, or as a float64 array of shape (n_features,).
 
     A tuple of two is a pair (down, up), how far a feature may fall and rise; each of the two is
     returned as such a float or array. A list of two is one radius for each of two features.
     """
     if not isinstance(epsilon, tuple):
-        return _check_radius("epsilon", epsilon, n_features)
+        return _check_radius(name, epsilon, n_features)
     if len(epsilon) != 2:
         expectation = (
             "a float or an array, or a pair (down, up) of such as a tuple; of radii that "
             "are one for each feature, give a list or an array"
         )
-        raise ValueError(expected("epsilon", epsilon, expectation))
-    names = ("epsilon[0] (down)", "epsilon[1] (up)")
+        raise ValueError(expected(name, epsilon, expectation))
+    names = (f"{name}[0] (down)", f"{name}[1] (up)")
     pair = tuple(
         _check_radius(name, side, n_features) for name, side in zip(names, epsilon, strict=True)
     )
     sizes = {side.size for side in pair if np.ndim(side) > 0}
     if len(sizes) > 1:
         shapes = " and ".join(str(side.shape) for side in pair)
-        raise ValueError(f"Got epsilon with arrays of shapes {shapes}, but expected one shape.")
+        raise ValueError(f"Got {name} with arrays of shapes {shapes}, but expected one shape.")
     return pair
 
 

@@ -15,18 +15,21 @@ from skrobust.networks._modules import (
 )
 from skrobust.networks._onnx import import_onnx, load_onnx
 from skrobust.networks._rows import check_rows
+from skrobust.networks._units import Units, check_scale
 
 __all__ = [
     "BlackBox",
     "LatentSpace",
     "Model",
     "Network",
+    "Units",
     "as_autoencoder",
     "as_model",
     "as_network",
     "check_logits",
     "check_precision",
     "check_rows",
+    "check_scale",
     "copied",
     "dtype_and_device",
     "evaluation_mode",
