@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from skrobust._cut_balls import CutBalls
@@ -101,6 +102,9 @@ class Ball:
     lower, upper : Tensor of shape (n, n_features)
         In the dtype of `center`, rounded inwards by up to two units in the last place: no
         point of the box lies outside the exact one.
+    local_set : LocalSet or None, default=None
+        Where only some points of the box are valid. Steps and projections take no notice of it;
+        `settle` and `sample` do.
     """
 
     center: torch.Tensor
@@ -108,6 +112,7 @@ class Ball:
     norm: str
     lower: torch.Tensor
     upper: torch.Tensor
+    local_set: object = None
 
     @classmethod
     def around(cls, center, epsilon, norm, bounds):
@@ -160,7 +165,8 @@ class Ball:
 
     def __getitem__(self, index):
         epsilon = self.epsilon[index] if self.epsilon.ndim == 2 else self.epsilon
-        return Ball(self.center[index], epsilon, self.norm, self.lower[index], self.upper[index])
+        ends = self.lower[index], self.upper[index]
+        return Ball(self.center[index], epsilon, self.norm, *ends, self.local_set)
 
     def within(self, distance):
         """Return the balls whose radius is, in each feature, cut to `distance`.
@@ -187,7 +193,38 @@ class Ball:
         epsilon = torch.minimum(self.epsilon, distance)
         lower = torch.maximum(self.lower, self.center - epsilon)
         upper = torch.minimum(self.upper, self.center + epsilon)
-        return Ball(self.center, epsilon, self.norm, lower, upper)
+        return Ball(self.center, epsilon, self.norm, lower, upper, self.local_set)
+
+    def settle(self, x):
+        """Return valid points close to `x`, and which of them are: see `LocalSet.repair`.
+
+        Single values may lie a last digit out of the box, which is rounded inwards.
+        """
+        if self.local_set is None:
+            return self.project(x), torch.ones(len(x), dtype=torch.bool, device=x.device)
+        center, lower, upper = self._as_arrays()
+        rounding = 4 * torch.finfo(x.dtype).eps
+        points = self.local_set.repair(x.double().cpu().numpy(), center, lower, upper, rounding)
+        points = self._continuous_inside(torch.as_tensor(points).to(x))
+        return points, self.are_valid(points)
+
+    def are_valid(self, x):
+        """Return which points, of shape (n, n_features), the local set holds; it is exact."""
+        center, _, _ = self._as_arrays()
+        valid = self.local_set.holds(x.double().cpu().numpy(), center)
+        return torch.as_tensor(valid, device=x.device)
+
+    def _as_arrays(self):
+        return [part.double().cpu().numpy() for part in (self.center, self.lower, self.upper)]
+
+    def _continuous_inside(self, points):
+        """Clip the features that take any value; points are (n, n_features) or (n, r, .)."""
+        lower, upper = self.lower, self.upper
+        if points.ndim == 3:
+            lower, upper = lower.unsqueeze(1), upper.unsqueeze(1)
+        is_single = torch.zeros(points.shape[-1], dtype=torch.bool, device=points.device)
+        is_single[torch.as_tensor(self.local_set.discrete, device=points.device)] = True
+        return torch.where(is_single, points, torch.clamp(points, lower, upper))
 
     def distance(self, x):
         """Return the plain distance from the center: (n,) for `x` of shape (n, n_features).
@@ -267,6 +304,11 @@ class Ball:
             65,536 values a feature, and each has its own random shift (Cranley and Patterson
             1976): fresh noise would cost as much as the network's forward pass.
         """
+        if self.local_set is not None:
+            seed = torch.empty((), dtype=torch.int64).random_(generator=generator).item()
+            rng = np.random.default_rng(seed)
+            points = self.local_set.sample(*self._as_arrays(), n_samples, rng)
+            return self._continuous_inside(torch.as_tensor(points).to(self.center))
         if self.norm == "l2":
             return self.scaled_up(self.cut().sample(n_samples, generator))
         if noise is None:

@@ -2,6 +2,7 @@
 
 from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (register themselves)
 from skrobust.networks._base import Model, Network, as_network
+from skrobust.networks._beside import with_input_rows
 from skrobust.networks._black_box import BlackBox, as_model
 from skrobust.networks._latent import LatentSpace, as_autoencoder
 from skrobust.networks._modules import (
@@ -37,4 +38,5 @@ __all__ = [
     "load_onnx",
     "outputs_of",
     "uncompiled",
+    "with_input_rows",
 ]

@@ -105,6 +105,32 @@ class Units:
         X = np.asarray(rows, dtype=np.float64) * self.scale
         return X if self.bounds is None else np.clip(X, *self.bounds)
 
+    def examples(self, model, points, X):
+        """Return the raw rows of points around samples; what has not moved is as it was.
+
+        Parameters
+        ----------
+        model : Model
+            Of raw rows.
+        points : ndarray of shape (n, n_features)
+            In these units; rows of NaN stay.
+        X : ndarray of shape (n, n_features)
+            The samples, in raw units.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+        """
+        raw = self.raw(points)
+        there = np.flatnonzero(np.isfinite(raw).all(axis=1))
+        if len(there):
+            # Rounding on the way there and back may have moved these by their last digit.
+            kept = np.where(points[there] == self.rows(X[there]), X[there], raw[there])
+            labels = (model.replay_rows(rows).argmax(dim=1) for rows in (kept, raw[there]))
+            same = torch.eq(*labels).cpu().numpy()
+            raw[there[same]] = kept[same]
+        return raw
+
     def rounding(self, X):
         """Return how far, in these units, rounding can take each row on its way, (n,)."""
         rows = np.abs(np.asarray(X, dtype=np.float64) / self.scale)

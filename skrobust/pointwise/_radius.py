@@ -187,7 +187,7 @@ def pointwise_robustness(
         check_epsilon(epsilon_max, rows.shape[1], name="epsilon_max")
     scale, units = check_scale(scale, estimator, rows.shape[1]), None
     if scale is not None:
-        X, units = rows, Units(scale, bounds)
+        X, own, units = rows, network, Units(scale, bounds)
         network, rows, bounds = units.model(network), units.rows(rows), units.scaled_bounds
     is_endless = bounds is None or not np.isfinite(bounds).all()
     if is_endless and epsilon_max is None and method != "lp":
@@ -226,18 +226,19 @@ def pointwise_robustness(
         verbose=verbose,
     )
     if units is not None:
-        arrays |= _in_raw_units(units, X, arrays, method)
+        points = units.examples(own, arrays["adversarial_examples"], X)
+        arrays |= {"adversarial_examples": points} | _proven(units, X, arrays, method)
     return PointwiseResult(**arrays, method=method)
 
 
-def _in_raw_units(units, X, arrays, method):
-    """Return examples as raw rows, and what is proven less what rounding did to the samples."""
+def _proven(units, X, arrays, method):
+    """Return what is proven, less what the rounding of the samples to other units can do."""
     error = units.rounding(X)
     proven = {name: np.maximum(0.0, arrays[name] - error) for name in ("lower", "bound")}
     if method == "certified":
         wrong = arrays["status"] == PointwiseStatus.MISCLASSIFIED
         proven["radius"] = np.where(wrong, 0.0, proven["lower"])
-    return proven | {"adversarial_examples": units.raw(arrays["adversarial_examples"])}
+    return proven
 
 
 def _checked_targets(targets, network):

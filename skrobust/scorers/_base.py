@@ -17,6 +17,7 @@ from skrobust._validation import (
     check_labels_given,
     check_length,
     check_real,
+    expected,
     sample_shape,
 )
 from skrobust.attacks import Target, attack_and_confirm
@@ -181,9 +182,18 @@ class RobustnessScorer(BaseEstimator, ABC):
 class PropertyScorer(RobustnessScorer):
     """Base class of scorers of one property, measured on chunks of samples."""
 
+    _treats_domains = False
+
     def _check_common(self):
         super()._check_common()
         check_property(self.property)
+        bounds = self.property.bounds
+        if not (self._treats_domains or getattr(bounds, "is_box", True)):
+            expectation = (
+                f"a box, since {type(self).__name__} draws from boxes and balls alone. "
+                "Use ConstraintAccuracy, ConstraintSecurity or ConstraintSatisfaction"
+            )
+            raise ValueError(expected("bounds", bounds, expectation))
 
     def _prepare(self, estimator, X, y, needs_gradient, property=None):
         """Return the `Sample` that a property is asked of; the scorer's own if None."""

@@ -228,7 +228,7 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
         scale, units = check_scale(self.scale, estimator, n_features), None
         if scale is not None:
             units = Units(scale, bounds)
-            model, rows = units.model(sample.model), units.rows(sample.rows)
+            raw, model, rows = sample, units.model(sample.model), units.rows(sample.rows)
             sample, bounds = replace(sample, model=model, rows=rows), units.scaled_bounds
         limits = self._epsilon_max(bounds, n_features)
         # The L2 ball of unequal radii is an ellipsoid: its longest half-axis counts.
@@ -240,7 +240,8 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
             partial(closest_changes, property=property, attack=attack), sample
         )
         if units is not None:
-            arrays["adversarial_examples"] = units.raw(arrays["adversarial_examples"])
+            points = arrays["adversarial_examples"]
+            arrays["adversarial_examples"] = units.examples(raw.model, points, raw.rows)
         return self._result(epsilon_max, _names(attack), **arrays)
 
     def _epsilon_max(self, bounds, n_features):

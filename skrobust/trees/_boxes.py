@@ -53,7 +53,7 @@ class ExactBall:
         down, up = (np.broadcast_to(side, x.shape[1:]) for side in property.sides(x.shape[1]))
         epsilon = np.maximum(down, up)
         lower, upper = -_largest_sum(-x, down), _largest_sum(x, up)
-        bounds = check_bounds(property.bounds)
+        bounds = property.box(x.shape[1])
         if bounds is not None:
             # Data may lie outside of the domain by the rounding that made them float32.
             lower = np.minimum(np.maximum(lower, bounds[0]), x)

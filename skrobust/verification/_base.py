@@ -9,7 +9,6 @@ from sklearn.base import BaseEstimator
 
 from skrobust._validation import (
     BY_LABEL,
-    check_bounds,
     check_columns,
     check_labels_given,
     check_length,
@@ -25,6 +24,7 @@ from skrobust.trees import check_tree_property
 from skrobust.verification._evidence import check_evidence, make_recorder
 from skrobust.verification._query import check_rows_of_logits
 from skrobust.verification._result import Reason, VerificationBuilder
+from skrobust.verification._sets import within_set
 from skrobust.verification._steps import Encoding, Step, decide_in_steps
 
 __all__ = [
@@ -105,15 +105,16 @@ class Verifier(BaseEstimator, ABC):
         rows = network.check_rows(X)
         property.check(rows)
         labels = self._labels(network, property, y, len(rows))
-        encoding = self.encode(network, property, rows.shape[1])
+        verifier = within_set(self, property)
+        encoding = verifier.encode(network, property, rows.shape[1])
         seed = check_seed(random_state).randint(2**31 - 1)
         generator = torch.Generator(network.device).manual_seed(seed)
         x = network.rows(rows)
         options = {"timeout": timeout, "generator": generator}
         if evidence is None:
-            return decide_in_steps(self.steps(encoding), x, labels, **options)
+            return decide_in_steps(verifier.steps(encoding), x, labels, **options)
         recorder = make_recorder(evidence, network, property, rows.shape[1])
-        steps = self.steps(encoding.with_proofs())
+        steps = verifier.steps(encoding.with_proofs())
         result = decide_in_steps(steps, x, labels, recorder=recorder, **options)
         return recorder.finish(result)
 
@@ -232,7 +233,7 @@ def at_reference(target):
     exact = {"dtype": torch.float64, "device": center.device}
     down, up = (torch.as_tensor(s, **exact) > 0 for s in property.sides(center.shape[1]))
     falls, rises = down.expand_as(center), up.expand_as(center)
-    bounds = check_bounds(property.bounds)
+    bounds = property.box()
     if bounds is not None:
         low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
         falls, rises = falls & (low < center), rises & (high > center)

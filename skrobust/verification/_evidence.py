@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from skrobust._validation import check_bounds, expected
+from skrobust._validation import expected
 from skrobust.evidence import (
     Writer,
     by_bounds,
@@ -189,10 +189,12 @@ class Recorder:
         if rows.A.shape[1] == 0:
             return "the property has no linear rows that it implies"
         property, n = self.encoding.property, ball.center.shape[1]
+        if property.local_set(n) is not None:
+            return "domains beyond a box are not covered by this version"
         down, up = (np.broadcast_to(side, n) for side in property.sides(n))
         if (down != up).any():
             return "one-sided radii are not covered by this version"
-        bounds = check_bounds(property.bounds)
+        bounds = property.box(n)
         low, high = (-np.inf, np.inf) if bounds is None else bounds
         b = rows.b[0].cpu().numpy()
         # Constants may stem from rounded outputs at the reference point: to be on the safe side.

@@ -170,9 +170,9 @@ def make_query(encoding, x, labels=None):
     target = encoding.target(x, labels)
     property = encoding.property
     with torch.no_grad():
-        reference = encoding.graph(x.double())
+        reference = encoding.graph(property.references(x.double()))
     # Where precision decides what is predicted, the network itself has the last word.
-    own = target.reference_logits.double()
+    own = target.anchor_logits.double()
     differs = own.argmax(dim=1) != reference.argmax(dim=1)
     reference = torch.where(differs[:, None], own, reference)
     labels = property.reference_labels(reference, labels)
@@ -207,7 +207,8 @@ def reference_error(graph, query):
     ball = query.ball
     if not (query.rows.b != 0).any():
         return torch.zeros_like(query.rows.b)
-    point = type(ball)(ball.center, ball.epsilon, "linf", ball.center, ball.center)
+    x = query.target.property.references(ball.center)
+    point = type(ball)(x, ball.epsilon, "linf", x, x)
     at_center = relax(graph, point, refine=False, lines=False)
     width = (at_center.highs[-1] - at_center.lows[-1]).flatten(1)
     return (query.rows.A.abs() @ width.unsqueeze(2)).squeeze(2)
