@@ -22,6 +22,7 @@ __all__ = [
     "check_real",
     "check_seed",
     "check_within_bounds",
+    "epsilon_sides",
     "expected",
     "kind_of",
     "sample_shape",
@@ -126,15 +127,44 @@ def _with_article(kind):
     return f"{'an' if kind.__name__[0] in 'AEIOUaeiou' else 'a'} {kind.__name__}"
 
 
-def check_epsilon(epsilon, n_features=None):
-    """Return `epsilon` as a float, or as a float64 array of shape (n_features,)."""
+def check_epsilon(epsilon, n_features=None, name="epsilon"):
+    """Return `epsilon` as a float, or as a float64 array of shape (n_features,).
+
+    A tuple of two is a pair (down, up), how far a feature may fall and rise; each of the two is
+    returned as such a float or array. A list of two is one radius for each of two features.
+    """
+    if not isinstance(epsilon, tuple):
+        return _check_radius(name, epsilon, n_features)
+    if len(epsilon) != 2:
+        expectation = (
+            "a float or an array, or a pair (down, up) of such as a tuple; of radii that "
+            "are one for each feature, give a list or an array"
+        )
+        raise ValueError(expected(name, epsilon, expectation))
+    names = (f"{name}[0] (down)", f"{name}[1] (up)")
+    pair = tuple(
+        _check_radius(name, side, n_features) for name, side in zip(names, epsilon, strict=True)
+    )
+    sizes = {side.size for side in pair if np.ndim(side) > 0}
+    if len(sizes) > 1:
+        shapes = " and ".join(str(side.shape) for side in pair)
+        raise ValueError(f"Got {name} with arrays of shapes {shapes}, but expected one shape.")
+    return pair
+
+
+def epsilon_sides(epsilon):
+    """Return how far features may fall and rise, by what `check_epsilon` returned."""
+    return epsilon if isinstance(epsilon, tuple) else (epsilon, epsilon)
+
+
+def _check_radius(name, epsilon, n_features):
     shape = "(n_features,)" if n_features is None else f"({n_features},)"
     expectation = f"a non-negative finite float or an array of such floats of shape {shape}"
     try:
         # A copy: arrays of pandas are read-only, of which torch warns.
         array = np.array(epsilon, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(expected("epsilon", epsilon, expectation)) from None
+        raise ValueError(expected(name, epsilon, expectation)) from None
     wrong_shape = array.ndim > 1 or array.size == 0
     if array.ndim == 1 and n_features is not None:
         wrong_shape = array.shape != (n_features,)
@@ -144,10 +174,10 @@ def check_epsilon(epsilon, n_features=None):
         if array.ndim == 1 and not (wrong_shape or wrong_kind):
             worst = array[~(np.isfinite(array) & (array >= 0))][0]
             raise ValueError(
-                f"Got epsilon=array with the entry {worst}, but expected {expectation}."
+                f"Got {name}=array with the entry {worst}, but expected {expectation}."
             )
         found = epsilon if array.ndim == 0 else array
-        raise ValueError(expected("epsilon", found, expectation))
+        raise ValueError(expected(name, found, expectation))
     return float(array) if array.ndim == 0 else array
 
 

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from skrobust._cut_balls import CutBalls
-from skrobust._validation import expected
+from skrobust._validation import epsilon_sides, expected
 
 __all__ = ["Ball"]
 
@@ -98,11 +99,16 @@ class Ball:
     center : Tensor of shape (n, n_features)
         Finite numbers.
     epsilon : Tensor of shape () or (n_features,)
-        Of shape (n, 1) or (n, n_features) where `within` has given each ball its own.
+        The farther of the two sides, where a feature may fall and rise by unequal radii: the box
+        says how far it may go on either. Of shape (n, 1) or (n, n_features) where `within` has
+        given each ball its own.
     norm : {"linf", "l2"}
     lower, upper : Tensor of shape (n, n_features)
         In the dtype of `center`, rounded inwards by up to two units in the last place: no
         point of the box lies outside the exact one.
+    local_set : LocalSet or None, default=None
+        Where only some points of the box are valid. Steps and projections take no notice of it;
+        `settle` and `sample` do.
     """
 
     center: torch.Tensor
@@ -110,18 +116,25 @@ class Ball:
     norm: str
     lower: torch.Tensor
     upper: torch.Tensor
+    local_set: object = None
 
     @classmethod
     def around(cls, center, epsilon, norm, bounds):
-        """Build the ball around each row of `center`, inside `bounds` (a pair or None)."""
+        """Build the ball around each row of `center`, inside `bounds` (a pair or None).
+
+        `epsilon` may be a pair (down, up), as a tuple.
+        """
         exact = {"dtype": torch.float64, "device": center.device}
-        radius = _rounded_down(torch.as_tensor(epsilon, **exact), center.dtype)
+        down, up = (
+            _rounded_down(torch.as_tensor(side, **exact), center.dtype)
+            for side in epsilon_sides(epsilon)
+        )
         low = high = None
         if bounds is not None:
             low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
             low, high = (_rounded_down(bound, center.dtype) for bound in (-low, high))
-        upper = _upper(center, radius, high)
-        return cls(center, radius, norm, -_upper(-center, radius, low), upper)
+        upper = _upper(center, up, high)
+        return cls(center, torch.maximum(down, up), norm, -_upper(-center, down, low), upper)
 
     @classmethod
     def outside(cls, center, epsilon, norm, bounds):
@@ -136,14 +149,14 @@ class Ball:
         x, center = center, center.double()
         # As float64 from the start: torch would make a Python float a float32.
         exact = {"dtype": torch.float64, "device": center.device}
-        epsilon = torch.as_tensor(epsilon, **exact)
-        moves = (epsilon > 0).expand_as(center)
-        reach = epsilon.expand_as(center)
+        down, up = (torch.as_tensor(side, **exact) for side in epsilon_sides(epsilon))
+        rounding = 0.0
         if x.dtype != torch.float64:
             infinity = torch.full_like(x, torch.inf)
-            reach = reach + (torch.nextafter(x.abs(), infinity) - x.abs()).double() / 2
-        lower, upper = _outwards(center - reach, center + reach, x.dtype)
-        lower, upper = torch.where(moves, lower, center), torch.where(moves, upper, center)
+            rounding = (torch.nextafter(x.abs(), infinity) - x.abs()).double() / 2
+        lower, upper = _outwards(center - down - rounding, center + up + rounding, x.dtype)
+        # Rounding keeps the order: what lies on one side of a center does not pass it.
+        lower, upper = torch.where(down > 0, lower, center), torch.where(up > 0, upper, center)
         if bounds is not None:
             low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
             if x.dtype != torch.float64:
@@ -152,11 +165,12 @@ class Ball:
             # A center may lie a little outside of the domain.
             lower = torch.minimum(torch.maximum(lower, low), center)
             upper = torch.maximum(torch.minimum(upper, high), center)
-        return cls(center, epsilon, norm, lower, upper)
+        return cls(center, torch.maximum(down, up), norm, lower, upper)
 
     def __getitem__(self, index):
         epsilon = self.epsilon[index] if self.epsilon.ndim == 2 else self.epsilon
-        return Ball(self.center[index], epsilon, self.norm, self.lower[index], self.upper[index])
+        ends = self.lower[index], self.upper[index]
+        return Ball(self.center[index], epsilon, self.norm, *ends, self.local_set)
 
     def within(self, distance):
         """Return the balls whose radius is, in each feature, cut to `distance`.
@@ -183,7 +197,38 @@ class Ball:
         epsilon = torch.minimum(self.epsilon, distance)
         lower = torch.maximum(self.lower, self.center - epsilon)
         upper = torch.minimum(self.upper, self.center + epsilon)
-        return Ball(self.center, epsilon, self.norm, lower, upper)
+        return Ball(self.center, epsilon, self.norm, lower, upper, self.local_set)
+
+    def settle(self, x):
+        """Return valid points close to `x`, and which of them are: see `LocalSet.repair`.
+
+        Single values may lie a last digit out of the box, which is rounded inwards.
+        """
+        if self.local_set is None:
+            return self.project(x), torch.ones(len(x), dtype=torch.bool, device=x.device)
+        center, lower, upper = self._as_arrays()
+        rounding = 4 * torch.finfo(x.dtype).eps
+        points = self.local_set.repair(x.double().cpu().numpy(), center, lower, upper, rounding)
+        points = self._continuous_inside(torch.as_tensor(points).to(x))
+        return points, self.are_valid(points)
+
+    def are_valid(self, x):
+        """Return which points, of shape (n, n_features), the local set holds; it is exact."""
+        center, _, _ = self._as_arrays()
+        valid = self.local_set.holds(x.double().cpu().numpy(), center)
+        return torch.as_tensor(valid, device=x.device)
+
+    def _as_arrays(self):
+        return [part.double().cpu().numpy() for part in (self.center, self.lower, self.upper)]
+
+    def _continuous_inside(self, points):
+        """Clip the features that take any value; points are (n, n_features) or (n, r, .)."""
+        lower, upper = self.lower, self.upper
+        if points.ndim == 3:
+            lower, upper = lower.unsqueeze(1), upper.unsqueeze(1)
+        is_single = torch.zeros(points.shape[-1], dtype=torch.bool, device=points.device)
+        is_single[torch.as_tensor(self.local_set.discrete, device=points.device)] = True
+        return torch.where(is_single, points, torch.clamp(points, lower, upper))
 
     def distance(self, x):
         """Return the plain distance from the center: (n,) for `x` of shape (n, n_features).
@@ -263,6 +308,11 @@ class Ball:
             65,536 values a feature, and each has its own random shift (Cranley and Patterson
             1976): fresh noise would cost as much as the network's forward pass.
         """
+        if self.local_set is not None:
+            seed = torch.empty((), dtype=torch.int64).random_(generator=generator).item()
+            rng = np.random.default_rng(seed)
+            points = self.local_set.sample(*self._as_arrays(), n_samples, rng)
+            return self._continuous_inside(torch.as_tensor(points).to(self.center))
         if self.norm == "l2":
             return self.scaled_up(self.cut().sample(n_samples, generator))
         if noise is None:

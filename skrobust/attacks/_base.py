@@ -16,6 +16,7 @@ from skrobust._validation import (
 )
 from skrobust.attacks._bisection import bisect_radius
 from skrobust.attacks._boundary import closer, pull_to_boundary
+from skrobust.attacks._local_sets import search_local_set
 from skrobust.attacks._target import Outcome, Target
 from skrobust.networks import as_model
 from skrobust.properties import check_property
@@ -38,6 +39,9 @@ class Attack(BaseEstimator, ABC):
         is a parameter.
     needs_gradient : bool
         Whether the attack needs a network; otherwise it serves any classifier.
+    draws_valid : bool
+        Whether all its points are valid where the `bounds` of the property are a
+        `~skrobust.properties.Domain`. Those of other attacks are repaired.
 
     Examples
     --------
@@ -63,6 +67,7 @@ class Attack(BaseEstimator, ABC):
 
     n_restarts = 1
     needs_gradient = True
+    draws_valid = False
 
     @abstractmethod
     def check(self):
@@ -129,6 +134,8 @@ class Attack(BaseEstimator, ABC):
             As the network sees it; `attack_and_confirm` asks the estimator itself.
         """
         self.check_target(target)
+        if target.ball.local_set is not None and not self.draws_valid:
+            return search_local_set(self, target, generator, stop_when_broken)
         outcome = clean = target.assess(target.x, target.reference_logits)
         is_open = movable = target.movable
         if stop_when_broken:
@@ -360,7 +367,11 @@ class GradientAttack(Attack):
         if self.n_restarts > 1:
             return super().points(target, generator=generator)
         # One run needs no comparison, and so no assessment of its points.
-        return self.walk(self.aimed(target, 0), None, generator)
+        points = self.walk(self.aimed(target, 0), None, generator)
+        if target.ball.local_set is None:
+            return points
+        points, is_valid = target.ball.settle(points)
+        return torch.where(is_valid.unsqueeze(1), points, target.x)
 
 
 _WORTH_LEAVING = 0.8  # share of the batch that may stay without a copy

@@ -198,7 +198,10 @@ def _candidates(target, points, project):
     is_candidate = torch.isfinite(points).all(dim=1)
     points = torch.where(is_candidate[:, None], points, target.x.to(points.dtype))
     points = points.to(target.x.dtype)
-    if project:
+    if target.ball.local_set is not None:
+        points, is_valid = _settled(target.ball, points, project)
+        is_candidate = is_candidate & is_valid
+    elif project:
         points = _inside(target.ball, points)
     # What is finite in float64 may be infinite in float32.
     is_finite = torch.isfinite(points).all(dim=1)
@@ -220,6 +223,13 @@ def _as_tensor(points, shape):
         expectation = f"real numbers of shape {tuple(shape)}, one row for each of the target"
         raise ValueError(expected("points", kind, expectation))
     return points.detach()
+
+
+def _settled(ball, points, project):
+    """Return valid points, and which are; a point that cannot be made valid is no candidate."""
+    if project:
+        return ball.settle(points)
+    return points, ball.are_valid(points)
 
 
 def _inside(ball, points):

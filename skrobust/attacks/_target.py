@@ -134,12 +134,23 @@ class Target:
         return check_logits(logits, len(self.x))
 
     @cached_property
+    def anchor_logits(self):
+        """Outputs at the points that the conclusion refers to: the references themselves, but
+        after `RobustnessProperty.around`."""
+        anchors = self.property.references(self.x)
+        if anchors is self.x:
+            return self.reference_logits
+        with torch.no_grad():
+            logits = self.network(anchors)
+        return check_logits(logits, len(self.x))
+
+    @cached_property
     def conclusion(self):
         """The `~skrobust.properties.Conclusion` around the reference points."""
-        labels = self.property.reference_labels(self.reference_logits, self.labels)
+        labels = self.property.reference_labels(self.anchor_logits, self.labels)
         if self.labels is not None and self.property.needs_labels:
             _check_range(self.labels, self.reference_logits.shape[1])
-        conclusion = self.property.conclusion(self.reference_logits, labels)
+        conclusion = self.property.conclusion(self.anchor_logits, labels)
         if conclusion.values(self.reference_logits, self.x.new_zeros(len(self))).shape[1] == 0:
             raise ValueError(_too_few_classes(self.reference_logits, self.property))
         return conclusion
@@ -213,6 +224,12 @@ class Target:
         nearer = distances.gather(0, which.unsqueeze(0)).squeeze(0)
         part = self.within(nearer) if which.any() else self[:]
         part.__dict__["row"] = self.row_order.gather(1, place.unsqueeze(1)).squeeze(1)
+        return part
+
+    def relaxed(self):
+        """Return this target in the boxes alone, whatever points of them are valid."""
+        part = self[:]
+        part.__dict__["ball"] = replace(self.ball, local_set=None)
         return part
 
     def within(self, distance):

@@ -33,7 +33,9 @@ class SamplingSummary:
 class UniformSampling(Attack):
     """Points drawn uniformly in the ball; the one of lowest margin is kept.
 
-    They are uniform in the part of the ball that lies inside the bounds, for either norm.
+    They are uniform in the part of the ball that lies inside the bounds, for either norm. Where
+    `bounds` are a `~skrobust.properties.Domain`, each whole number and each category is as likely
+    as any other, and points that break a constraint are drawn anew.
 
     Parameters
     ----------
@@ -44,6 +46,7 @@ class UniformSampling(Attack):
     """
 
     needs_gradient = False
+    draws_valid = True
 
     def __init__(self, n_samples=100, *, batch_size=2048):
         self.n_samples = n_samples

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 
-from skrobust._validation import check_bounds, check_epsilon
 from skrobust.attacks import Target
 from skrobust.bounds import relax
 
@@ -29,31 +28,39 @@ def asked(network, graph, property, x, labels=None):
     """
     target = Target(network, property, x, labels)
     with torch.no_grad():
-        reference = graph(x.double())
+        reference = graph(property.references(x.double()))
     # Where precision decides what is predicted, the network itself has the last word.
-    own = target.reference_logits.double()
+    own = target.anchor_logits.double()
     differs = own.argmax(dim=1) != reference.argmax(dim=1)
     reference = torch.where(differs[:, None], own, reference)
     return target, property.conclusion(reference, property.reference_labels(reference, labels))
 
 
-def reference_error(graph, ball, rows):
-    """Return what rounding of the reference outputs can do to `LinearRows`, of shape (n, m)."""
+def reference_error(graph, ball, rows, x=None):
+    """Return what rounding of the outputs at references can do to `LinearRows`, of shape (n, m).
+
+    The references `x` are the centers of the ball if None.
+    """
     if not (rows.b != 0).any():
         return torch.zeros_like(rows.b)
-    point = type(ball)(ball.center, ball.epsilon, "linf", ball.center, ball.center)
+    x = ball.center if x is None else x
+    point = type(ball)(x, ball.epsilon, "linf", x, x)
     at_center = relax(graph, point, refine=False, lines=False)
     width = (at_center.highs[-1] - at_center.lows[-1]).flatten(1)
     return (rows.A.abs() @ width.unsqueeze(2)).squeeze(2)
 
 
 def about_point(ball, property):
-    """Return the arrays of a claim that say what the ball is; `ball` is around one point."""
-    n, bounds = ball.center.shape[1], check_bounds(property.bounds)
+    """Return the arrays of a claim that say what the ball is; `ball` is around one point.
+
+    Features may fall and rise by the same radius, and the domain is a box.
+    """
+    n = ball.center.shape[1]
+    bounds, (_, radius) = property.box(n), property.sides(n)
     low, high = (-np.inf, np.inf) if bounds is None else bounds
     return {
         "center": ball.center[0].cpu().numpy(),
-        "epsilon": np.broadcast_to(check_epsilon(property.epsilon), n),
+        "epsilon": np.broadcast_to(radius, n),
         "lower": ball.lower[0].cpu().numpy(),
         "upper": ball.upper[0].cpu().numpy(),
         "domain_low": np.broadcast_to(np.asarray(low, dtype=np.float64), n),

@@ -2,7 +2,9 @@
 
 from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (register themselves)
 from skrobust.networks._base import Model, Network, as_network
+from skrobust.networks._beside import with_input_rows as with_input_rows
 from skrobust.networks._black_box import BlackBox, as_model
+from skrobust.networks._frames import frame_like as frame_like
 from skrobust.networks._latent import LatentSpace, as_autoencoder
 from skrobust.networks._linf_distance import LinfDistanceLayer, LinfDistanceNetwork
 from skrobust.networks._modules import (
@@ -16,6 +18,8 @@ from skrobust.networks._modules import (
 )
 from skrobust.networks._onnx import import_onnx, load_onnx
 from skrobust.networks._rows import check_rows
+from skrobust.networks._units import Units as Units
+from skrobust.networks._units import check_scale as check_scale
 
 __all__ = [
     "BlackBox",

@@ -100,9 +100,9 @@ def measure(
     if method == "lp":
         records.optimum[tied] = 0.0
     index = np.flatnonzero(~chunk.is_wrong & ~is_tied)
-    if epsilon_max == 0:
+    if chunk.epsilon_max == 0:
         records.status[index] = PointwiseStatus.ABOVE
-    if epsilon_max == 0 or len(index) == 0:
+    if chunk.epsilon_max == 0 or len(index) == 0:
         return records.arrays()
     if method in ("attack", "lbfgs"):
         _attack(chunk, records, index, LBFGS() if method == "lbfgs" else attack, seed)
@@ -191,9 +191,8 @@ def _closest(chunk, records, index, attack, seed):
     start = time.perf_counter()
     generator = torch.Generator(chunk.x.device).manual_seed(seed)
     epsilon = float(chunk.reach(index).max())
-    property = ClassificationRobustness(epsilon, bounds=chunk.bounds)
     x = chunk.x[index]
-    target = Target(chunk.network, property, x, chunk.labels[index])
+    target = Target(chunk.network, chunk.property(epsilon), x, chunk.labels[index])
     outcome = attack.closest(target, generator=generator)
     broken = outcome.broken.nonzero().squeeze(1).cpu().numpy()
     keep_near(chunk, records, index[broken], outcome.points[broken])
@@ -393,7 +392,6 @@ def _close(chunk, records, index, graph, *, encoding, precision, timeout, seed, 
     start, i = time.perf_counter(), index[0]
     generator = torch.Generator(chunk.x.device).manual_seed(seed)
     limit = float(chunk.reach(index)[0])
-    property = ClassificationRobustness(limit, bounds=chunk.bounds)
     end = None
     while end is None:
         is_found, high = np.isfinite(records.radius[i]), min(limit, records.radius[i])
@@ -408,7 +406,7 @@ def _close(chunk, records, index, graph, *, encoding, precision, timeout, seed, 
             end = PointwiseStatus.TIME_OUT
         else:
             result = Exact().decide(
-                replace(encoding, property=property.set_params(epsilon=epsilon)),
+                replace(encoding, property=chunk.property(epsilon)),
                 chunk.x[index],
                 chunk.labels[index],
                 timeout=seconds if np.isfinite(seconds) else None,

@@ -9,6 +9,7 @@ from skrobust._validation import (
     check_bounds,
     check_choice,
     check_columns,
+    check_epsilon,
     check_instance,
     check_integer,
     check_length,
@@ -18,9 +19,9 @@ from skrobust._validation import (
     sample_shape,
 )
 from skrobust.attacks import Attack
-from skrobust.networks import as_network
+from skrobust.networks import Units, as_network, check_scale
 from skrobust.pointwise._methods import measure, read
-from skrobust.pointwise._result import PointwiseResult
+from skrobust.pointwise._result import PointwiseResult, PointwiseStatus
 
 __all__ = ["pointwise_robustness"]
 
@@ -37,6 +38,7 @@ def pointwise_robustness(
     epsilon_max=None,
     targets="runner-up",
     bounds=(0.0, 1.0),
+    scale=None,
     margin=0.0,
     max_rows=None,
     precision=1e-3,
@@ -76,9 +78,12 @@ def pointwise_robustness(
     solver : {"lazy", "cvxpy"}, default="lazy"
         "lazy" adds half-spaces of the region as they are violated. "cvxpy" states the program
         with a variable for every unit, as section 4 of [1]_ does: for teaching and checking.
-    epsilon_max : float or None, default=None
+    epsilon_max : float, array-like of shape (n_features,), tuple of two such, or None, \
+            default=None
         Stop as soon as the lower bound passes it; nothing beyond is reported. At 0, only samples
-        with radius 0 are.
+        with radius 0 are. With one limit for each feature (0 for what cannot change), or a tuple
+        (down, up) of how far features may fall and rise, only points within these limits count;
+        what is measured is still the distance.
     targets : {"runner-up", "all"} or label, default="runner-up"
         Labels that are to win in "lp": the second best at the sample, as in [1]_, every other
         one, or this one. A label that is itself called "runner-up" or "all" cannot be asked
@@ -86,6 +91,11 @@ def pointwise_robustness(
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
         Valid domain of the inputs. The program of [1]_ has no such rows: None is the paper's
         form, whose adversarial examples may lie outside the range of pixels.
+    scale : None, "std", float or array-like of shape (n_features,), default=None
+        Units of the features, above 0: the distance is then the largest of abs(x' - x) / scale,
+        and so are `epsilon_max` and `precision`. "std" takes the standard deviations of the
+        training data from the StandardScaler that a pipeline starts with. `X`, `bounds` and the
+        adversarial examples stay in raw units.
     margin : float, default=0.0
         By how much the target's score must at least exceed the others, in "lp".
     max_rows : int or None, default=None
@@ -155,7 +165,7 @@ def pointwise_robustness(
     check_choice("solver", solver, ("lazy", "cvxpy"))
     check_real("margin", margin, low=0)
     if epsilon_max is not None:
-        check_real("epsilon_max", epsilon_max, low=0)
+        epsilon_max = check_epsilon(epsilon_max, name="epsilon_max")
     if attack is not None:
         check_instance("attack", attack, Attack, "Ensemble()").check()
     check_integer("chunk_size", chunk_size, low=1)
@@ -173,6 +183,12 @@ def pointwise_robustness(
     rows = network.check_rows(X)
     bounds = check_bounds(bounds, rows.shape[1])
     check_within_bounds(rows, bounds)
+    if epsilon_max is not None:
+        check_epsilon(epsilon_max, rows.shape[1], name="epsilon_max")
+    scale, units = check_scale(scale, estimator, rows.shape[1]), None
+    if scale is not None:
+        X, own, units = rows, network, Units(scale, bounds)
+        network, rows, bounds = units.model(network), units.rows(rows), units.scaled_bounds
     is_endless = bounds is None or not np.isfinite(bounds).all()
     if is_endless and epsilon_max is None and method != "lp":
         shown = "bounds=None" if bounds is None else "infinite bounds"
@@ -188,7 +204,7 @@ def pointwise_robustness(
         measure,
         method=method,
         solver=solver,
-        epsilon_max=np.inf if epsilon_max is None else float(epsilon_max),
+        epsilon_max=np.inf if epsilon_max is None else epsilon_max,
         targets=_checked_targets(targets, network),
         bounds=bounds,
         margin=float(margin),
@@ -209,7 +225,20 @@ def pointwise_robustness(
         memory=memory,
         verbose=verbose,
     )
+    if units is not None:
+        points = units.examples(own, arrays["adversarial_examples"], X)
+        arrays |= {"adversarial_examples": points} | _proven(units, X, arrays, method)
     return PointwiseResult(**arrays, method=method)
+
+
+def _proven(units, X, arrays, method):
+    """Return what is proven, less what the rounding of the samples to other units can do."""
+    error = units.rounding(X)
+    proven = {name: np.maximum(0.0, arrays[name] - error) for name in ("lower", "bound")}
+    if method == "certified":
+        wrong = arrays["status"] == PointwiseStatus.MISCLASSIFIED
+        proven["radius"] = np.where(wrong, 0.0, proven["lower"])
+    return proven
 
 
 def _checked_targets(targets, network):

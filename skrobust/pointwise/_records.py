@@ -5,9 +5,11 @@ import itertools
 import numpy as np
 import torch
 
+from skrobust._validation import epsilon_sides
 from skrobust.attacks import steps_beyond
 from skrobust.balls import Ball
 from skrobust.pointwise._result import PointwiseStatus
+from skrobust.properties import ClassificationRobustness
 
 __all__ = ["Chunk", "Records", "keep_confirmed", "keep_near", "larger_margins"]
 
@@ -45,7 +47,11 @@ class Chunk:
     """What the methods need to know about the samples of one chunk."""
 
     def __init__(self, network, rows, labels, bounds, epsilon_max):
-        self.network, self.bounds, self.epsilon_max = network, bounds, epsilon_max
+        self.network, self.bounds = network, bounds
+        self.sides = epsilon_sides(epsilon_max)
+        self.epsilon_max = max(float(np.max(side)) for side in self.sides)
+        # One limit for all is a limit of the distance; others are sides of a box.
+        self.is_boxed = isinstance(epsilon_max, tuple) or np.ndim(epsilon_max) > 0
         self.x = network.rows(rows)
         self.exact = self.x.double().cpu()
         logits = network.check_logits(network.replay(self.x), len(rows))
@@ -59,6 +65,13 @@ class Chunk:
         # Rounding the data to float32 may leave the domain: it is widened by as much.
         self.low = np.minimum(low, self.exact.numpy())
         self.high = np.maximum(high, self.exact.numpy())
+        if self.is_boxed:
+            # Outwards, by what the rounding of the sum can take off.
+            center, (down, up) = self.exact.numpy(), self.sides
+            self.low = np.maximum(self.low, np.nextafter(center - down, -np.inf))
+            self.high = np.minimum(self.high, np.nextafter(center + up, np.inf))
+            self.low = np.where(np.asarray(down) > 0, self.low, center)
+            self.high = np.where(np.asarray(up) > 0, self.high, center)
 
     def reach(self, index):
         """Return the largest possible distances within domain and epsilon_max."""
@@ -68,13 +81,26 @@ class Chunk:
 
     def nothing_within(self, reach):
         """Return the statuses of samples where it is proved that nothing is within `reach`."""
-        return np.where(reach < self.epsilon_max, PointwiseStatus.NOWHERE, PointwiseStatus.ABOVE)
+        is_all = (reach < self.epsilon_max) & (not self.is_boxed)
+        return np.where(is_all, PointwiseStatus.NOWHERE, PointwiseStatus.ABOVE)
+
+    def property(self, epsilon):
+        """Return the property that nothing within `epsilon` has another label.
+
+        Parameters
+        ----------
+        epsilon : float
+        """
+        if self.is_boxed:
+            epsilon = tuple(np.minimum(side, epsilon) for side in self.sides)
+        return ClassificationRobustness(epsilon, bounds=self.bounds)
 
     def settle(self, index, points):
         """Return points in the network's precision inside the domain, and their distances."""
         center = self.x[index]
         points = torch.as_tensor(points, dtype=torch.float64).to(center.device)
-        everything = Ball.around(center, _FAR, "linf", self.bounds)
+        limit = self.sides if self.is_boxed else _FAR
+        everything = Ball.around(center, limit, "linf", self.bounds)
         settled = everything.project(points.to(center.dtype))
         distance = (settled.double() - center.double()).abs().amax(dim=1)
         return settled, distance.cpu().numpy()

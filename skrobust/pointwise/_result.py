@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import numpy as np
 
+from skrobust.networks import frame_like
+
 __all__ = ["PointwiseResult", "PointwiseStatus"]
 
 
@@ -145,6 +147,21 @@ class PointwiseResult:
         return pd.DataFrame(
             {name: v for name, v in values.items() if isinstance(v, np.ndarray) and v.ndim == 1}
         )
+
+    def counterexamples_frame(self, X):
+        """Return the adversarial examples as a frame like `X`, of the samples that have one.
+
+        Parameters
+        ----------
+        X : DataFrame of shape (n_samples, n_features)
+            What was measured, of pandas or polars.
+
+        Returns
+        -------
+        DataFrame
+            Of the same kind, with its columns, and their types where these hold the values.
+        """
+        return frame_like(self.adversarial_examples, X)
 
     def __repr__(self):
         counts = ", ".join(f"{n} {s}" for s, n in Counter(self.status.tolist()).most_common())

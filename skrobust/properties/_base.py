@@ -1,6 +1,8 @@
 """What all properties share: a ball, a reference label, and readings of a conclusion."""
 
 from abc import ABC, abstractmethod
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,17 +10,19 @@ from sklearn.base import BaseEstimator, clone
 
 from skrobust._validation import (
     BY_LABEL,
-    check_bounds,
     check_choice,
     check_epsilon,
     check_finite_rows,
     check_instance,
     check_labels_given,
     check_within_bounds,
+    epsilon_sides,
     expected,
 )
 from skrobust.balls import Ball
 from skrobust.properties._conclusion import Conclusion
+from skrobust.properties._domain import Domain, box_of
+from skrobust.properties._local_sets import LocalSet
 
 __all__ = ["RobustnessProperty", "check_property"]
 
@@ -34,15 +38,20 @@ class RobustnessProperty(BaseEstimator, ABC):
 
     Parameters
     ----------
-    epsilon : float or array-like of shape (n_features,), default=0.1
-        Radius in units of the input; 0 marks a feature that cannot change.
+    epsilon : float or array-like of shape (n_features,), or tuple of two such, default=0.1
+        Radius in units of the input; 0 marks a feature that cannot change. A tuple (down, up) says
+        how far features may fall, and how far they may rise: ``(0.0, 0.1)`` is one-sided.
     norm : {"linf", "l2"}, default="linf"
-        Norm of the ball.
-    bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
-        Lowest and highest valid value of the features.
+        Norm of the ball. With a tuple, the "l2" ball is the one of the larger side, cut to the box
+        of both.
+    bounds : pair of floats or of array-likes, Domain or None, default=(0.0, 1.0)
+        Lowest and highest valid value of the features; a `Domain` where fewer points are valid.
     reference : {"label", "prediction"}, default="label"
         Whether the property refers to the true label, or to the network's own one.
     """
+
+    ball_parameters = BALL_PARAMETERS  # what says which points are meant
+    _anchor = None  # see `around`
 
     def __init__(self, epsilon=0.1, *, norm="linf", bounds=(0.0, 1.0), reference="label"):
         self.epsilon = epsilon
@@ -125,23 +134,96 @@ class RobustnessProperty(BaseEstimator, ABC):
         check_epsilon(self.epsilon, n_features)
         check_choice("norm", self.norm, ("linf", "l2"))
         check_choice("reference", self.reference, ("label", "prediction"))
-        bounds = check_bounds(self.bounds, n_features)
+        bounds = box_of(self.bounds, n_features)
+        self._check_domain()
         if X is not None:
             check_finite_rows(X)
             check_within_bounds(X, bounds)
+            if isinstance(self.bounds, Domain):
+                self.bounds.check_rows(X)
         if n_classes is not None:
             self.trial(n_classes)
         return self
 
     def ball(self, x):
         """Return the `~skrobust.balls.Ball` around each row of the tensor `x`."""
-        epsilon, bounds = check_epsilon(self.epsilon), check_bounds(self.bounds)
-        return Ball.around(x, epsilon, self.norm, bounds)
+        n_features = x.shape[1]
+        ball = Ball.around(x, self.sides(n_features), self.norm, self.box(n_features))
+        local_set = self.local_set(n_features)
+        return ball if local_set is None else replace(ball, local_set=local_set)
 
     def outer_ball(self, x):
         """Return the float64 ball around each row of `x`, rounded outwards; see `Ball.outside`."""
-        epsilon, bounds = check_epsilon(self.epsilon), check_bounds(self.bounds)
-        return Ball.outside(x, epsilon, self.norm, bounds)
+        return Ball.outside(x, self.sides(x.shape[1]), self.norm, self.box(x.shape[1]))
+
+    def box(self, n_features=None):
+        """Return the lowest and highest valid values, a pair of floats or arrays, or None."""
+        return box_of(self.bounds, n_features)
+
+    def sides(self, n_features):
+        """Return how far features may fall and rise within the bounds, as a pair.
+
+        Parameters
+        ----------
+        n_features : int
+
+        Returns
+        -------
+        down, up : float, or ndarray of shape (n_features,)
+        """
+        sides = self._sides(n_features)
+        if self._anchor is None:
+            return sides
+        sides = [np.broadcast_to(side, n_features).copy() for side in sides]
+        for side in sides:
+            side[self.bounds.discrete] = 0.0
+        return tuple(sides)
+
+    def _sides(self, n_features):
+        """Return what `sides` does, whatever is held; for subclasses with other balls."""
+        return epsilon_sides(check_epsilon(self.epsilon, n_features))
+
+    def local_set(self, n_features):
+        """Return the `LocalSet` of points that are valid and within reach.
+
+        None where the box says it all, or single values are held; see `around`.
+        """
+        if not isinstance(self.bounds, Domain) or self.bounds.is_box or self._anchor is not None:
+            return None
+        return LocalSet(
+            self.bounds, *(np.broadcast_to(s, n_features) for s in self.sides(n_features))
+        )
+
+    def around(self, anchor):
+        """Return the property around one reference, of points whose single values are held.
+
+        What is asked of it are points that differ from the reference in integers and one-hot
+        groups alone. Its ball around each is the box of the other features, and its conclusion
+        is that around the reference itself.
+
+        Parameters
+        ----------
+        anchor : Tensor of shape (n_features,)
+        """
+        other = copy(self)
+        other._anchor = anchor.detach()
+        return other
+
+    def references(self, x):
+        """Return the points whose outputs the conclusion refers to: `x`, but after `around`."""
+        return x if self._anchor is None else self._anchor.to(x).expand_as(x)
+
+    def _check_domain(self):
+        if not isinstance(self.bounds, Domain) or self.bounds.is_box:
+            return
+        conclusion = self.trial()
+        if self.norm != "linf" or (conclusion is not None and conclusion.uses_distance):
+            raise ValueError(
+                f"Got bounds={self.bounds!r} in {type(self).__name__} with norm={self.norm!r}, "
+                "but expected norm='linf' and rows without a distance: single values and "
+                "constraints are not treated otherwise. Use bounds=(domain.lower, domain.upper) "
+                "for the box."
+            )
 
     def reference_labels(self, reference_logits, labels=None):
         """Return the class index that each reference point should have, of shape (n,)."""
@@ -200,6 +282,12 @@ class RobustnessProperty(BaseEstimator, ABC):
         """Return a copy with another `epsilon`."""
         return clone(self).set_params(epsilon=epsilon)
 
+    def shrunk(self, share):
+        """Return a copy with `epsilon` times a share; see `with_epsilon`."""
+        if isinstance(self.epsilon, tuple):
+            return self.with_epsilon(tuple(np.asarray(side) * share for side in self.epsilon))
+        return self.with_epsilon(np.asarray(self.epsilon) * share)
+
     def __and__(self, other):
         from skrobust.properties._conjunction import Conjunction  # which is itself a property
 
@@ -215,6 +303,8 @@ class RobustnessProperty(BaseEstimator, ABC):
         if type(self) is not type(other):
             return NotImplemented
         mine, theirs = self.get_params(deep=False), other.get_params(deep=False)
+        if isinstance(mine.get("epsilon"), tuple) != isinstance(theirs.get("epsilon"), tuple):
+            return False  # a pair (down, up), and one radius for each of two features
         return mine.keys() == theirs.keys() and all(same_value(mine[k], theirs[k]) for k in mine)
 
     # Mutable, as every scikit-learn object with set_params: no hash.

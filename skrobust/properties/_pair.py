@@ -37,6 +37,10 @@ class PropertyPair(RobustnessProperty):
     epsilon = property(lambda self: self.left.epsilon)
     norm = property(lambda self: self.left.norm)
     bounds = property(lambda self: self.left.bounds)
+    ball_parameters = property(lambda self: self.left.ball_parameters)
+
+    def _sides(self, n_features):
+        return self.left._sides(n_features)
 
     @property
     def needs_labels(self):
@@ -83,8 +87,9 @@ class PropertyPair(RobustnessProperty):
         for name in ("left", "right"):
             part, example = getattr(self, name), "ClassificationRobustness()"
             check_instance(name, part, RobustnessProperty, example).check(X, n_classes)
-        for name in BALL_PARAMETERS:
-            left, right = getattr(self.left, name), getattr(self.right, name)
+        names = {**dict.fromkeys(self.left.ball_parameters + self.right.ball_parameters)}
+        for name in names:
+            left, right = (getattr(part, name, None) for part in (self.left, self.right))
             if not same_value(left, right):
                 raise ValueError(
                     f"Got {name}={shown(left)} on the left and {name}={shown(right)} on the "

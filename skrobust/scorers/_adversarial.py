@@ -1,5 +1,6 @@
 """Adversarial frequency and severity (Bastani et al.)."""
 
+import math
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -7,9 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from skrobust._parameters import DefaultParts
-from skrobust._validation import BY_LABEL, check_choice, check_labels_given, check_real
+from skrobust._validation import (
+    BY_LABEL,
+    check_choice,
+    check_epsilon,
+    check_labels_given,
+    check_real,
+    epsilon_sides,
+    sample_shape,
+)
 from skrobust.attacks import Ensemble
 from skrobust.exceptions import UnresolvedWarning
+from skrobust.networks import check_scale
 from skrobust.pointwise import PointwiseStatus, pointwise_robustness
 from skrobust.scorers._base import RobustnessScorer, ScoreResult, level_outside
 from skrobust.statistics import Interval, clopper_pearson, hoeffding
@@ -73,6 +83,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         reference="prediction",
         targets="runner-up",
         bounds=(0.0, 1.0),
+        scale=None,
         solver="lazy",
         margin=0.0,
         max_rows=None,
@@ -89,6 +100,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         self.reference = reference
         self.targets = targets
         self.bounds = bounds
+        self.scale = scale
         self.solver = solver
         self.margin = margin
         self.max_rows = max_rows
@@ -101,16 +113,25 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         self.verbose = verbose
 
     def evaluate(self, estimator, X, y=None):
-        epsilon = check_real("epsilon", self.epsilon, low=0)
+        limits = check_epsilon(self.epsilon)
         check_real("confidence", self.confidence, low=0, high=1, closed="neither")
         # The others prove or bracket, and so find no example to count.
         check_choice("method", self.method, ("lp", "polished", "attack", "lbfgs"))
         check_choice("reference", self.reference, ("prediction", "label"))
+        epsilon, scale = limits, self.scale
+        if not isinstance(limits, float):
+            # Distances relative to epsilon, which is the unit; what cannot change has any.
+            down, up = (np.asarray(side) for side in epsilon_sides(limits))
+            unit = np.where(np.maximum(down, up) > 0, np.maximum(down, up), 1.0)
+            limits, epsilon = (down / unit, up / unit), float((np.maximum(down, up) > 0).any())
+            own = check_scale(scale, estimator, math.prod(sample_shape(X)))
+            scale = unit if own is None else own * unit
         pointwise = pointwise_robustness(
             estimator,
             X,
             y=self._reference_labels(y),
-            epsilon_max=float(epsilon),
+            epsilon_max=limits,
+            scale=scale,
             **{name: getattr(self, name) for name in _HANDED_ON},
         )
         within = pointwise.radius <= epsilon
@@ -132,7 +153,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         frequency = float(against.mean())
         severity = float(distances.mean()) if len(distances) else float(epsilon)
         return AdversarialResult(
-            *self._score(against, distances, frequency, severity),
+            *self._score(against, distances, frequency, severity, epsilon),
             frequency,
             severity,
             pointwise.radius,
@@ -170,7 +191,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         }
 
     @abstractmethod
-    def _score(self, against, distances, frequency, severity):
+    def _score(self, against, distances, frequency, severity, epsilon):
         """Return the score and its interval.
 
         Parameters
@@ -180,6 +201,8 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         distances : ndarray of shape (n_distances,)
             What the severity is the mean of.
         frequency, severity : float
+        epsilon : float
+            Largest distance that counts; 1 where `epsilon` is the unit.
         """
 
     def _reference_labels(self, y):
@@ -217,9 +240,11 @@ class AdversarialFrequency(_AdversarialScorer):
 
     Parameters
     ----------
-    epsilon : float
-        L-infinity radius, in units of the raw input of the estimator. At 0, only samples that
-        are misclassified, or at which labels tie, count.
+    epsilon : float or array-like of shape (n_features,), or tuple of two such
+        L-infinity radius, in units of `scale`, which are those of the raw input by default. At 0,
+        only samples that are misclassified, or at which labels tie, count. With one radius for
+        each feature, 0 marks what cannot change, and a tuple (down, up) says how far features may
+        fall and rise; distances are then relative to it: 1 is at the end of a radius.
     method : {"lp", "polished", "attack", "lbfgs"}, default="lp"
         How adversarial examples are found; see `skrobust.pointwise.pointwise_robustness`.
         "polished" finds the most.
@@ -230,6 +255,8 @@ class AdversarialFrequency(_AdversarialScorer):
         Labels that are to win in "lp".
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
         Valid domain of the inputs. The paper's program has none: None is its form.
+    scale : None, "std", float or array-like of shape (n_features,), default=None
+        Units of the features; see `skrobust.pointwise.pointwise_robustness`.
     solver : {"lazy", "cvxpy"}, default="lazy"
         Of the linear programs.
     margin : float, default=0.0
@@ -277,7 +304,7 @@ class AdversarialFrequency(_AdversarialScorer):
     True
     """
 
-    def _score(self, against, distances, frequency, severity):
+    def _score(self, against, distances, frequency, severity, epsilon):
         share = clopper_pearson(against.sum(), len(against), self.confidence)
         return -frequency, Interval(-share.high, -share.low, share.confidence, share.method)
 
@@ -293,9 +320,11 @@ class AdversarialSeverity(_AdversarialScorer):
 
     Parameters
     ----------
-    epsilon : float
-        L-infinity radius, in units of the raw input of the estimator. At 0, only samples that
-        are misclassified, or at which labels tie, count.
+    epsilon : float or array-like of shape (n_features,), or tuple of two such
+        L-infinity radius, in units of `scale`, which are those of the raw input by default. At 0,
+        only samples that are misclassified, or at which labels tie, count. With one radius for
+        each feature, 0 marks what cannot change, and a tuple (down, up) says how far features may
+        fall and rise; distances are then relative to it: 1 is at the end of a radius.
     method : {"lp", "polished", "attack", "lbfgs"}, default="lp"
         How adversarial examples are found; see `skrobust.pointwise.pointwise_robustness`.
         "polished" finds the closest ones.
@@ -306,6 +335,8 @@ class AdversarialSeverity(_AdversarialScorer):
         Labels that are to win in "lp".
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
         Valid domain of the inputs. The paper's program has none: None is its form.
+    scale : None, "std", float or array-like of shape (n_features,), default=None
+        Units of the features; see `skrobust.pointwise.pointwise_robustness`.
     solver : {"lazy", "cvxpy"}, default="lazy"
         Of the linear programs.
     margin : float, default=0.0
@@ -352,9 +383,9 @@ class AdversarialSeverity(_AdversarialScorer):
     True
     """
 
-    def _score(self, against, distances, frequency, severity):
+    def _score(self, against, distances, frequency, severity, epsilon):
         if len(distances) == 0:
-            return severity, Interval(0.0, float(self.epsilon), self.confidence, "none found")
-        if self.epsilon == 0:
+            return severity, Interval(0.0, epsilon, self.confidence, "none found")
+        if epsilon == 0:
             return severity, Interval(0.0, 0.0, self.confidence, "one value")
-        return severity, hoeffding(distances, 0.0, float(self.epsilon), self.confidence)
+        return severity, hoeffding(distances, 0.0, epsilon, self.confidence)

@@ -17,10 +17,12 @@ from skrobust._validation import (
     check_labels_given,
     check_length,
     check_real,
+    expected,
+    kind_of,
     sample_shape,
 )
 from skrobust.attacks import Target, attack_and_confirm
-from skrobust.networks import as_model
+from skrobust.networks import as_model, frame_like
 from skrobust.properties import check_property
 from skrobust.statistics import Interval
 
@@ -72,6 +74,31 @@ class ScoreResult:
         return pd.DataFrame(
             {name: v for name, v in values.items() if isinstance(v, np.ndarray) and v.ndim == 1}
         )
+
+    def counterexamples_frame(self, X):
+        """Return the counterexamples, or adversarial examples, as a frame like `X`.
+
+        Parameters
+        ----------
+        X : DataFrame of shape (n_samples, n_features)
+            What was evaluated, of pandas or polars.
+
+        Returns
+        -------
+        DataFrame
+            Of the same kind, with its columns: a row for each sample that has one, under the
+            index of that sample in pandas. Columns have the types of `X` where these hold the
+            values.
+
+        Raises
+        ------
+        TypeError
+            If `X` is no frame, or the result has no such examples.
+        """
+        for name in ("counterexamples", "adversarial_examples"):
+            if hasattr(self, name):
+                return frame_like(getattr(self, name), X)
+        raise TypeError(f"Got {kind_of(self)}, but expected a result with counterexamples.")
 
     def __repr__(self):
         return f"{type(self).__name__}(score={self.score:.4f}, interval={self.interval})"
@@ -181,9 +208,18 @@ class RobustnessScorer(BaseEstimator, ABC):
 class PropertyScorer(RobustnessScorer):
     """Base class of scorers of one property, measured on chunks of samples."""
 
+    _treats_domains = False
+
     def _check_common(self):
         super()._check_common()
         check_property(self.property)
+        bounds = self.property.bounds
+        if not (self._treats_domains or getattr(bounds, "is_box", True)):
+            expectation = (
+                f"a box, since {type(self).__name__} draws from boxes and balls alone. "
+                "Use ConstraintAccuracy, ConstraintSecurity or ConstraintSatisfaction"
+            )
+            raise ValueError(expected("bounds", bounds, expectation))
 
     def _prepare(self, estimator, X, y, needs_gradient, property=None):
         """Return the `Sample` that a property is asked of; the scorer's own if None."""

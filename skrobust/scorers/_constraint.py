@@ -101,6 +101,8 @@ class ConstraintSecurity(DefaultParts, PropertyScorer):
     True
     """
 
+    _treats_domains = True
+
     def __init__(
         self,
         property,
@@ -213,6 +215,8 @@ class ConstraintAccuracy(PropertyScorer):
     >>> 0.5 < result.score <= 1
     True
     """
+
+    _treats_domains = True
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from skrobust._validation import (
     expected,
 )
 from skrobust.attacks import Attack, Ensemble
+from skrobust.networks import Units, check_scale
 from skrobust.properties import ClassificationRobustness
 from skrobust.scorers._base import RobustnessScorer, Sample
 from skrobust.scorers._integrals import result_of_margins, result_of_shares
@@ -113,6 +114,8 @@ class RobustnessScore(RobustnessScorer):
         whose scale the radius then is.
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
         Valid domain of the inputs.
+    scale : None, "std", float or array-like of shape (n_features,), default=None
+        Units of the features, in which `epsilons` are; see `MarginRobustness`.
     reference : {"prediction", "label"}, default="prediction"
         The label that points must have to count: the classifier's own label of the sample, as in
         the paper, where robustness does not depend on accuracy; or the true label.
@@ -200,6 +203,7 @@ class RobustnessScore(RobustnessScorer):
         attack=None,
         norm="linf",
         bounds=(0.0, 1.0),
+        scale=None,
         reference="prediction",
         n_samples=100,
         n_inputs=None,
@@ -218,6 +222,7 @@ class RobustnessScore(RobustnessScorer):
         self.attack = attack
         self.norm = norm
         self.bounds = bounds
+        self.scale = scale
         self.reference = reference
         self.n_samples = n_samples
         self.n_inputs = n_inputs
@@ -306,6 +311,9 @@ class RobustnessScore(RobustnessScorer):
         if not (self.norm is None and callable(self.neighborhood)):
             check_choice("norm", self.norm, ("linf", "l2"))
         check_bounds(self.bounds)
+        if self.scale is not None and callable(self.neighborhood):
+            expectation = "None, since points of a callable neighborhood are in raw units"
+            raise ValueError(expected("scale", self.scale, expectation))
         check_choice("reference", self.reference, ("prediction", "label"))
         check_integer("n_samples", self.n_samples, low=1)
         check_integer("batch_size", self.batch_size, low=1)
@@ -368,27 +376,33 @@ class RobustnessScore(RobustnessScorer):
         n_features = data.rows.shape[1]
         bounds = check_bounds(self.bounds, n_features)
         check_within_bounds(data.rows, bounds)
+        raw, scale = data.rows, check_scale(self.scale, estimator, n_features)
+        if scale is not None:
+            units = Units(scale, bounds)
+            data = Sample(units.model(data.model), units.rows(raw), data.labels)
+            bounds = units.scaled_bounds
         if self.epsilons is None:
             largest = diameter("epsilons", None, bounds, self.norm or "l2", n_features)
             epsilons = even_radii(largest)
         else:
             epsilons = check_radii("epsilons", self.epsilons)
-        inputs = self._uniform_inputs(data) if self._is("weight", "constant") else data
+        inputs = self._uniform_inputs(data, bounds) if self._is("weight", "constant") else data
         if self._is_worst_case():
             if self.attack is not None:
-                return self._by_attack(inputs, epsilons)
+                return self._by_attack(inputs, epsilons, bounds)
             if self._is("neighborhood", "data", "class-data"):
-                return self._by_closest_row(inputs, data, epsilons)
+                return self._by_closest_row(inputs, self._source(data, bounds), epsilons)
         measure = partial(
             _shares,
-            source=self._source(data),
+            source=self._source(data, bounds),
             epsilons=tuple(epsilons.tolist()),
             norm=self.norm,
             reference=self.reference,
             batch_size=int(self.batch_size),  # a small NumPy integer from a grid would overflow
         )
         arrays = self._in_chunks(measure, inputs)
-        weights = weights_of(self.weight, inputs.rows, epsilons)
+        raw = raw if inputs is data else inputs.rows
+        weights = weights_of(self.weight, raw, epsilons)
         return result_of_shares(self.transform, weights, epsilons, self.confidence, **arrays)
 
     def _needs_labels(self):
@@ -399,10 +413,9 @@ class RobustnessScore(RobustnessScorer):
             return f"the scorer has neighborhood={self.neighborhood!r}"
         return ""
 
-    def _uniform_inputs(self, data):
+    def _uniform_inputs(self, data, bounds):
         """Return inputs that are uniform in the bounds, without labels."""
         n_features = data.rows.shape[1]
-        bounds = check_bounds(self.bounds, n_features)
         if bounds is None or not all(np.isfinite(bound).all() for bound in bounds):
             expectation = "finite bounds, for inputs that are uniform in them (weight='constant')"
             raise ValueError(expected("bounds", self.bounds, expectation))
@@ -411,24 +424,24 @@ class RobustnessScore(RobustnessScorer):
         rows = random.uniform(*bounds, (n_inputs, n_features)).astype(data.rows.dtype)
         return Sample(data.model, rows, None)
 
-    def _source(self, data):
+    def _source(self, data, bounds):
         """Return where the points come from, a `PointSource`."""
         n_samples, batch_size = int(self.n_samples), int(self.batch_size)
         if callable(self.neighborhood):
             classes = data.model.classes
             return GeneratedSource(self.neighborhood, classes, n_samples, batch_size)
         if self._is("neighborhood", "uniform"):
-            return UniformSource(n_samples, batch_size, self.bounds)
+            return UniformSource(n_samples, batch_size, bounds)
         if self._is("neighborhood", "class-uniform"):
             labeled = data.rows, data.labels
-            return UniformSource(n_samples, batch_size, self.bounds, labeled)
+            return UniformSource(n_samples, batch_size, bounds, labeled)
         predicted = predicted_classes(data.model, data.rows, batch_size)
         labels = data.labels if self._is("neighborhood", "class-data") else None
         holds_samples = not self._is("weight", "constant")
         return NeighborSource(data.rows, predicted, labels, holds_samples)
 
-    def _by_attack(self, inputs, epsilons):
-        ball = {"norm": self.norm, "bounds": self.bounds, "reference": self.reference}
+    def _by_attack(self, inputs, epsilons, bounds):
+        ball = {"norm": self.norm, "bounds": bounds, "reference": self.reference}
         property = ClassificationRobustness(float(epsilons[-1]), **ball)
         if self.reference == "prediction":
             inputs = Sample(inputs.model, inputs.rows, None)
@@ -437,10 +450,10 @@ class RobustnessScore(RobustnessScorer):
             self._in_chunks(measure, inputs)["radius"], epsilons, self.confidence
         )
 
-    def _by_closest_row(self, inputs, data, epsilons):
+    def _by_closest_row(self, inputs, source, epsilons):
         measure = partial(
             _closest_row,
-            source=self._source(data),
+            source=source,
             norm=self.norm,
             reference=self.reference,
             batch_size=int(self.batch_size),

@@ -11,12 +11,14 @@ from skrobust._validation import (
     BY_LABEL,
     check_bounds,
     check_choice,
+    check_epsilon,
     check_instance,
-    check_real,
     check_within_bounds,
+    epsilon_sides,
     expected,
 )
 from skrobust.attacks import Attack, Ensemble, EnsembleOutcome, confirm_beyond
+from skrobust.networks import Units, check_scale
 from skrobust.properties import ClassificationRobustness
 from skrobust.scorers._base import RobustnessScorer, ScoreResult, as_target
 from skrobust.scorers._radii import diameter
@@ -84,12 +86,20 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
     norm : {"linf", "l2"}, default="linf"
         Of the distances. The paper's figures are in L2, which is larger by orders of magnitude
         on images: a score in one norm says nothing about one in the other.
-    epsilon_max : float or None, default=None
-        Largest distance that counts, in units of the input: attacks search within it, and a
+    epsilon_max : float, array-like of shape (n_features,), tuple of two such, or None, \
+            default=None
+        Largest distance that counts, in units of `scale`: attacks search within it, and a
         sample around which they find nothing counts with it. None is the largest distance
-        between two points of `bounds`.
+        between two points of `bounds`. With one limit for each feature (0 for what cannot
+        change), or a tuple (down, up) of how far features may fall and rise, only points within
+        these limits count, and the largest limit is the largest distance.
     bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
         Valid domain of the inputs.
+    scale : None, "std", float or array-like of shape (n_features,), default=None
+        Units of the features, above 0: distances and `epsilon_max` are those of the inputs
+        divided by it. "std" takes the standard deviations of the training data from the
+        StandardScaler that a pipeline starts with. `X`, `bounds` and the adversarial examples
+        stay in raw units.
     reference : {"prediction", "label"}, default="prediction"
         The label that is to be kept: that which the classifier gives the sample, as in the
         paper, whose scores are independent of accuracy; or the true one, where misclassified
@@ -146,6 +156,7 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
         *,
         epsilon_max=None,
         bounds=(0.0, 1.0),
+        scale=None,
         reference="prediction",
         attack=None,
         confidence=0.95,
@@ -158,6 +169,7 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
         self.norm = norm
         self.epsilon_max = epsilon_max
         self.bounds = bounds
+        self.scale = scale
         self.reference = reference
         self.attack = attack
         self.confidence = confidence
@@ -174,7 +186,10 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
         """Validate the parameters; return self."""
         check_choice("norm", self.norm, ("linf", "l2"))
         if self.epsilon_max is not None:
-            check_real("epsilon_max", self.epsilon_max, low=0, closed="neither")
+            sides = epsilon_sides(check_epsilon(self.epsilon_max, name="epsilon_max"))
+            if not any(np.max(side) > 0 for side in sides):
+                expectation = "None, or a limit above 0 in some feature"
+                raise ValueError(expected("epsilon_max", self.epsilon_max, expectation))
         check_bounds(self.bounds)
         check_choice("reference", self.reference, ("prediction", "label"))
         check_instance("attack", self._part("attack"), Attack, "Ensemble()").check()
@@ -209,18 +224,29 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
             raise ValueError(expected("X", "1 sample", "at least 2, for the interval"))
         bounds = check_bounds(self.bounds, sample.rows.shape[1])
         check_within_bounds(sample.rows, bounds)
-        epsilon_max = self._epsilon_max(bounds, sample.rows.shape[1])
+        n_features = sample.rows.shape[1]
+        scale, units = check_scale(self.scale, estimator, n_features), None
+        if scale is not None:
+            units = Units(scale, bounds)
+            raw, model, rows = sample, units.model(sample.model), units.rows(sample.rows)
+            sample, bounds = replace(sample, model=model, rows=rows), units.scaled_bounds
+        limits = self._epsilon_max(bounds, n_features)
+        # The L2 ball of unequal radii is an ellipsoid: its longest half-axis counts.
+        epsilon_max = float(max(np.max(side) for side in epsilon_sides(limits)))
         property = ClassificationRobustness(
-            epsilon_max, norm=self.norm, bounds=bounds, reference=self.reference
+            limits, norm=self.norm, bounds=bounds, reference=self.reference
         )
         arrays = self._in_chunks(
             partial(closest_changes, property=property, attack=attack), sample
         )
+        if units is not None:
+            points = arrays["adversarial_examples"]
+            arrays["adversarial_examples"] = units.examples(raw.model, points, raw.rows)
         return self._result(epsilon_max, _names(attack), **arrays)
 
     def _epsilon_max(self, bounds, n_features):
         if self.epsilon_max is not None:
-            return float(self.epsilon_max)
+            return check_epsilon(self.epsilon_max, n_features, name="epsilon_max")
         return diameter("epsilon_max", None, bounds, self.norm, n_features)
 
     def _result(self, epsilon_max, names, radius, adversarial_examples, winners):

@@ -16,6 +16,7 @@ from skrobust.verification import (
     Verifier,
     check_evidence,
     make_recorder,
+    within_set,
 )
 
 __all__ = ["ConstraintSatisfaction", "ConstraintSatisfactionResult"]
@@ -124,6 +125,8 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
     0
     """
 
+    _treats_domains = True
+
     def __init__(
         self,
         property,
@@ -162,6 +165,7 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
         check_tree_property(estimator, self.property)
         sample = self._prepare(estimator, X, y, needs_gradient=False)
         n_features, recorder = sample.rows.shape[1], None
+        verifier = within_set(verifier, self.property)
         encoding = verifier.encode(sample.model, self.property, n_features)
         if self.evidence is not None:
             encoding = encoding.with_proofs()

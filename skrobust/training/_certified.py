@@ -2,7 +2,6 @@
 
 import warnings
 
-import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch.nn import functional
@@ -190,7 +189,7 @@ class CertifiedTraining(PropertyRegime):
         property = self.trained_property(step.property)
         ramp = self._ramped(step)
         weight = 1 - ramp * (1 - self._clean_weight())
-        wide = _scaled(property, ramp * self.radius_factor)
+        wide = property.shrunk(ramp * self.radius_factor)
         graph, logits = read_live(step.module, step.x)
         labels = property.reference_labels(logits.detach(), step.labels)
         conclusion = property.conclusion(logits, labels)
@@ -240,7 +239,7 @@ class CertifiedTraining(PropertyRegime):
         if self.method not in _EXPRESSIVE:
             return None
         if self.method == "sabr":
-            property = _scaled(property, 1 - self.alpha)
+            property = property.shrunk(1 - self.alpha)
         is_needed = self.alpha < 1
         return step.attack(self._part("attack"), property) if is_needed else step.x
 
@@ -252,10 +251,6 @@ def _smoothly(time):
     if time < part:
         return power * time**4
     return 1 + (1 - power * part**4) / (1 - part) * (time - 1)
-
-
-def _scaled(property, factor):
-    return property.with_epsilon(np.asarray(property.epsilon) * factor)
 
 
 def _small_boxes(ball, points, share):

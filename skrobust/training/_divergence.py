@@ -47,7 +47,9 @@ class SameProbabilities(RobustnessProperty):
     @classmethod
     def in_ball_of(cls, property):
         """Return the property of the same balls as another one."""
-        return cls(property.epsilon, norm=property.norm, bounds=property.bounds)
+        own = cls(property.epsilon, norm=property.norm, bounds=property.bounds)
+        own._sides = property.sides  # of any property, whatever its epsilon stands for
+        return own
 
     def conclusion(self, reference_logits, labels):
         return DivergenceRow(reference_logits)

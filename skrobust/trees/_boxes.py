@@ -8,7 +8,6 @@ import numpy as np
 from skrobust._validation import (
     check_bounds,
     check_choice,
-    check_epsilon,
     check_within_bounds,
     kind_of,
 )
@@ -39,6 +38,7 @@ class ExactBall:
         For "linf" the box from lower to upper holds exactly the float64 points of the ball;
         for "l2" it encloses the ball.
     epsilon : ndarray of shape (n_features,)
+        The farther of the two sides.
     norm : {"linf", "l2"}
     """
 
@@ -50,14 +50,15 @@ class ExactBall:
 
     @classmethod
     def around(cls, x, property):
-        epsilon = np.broadcast_to(check_epsilon(property.epsilon), x.shape[1:])
-        lower, upper = -_largest_sum(-x, epsilon), _largest_sum(x, epsilon)
-        bounds = check_bounds(property.bounds)
+        down, up = (np.broadcast_to(side, x.shape[1:]) for side in property.sides(x.shape[1]))
+        epsilon = np.maximum(down, up)
+        lower, upper = -_largest_sum(-x, down), _largest_sum(x, up)
+        bounds = property.box(x.shape[1])
         if bounds is not None:
             # Data may lie outside of the domain by the rounding that made them float32.
             lower = np.minimum(np.maximum(lower, bounds[0]), x)
             upper = np.maximum(np.minimum(upper, bounds[1]), x)
-        return cls(x, lower, upper, np.asarray(epsilon), property.norm)
+        return cls(x, lower, upper, epsilon, property.norm)
 
     def __getitem__(self, i):
         return ExactBall(self.center[i], self.lower[i], self.upper[i], self.epsilon, self.norm)

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from skrobust._validation import kind_of
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import BlackBox
-from skrobust.properties import ClassificationRobustness
+from skrobust.properties import ClassificationRobustness, Monotonicity
 from skrobust.trees._ensemble import TreeEnsemble, last_left
 
 __all__ = [
@@ -235,10 +235,11 @@ def check_tree_property(estimator, property):
         If the estimator is one of trees, and the property another than classification
         robustness.
     """
-    if is_tree_model(estimator) and not isinstance(property, ClassificationRobustness):
+    treated = (ClassificationRobustness, Monotonicity)
+    if is_tree_model(estimator) and not isinstance(property, treated):
         raise UnsupportedPropertyError(
             f"Got {kind_of(property)}, but the outputs of trees are steps, of which "
-            "verifiers treat ClassificationRobustness alone. Use that, or look for "
+            "verifiers treat ClassificationRobustness and Monotonicity. Use these, or look for "
             "counterexamples by ConstraintSecurity(property, UniformSampling()), with "
             "output='probabilities' on the property."
         )

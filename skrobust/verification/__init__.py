@@ -10,6 +10,7 @@ from skrobust.verification._exact import Exact
 from skrobust.verification._lipschitz import LipschitzBounds, lipschitz_bound
 from skrobust.verification._marabou import Marabou
 from skrobust.verification._result import Reason, Verdict, Verification, VerificationBuilder
+from skrobust.verification._sets import within_set as within_set
 from skrobust.verification._steps import Encoding, Step
 from skrobust.verification._trees import TreeVerifier
 from skrobust.verification._vnnlib import export_query

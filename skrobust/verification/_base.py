@@ -9,9 +9,7 @@ from sklearn.base import BaseEstimator
 
 from skrobust._validation import (
     BY_LABEL,
-    check_bounds,
     check_columns,
-    check_epsilon,
     check_labels_given,
     check_length,
     check_real,
@@ -26,6 +24,7 @@ from skrobust.trees import check_tree_property
 from skrobust.verification._evidence import check_evidence, make_recorder
 from skrobust.verification._query import check_rows_of_logits
 from skrobust.verification._result import Reason, VerificationBuilder
+from skrobust.verification._sets import within_set
 from skrobust.verification._steps import Encoding, Step, decide_in_steps
 
 __all__ = [
@@ -106,15 +105,16 @@ class Verifier(BaseEstimator, ABC):
         rows = network.check_rows(X)
         property.check(rows)
         labels = self._labels(network, property, y, len(rows))
-        encoding = self.encode(network, property, rows.shape[1])
+        verifier = within_set(self, property)
+        encoding = verifier.encode(network, property, rows.shape[1])
         seed = check_seed(random_state).randint(2**31 - 1)
         generator = torch.Generator(network.device).manual_seed(seed)
         x = network.rows(rows)
         options = {"timeout": timeout, "generator": generator}
         if evidence is None:
-            return decide_in_steps(self.steps(encoding), x, labels, **options)
+            return decide_in_steps(verifier.steps(encoding), x, labels, **options)
         recorder = make_recorder(evidence, network, property, rows.shape[1])
-        steps = self.steps(encoding.with_proofs())
+        steps = verifier.steps(encoding.with_proofs())
         result = decide_in_steps(steps, x, labels, recorder=recorder, **options)
         return recorder.finish(result)
 
@@ -231,13 +231,13 @@ def at_reference(target):
     property, center = target.property, target.x.double()
     # As float64 from the start: torch would make a Python float a float32.
     exact = {"dtype": torch.float64, "device": center.device}
-    radius = torch.as_tensor(check_epsilon(property.epsilon), **exact)
-    moves = (radius > 0).expand_as(center)
-    bounds = check_bounds(property.bounds)
+    down, up = (torch.as_tensor(s, **exact) > 0 for s in property.sides(center.shape[1]))
+    falls, rises = down.expand_as(center), up.expand_as(center)
+    bounds = property.box()
     if bounds is not None:
         low, high = (torch.as_tensor(bound, **exact) for bound in bounds)
-        moves = moves & ((low < center) | (high > center))
-    fixed = (~moves.any(dim=1) & ~broken).cpu().numpy()
+        falls, rises = falls & (low < center), rises & (high > center)
+    fixed = (~(falls | rises).any(dim=1) & ~broken).cpu().numpy()
     return verdicts.prove(np.flatnonzero(fixed))
 
 

@@ -227,6 +227,12 @@ class Recorder:
         """Return what is claimed of one point as arrays, or why it cannot be; and its parts."""
         property, ball = self.encoding.property, query.ball
         is_proof = verdict == Verdict.VERIFIED
+        n = ball.center.shape[1]
+        if property.local_set(n) is not None:
+            return "domains beyond a box are not covered by this version", []
+        down, up = (np.broadcast_to(side, n) for side in property.sides(n))
+        if (down != up).any():
+            return "one-sided radii are not covered by this version", []
         rows = claimed_rows(self.encoding.graph, ball, query.conclusion, is_proof)
         if len(rows[0]["b"]) == 0:
             return "the property has no linear rows that it implies", []

@@ -197,4 +197,5 @@ def check_rows_of_logits(property, n_classes):
 
 def reference_error(graph, query):
     """Return what rounding of the reference outputs can do to the rows, of shape (n, m)."""
-    return evidence.reference_error(graph, query.ball, query.rows)
+    x = query.target.property.references(query.ball.center)
+    return evidence.reference_error(graph, query.ball, query.rows, x)

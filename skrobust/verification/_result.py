@@ -6,6 +6,8 @@ from enum import StrEnum
 import numpy as np
 import torch
 
+from skrobust.networks import frame_like
+
 __all__ = ["LIMITS", "Reason", "Verdict", "Verification", "VerificationBuilder"]
 
 
@@ -105,6 +107,21 @@ class Verification:
 
     def __getitem__(self, index):
         return Verification(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def counterexamples_frame(self, X):
+        """Return the counterexamples as a frame like `X`, of the points that have one.
+
+        Parameters
+        ----------
+        X : DataFrame of shape (n, n_features)
+            What was verified, of pandas or polars.
+
+        Returns
+        -------
+        DataFrame
+            Of the same kind, with its columns, and their types where these hold the values.
+        """
+        return frame_like(self.counterexamples, X)
 
     @property
     def undecided_index(self):

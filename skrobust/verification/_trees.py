@@ -8,7 +8,7 @@ import torch
 from skrobust._validation import check_choice, check_integer, kind_of
 from skrobust.attacks import confirm
 from skrobust.exceptions import UnsupportedPropertyError
-from skrobust.properties import ClassificationRobustness
+from skrobust.properties import ClassificationRobustness, Monotonicity
 from skrobust.trees import (
     ExactBall,
     LeafBoxes,
@@ -22,6 +22,7 @@ from skrobust.trees import (
 from skrobust.verification._base import Stopwatch, Verifier
 from skrobust.verification._result import Reason, VerificationBuilder
 from skrobust.verification._steps import Encoding, Step, decide_in_steps
+from skrobust.verification._tree_lines import check_line, decide_along
 from skrobust.verification._tree_search import Question, search
 
 __all__ = ["TreeVerifier"]
@@ -73,7 +74,7 @@ class TreeVerifier(Verifier):
     Examples
     --------
     >>> from sklearn.tree import DecisionTreeClassifier
-    >>> from skrobust.properties import ClassificationRobustness
+    >>> from skrobust.properties import ClassificationRobustness, Monotonicity
     >>> from skrobust.verification import TreeVerifier
     >>> tree = DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1])
     >>> property = ClassificationRobustness(0.1)
@@ -94,10 +95,12 @@ class TreeVerifier(Verifier):
 
     def accepts(self, network, property):
         check_tree_model(network)
-        if not isinstance(property, ClassificationRobustness):
+        if isinstance(property, Monotonicity):
+            check_line(property)
+        elif not isinstance(property, ClassificationRobustness):
             raise UnsupportedPropertyError(
-                f"Got {kind_of(property)}, but TreeVerifier treats "
-                "ClassificationRobustness: the outputs of trees are steps."
+                f"Got {kind_of(property)}, but TreeVerifier treats ClassificationRobustness, "
+                "IndividualFairness and Monotonicity: the outputs of trees are steps."
             )
 
     def encode(self, network, property, n_features=None):
@@ -110,6 +113,8 @@ class TreeVerifier(Verifier):
         return read_trees(network)
 
     def steps(self, encoding):
+        if isinstance(encoding.property, Monotonicity):
+            return [Step(self.name, encoding, decide_along, "bounds")]
         together = Step(self.name, encoding, _decide_together, "bounds")
         if encoding.boxes is not None:
             return [together]
@@ -152,7 +157,7 @@ class _Batch:
     def ask(cls, encoding, x, labels):
         x = x.double()
         target = encoding.target(x, labels)
-        labels = encoding.property.reference_labels(target.reference_logits, labels)
+        labels = encoding.property.reference_labels(target.anchor_logits, labels)
         ball = ExactBall.around(x.cpu().numpy(), encoding.property)
         return cls(target, ball, labels.cpu().numpy())
 

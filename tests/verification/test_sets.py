@@ -1,0 +1,120 @@
+"""Verdicts on discrete spaces: as by trying every valid point, for networks and for trees."""
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+from skrobust.properties import ClassificationRobustness, Domain, StandardRobustness
+from skrobust.scorers import ConstraintAccuracy, ConstraintSatisfaction, ConstraintSecurity
+from skrobust.verification import Cascade, Exact, TreeVerifier
+
+CODES = np.eye(3).tolist()
+EVERY = np.array([[a, *code, u] for a in range(6) for code in CODES for u in range(4)])
+RNG = np.random.default_rng(0)
+X = EVERY[RNG.permutation(len(EVERY))]
+Y = (X[:, 0] + 2 * X[:, 2] - 1.5 * X[:, 3] * X[:, 4] > 2).astype(int)
+PLAIN = {"integers": [0, 4], "one_hot": [[1, 2, 3]]}
+DOMAINS = {
+    "groups": Domain([0, 0, 0, 0, 0], [5, 1, 1, 1, 3], **PLAIN),
+    "constraints": Domain(
+        [0, 0, 0, 0, 0], [5, 1, 1, 1, 3], **PLAIN, constraints=([[1, 0, 0, 0, 1]], [5])
+    ),
+}
+MODELS = {
+    "network": MLPClassifier((6,), solver="lbfgs", max_iter=150, random_state=0).fit(X, Y),
+    "tree": DecisionTreeClassifier(max_depth=4, random_state=0).fit(X, Y),
+    "forest": RandomForestClassifier(5, random_state=0).fit(X, Y),
+}
+EPSILONS = [1.0, [2, 0, 0, 0, 1], ([0, 1, 1, 1, 0], [1, 1, 1, 1, 1])]
+
+
+def near(x, epsilon, domain):
+    """Return every valid point within reach, by trying all."""
+    down, up = epsilon if isinstance(epsilon, tuple) else (epsilon, epsilon)
+    moved = EVERY - x
+    within = (moved <= np.asarray(up)).all(axis=1) & (-moved <= np.asarray(down)).all(axis=1)
+    return EVERY[within & domain.holds(EVERY)]
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS, ids=["all", "integers", "one-sided"])
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+def test_verdicts_are_those_of_all_points(kind, epsilon, domain):
+    model, valid = MODELS[kind], domain.holds(X)
+    rows, labels = X[valid][:12], Y[valid][:12]
+    wanted = [
+        "verified" if (model.predict(near(x, epsilon, domain)) == y).all() else "falsified"
+        for x, y in zip(rows, labels, strict=True)
+    ]
+    property = ClassificationRobustness(epsilon, bounds=domain)
+    for verifier in [Cascade(), Exact() if kind == "network" else TreeVerifier()]:
+        result = verifier.verify(model, rows, labels, property=property, random_state=0)
+        assert result.verdicts.tolist() == wanted
+        for i in np.flatnonzero(result.verdicts == "falsified"):
+            point = result.counterexamples[i]
+            assert (near(rows[i], epsilon, domain) == point).all(axis=1).any()
+            assert model.predict([point])[0] != labels[i]
+
+
+def test_scorers_agree_with_all_points():
+    model, domain = MODELS["network"], DOMAINS["constraints"]
+    rows, labels = X[domain.holds(X)], Y[domain.holds(X)]
+    each = [model.predict(near(x, 1.0, domain)) == y for x, y in zip(rows, labels, strict=True)]
+    share = np.mean([holds.all() for holds in each])
+    property = ClassificationRobustness(1.0, bounds=domain)
+    assert ConstraintSatisfaction(property, random_state=0)(model, rows, labels) == share
+    assert ConstraintSecurity(property, random_state=0)(model, rows, labels) == share
+    accuracy = ConstraintAccuracy(property, 200, random_state=0)(model, rows, labels)
+    assert abs(accuracy - np.mean([holds.mean() for holds in each])) < 0.02
+
+
+def test_outputs_are_compared_with_those_of_the_reference():
+    """Around a piece whose single values are held, the reference stays the sample itself."""
+    model, domain = MODELS["network"], DOMAINS["groups"]
+    epsilon = [1, 0, 0, 0, 0]
+    changes = np.array(
+        [np.abs(_logits(model, near(x, epsilon, domain)) - _logits(model, [x])).max() for x in X]
+    )
+    delta = float(np.median(changes)) * 1.01
+    property = StandardRobustness(epsilon, delta=delta, bounds=domain)
+    result = Exact().verify(model, X[:12], property=property)
+    assert ((result.verdicts == "verified") == (changes[:12] <= delta)).all()
+    assert set(result.verdicts) == {"verified", "falsified"}
+
+
+def _logits(model, points):
+    from skrobust.networks import as_network
+
+    network = as_network(model)
+    return network(network.rows(np.asarray(points))).detach().numpy()
+
+
+def test_continuous_features_beside_whole_ones():
+    rng = np.random.default_rng(1)
+    Z = np.c_[rng.integers(0, 5, 150), rng.uniform(size=150)].astype(float)
+    labels = (Z[:, 0] + 3 * Z[:, 1] > 3.6).astype(int)
+    model = MLPClassifier((6,), solver="lbfgs", max_iter=200, random_state=0).fit(Z, labels)
+    domain = Domain([0, 0], [4, 1], integers=[0])
+    property = ClassificationRobustness([1, 0.05], bounds=domain, reference="prediction")
+    box = ClassificationRobustness([1, 0.05], bounds=domain.box, reference="prediction")
+    result = Exact().verify(model, Z[:20], property=property)
+    relaxed = Exact().verify(model, Z[:20], property=box)
+    grid = np.linspace(-0.05, 0.05, 41)
+    for i, (age, u) in enumerate(Z[:20]):
+        ages = [a for a in (age - 1, age, age + 1) if 0 <= a <= 4]
+        points = np.array([[a, v] for a in ages for v in np.clip(u + grid, 0, 1)])
+        changes = (model.predict(points) != model.predict([[age, u]])).any()
+        assert not (changes and result.verdicts[i] == "verified")
+        assert result.verdicts[i] != "unknown"
+    assert (result.verdicts == "verified").sum() >= (relaxed.verdicts == "verified").sum()
+
+
+def test_too_many_values_end_as_a_limit_on_work():
+    model, domain = MODELS["network"], Domain(0, 1e6, integers=[0])
+    Z = np.abs(X) @ np.diag([1, 0, 0, 0, 0])
+    property = ClassificationRobustness([1e5, 0, 0, 0, 0], bounds=domain, reference="prediction")
+    result = Exact().verify(model, Z[:6], property=property)
+    is_open = result.verdicts == "unknown"
+    assert all("at most 4096 are tried" in note for note in result.notes[is_open])
