@@ -1,6 +1,7 @@
 """Any supported estimator as one torch network, from raw input rows to class logits."""
 
 from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (register themselves)
+from skrobust.networks._affine import affine, affine_map
 from skrobust.networks._base import Model, Network, as_network
 from skrobust.networks._black_box import BlackBox, as_model
 from skrobust.networks._latent import LatentSpace, as_autoencoder
@@ -21,6 +22,8 @@ __all__ = [
     "LatentSpace",
     "Model",
     "Network",
+    "affine",
+    "affine_map",
     "as_autoencoder",
     "as_model",
     "as_network",

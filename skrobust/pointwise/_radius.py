@@ -21,6 +21,7 @@ from skrobust.attacks import Attack
 from skrobust.networks import as_network
 from skrobust.pointwise._methods import measure, read
 from skrobust.pointwise._result import PointwiseResult
+from skrobust.properties import ClassificationRobustness
 
 __all__ = ["pointwise_robustness"]
 
@@ -183,6 +184,8 @@ def pointwise_robustness(
     if y is not None:
         check_length("y", y, len(rows))
     labels = None if y is None else network.encode(y).cpu().numpy()
+    if epsilon_max != 0:  # else nothing is moved
+        network.check_property(ClassificationRobustness(1.0))
     reading = read(network, rows.shape[1], method, bounds)  # refuses before any work
     asked = partial(
         measure,
