@@ -1,6 +1,6 @@
 """Any supported estimator as one torch network, from raw input rows to class logits."""
 
-from skrobust.networks import _pipeline, _sklearn, _torch  # noqa: F401  (register themselves)
+from skrobust.networks import _committees, _pipeline, _sklearn, _torch  # noqa: F401  (register)
 from skrobust.networks._affine import affine, affine_map
 from skrobust.networks._base import Model, Network, as_network
 from skrobust.networks._black_box import BlackBox, as_model

@@ -300,7 +300,7 @@ def as_network(estimator, *, input_shape=None):
 
     Supported are RobustClassifier, skorch classifiers, scikit-learn's linear classifiers and
     MLPClassifier, searches over these, averages of these by VotingClassifier and
-    BaggingClassifier, OneVsRestClassifier and OneVsOneClassifier of these, pipelines of these
+    BaggingClassifier, OneVsRestClassifier of these, pipelines of these
     behind steps that are affine or encode categories, also within a ColumnTransformer or a
     FeatureUnion, and a `Network` itself. For more, register a function with
     ``as_network.register(YourClassifier)``.
