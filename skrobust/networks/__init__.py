@@ -4,6 +4,7 @@ from skrobust.networks import _committees, _pipeline, _sklearn, _torch  # noqa: 
 from skrobust.networks._affine import affine, affine_map
 from skrobust.networks._base import Model, Network, as_network
 from skrobust.networks._black_box import BlackBox, as_model
+from skrobust.networks._columnwise import ColumnwiseSteps
 from skrobust.networks._latent import LatentSpace, as_autoencoder
 from skrobust.networks._modules import (
     check_logits,
@@ -19,6 +20,7 @@ from skrobust.networks._rows import check_rows
 
 __all__ = [
     "BlackBox",
+    "ColumnwiseSteps",
     "LatentSpace",
     "Model",
     "Network",

@@ -83,11 +83,16 @@ class StepReader:
     hinges: list = field(default_factory=list)
     categories: dict = field(default_factory=dict)
 
-    def module(self, steps):
-        """Return the torch module of a list of (name, fitted step), in float64."""
+    def map(self, steps):
+        """Return the map from columns and hinges of a list of (name, fitted step)."""
         z = AffineMap.identity(self.n_features)
         for name, step in steps:
             z = self.read(step, z, name)
+        return z
+
+    def module(self, steps):
+        """Return the torch module of a list of (name, fitted step), in float64."""
+        z = self.map(steps)
         if not self.hinges:
             return _layer(z)
         hinges = _WithHinges(*map(list, zip(*self.hinges, strict=True)), self.n_features)
