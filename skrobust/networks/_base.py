@@ -112,13 +112,18 @@ class Model(ABC):
         ------
         UnsupportedPropertyError
         """
-        epsilon = np.asarray(property.epsilon)
-        moved = [k for k in self.categories if (epsilon if epsilon.ndim == 0 else epsilon[k]) > 0]
+        if not self.categories:
+            return
+        epsilon = property.epsilon
+        moved = set()
+        for side in epsilon if isinstance(epsilon, tuple) else (epsilon,):
+            sides = np.broadcast_to(side, np.shape(side) or (1 + max(self.categories),))
+            moved |= {column for column in self.categories if sides[column] > 0}
         if moved:
             raise UnsupportedPropertyError(
-                f"Got an epsilon above 0 for the columns {moved}, which the pipeline encodes as "
-                "categories, but expected 0 there: between two categories it has no outputs. Give "
-                "one epsilon for each column, and 0 for these."
+                f"Got an epsilon above 0 for the columns {sorted(moved)}, which the pipeline "
+                "encodes as categories, but expected 0 there: between two categories it has no "
+                "outputs. Give one epsilon for each column, and 0 for these."
             )
 
     def check_logits(self, logits, n_samples):

@@ -18,9 +18,9 @@ from skrobust._validation import (
     sample_shape,
 )
 from skrobust.attacks import Attack
-from skrobust.networks import as_network
 from skrobust.pointwise._methods import measure, read
 from skrobust.pointwise._result import PointwiseResult
+from skrobust.pointwise._trees import model_of
 from skrobust.properties import ClassificationRobustness
 
 __all__ = ["pointwise_robustness"]
@@ -54,7 +54,8 @@ def pointwise_robustness(
     Parameters
     ----------
     estimator : object
-        Fitted classifier, of a kind that `skrobust.networks.as_network` supports.
+        Fitted classifier, of a kind that `skrobust.networks.as_network` supports; for "exact"
+        also an estimator of trees, of a kind that `skrobust.verification.TreeVerifier` treats.
     X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
         In the raw input space of the estimator.
     y : array-like of shape (n_samples,), default=None
@@ -73,7 +74,8 @@ def pointwise_robustness(
         - "bracket": "certified" as `lower`, "polished" as `upper` and `radius`.
         - "exact": the distance of the closest adversarial example of all, within `precision`:
           the bracket is closed by bisection with `skrobust.verification.Exact`. Each step may
-          take long, and more so in large networks.
+          take long, and more so in large networks. For trees by
+          `skrobust.verification.TreeVerifier`, and then to the last digit.
     solver : {"lazy", "cvxpy"}, default="lazy"
         "lazy" adds half-spaces of the region as they are violated. "cvxpy" states the program
         with a variable for every unit, as section 4 of [1]_ does: for teaching and checking.
@@ -166,7 +168,7 @@ def pointwise_robustness(
     if timeout is not None:
         check_real("timeout", timeout, low=0, closed="neither")
     check_columns(estimator, X)
-    network = as_network(estimator, input_shape=sample_shape(X))
+    network = model_of(estimator, method, sample_shape(X))
     if len(network.classes) < 2:
         raise ValueError(
             f"Got a classifier of classes {network.classes.tolist()}, but expected at least two."

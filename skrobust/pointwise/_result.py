@@ -92,6 +92,8 @@ class PointwiseStatus(StrEnum):
             PointwiseStatus.FAILURE,
             PointwiseStatus.UNCONFIRMED,
             PointwiseStatus.ROWS,
+            PointwiseStatus.TIME_OUT,
+            PointwiseStatus.UNDECIDED,
         )
 
 

@@ -104,7 +104,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         epsilon = check_real("epsilon", self.epsilon, low=0)
         check_real("confidence", self.confidence, low=0, high=1, closed="neither")
         # The others prove or bracket, and so find no example to count.
-        check_choice("method", self.method, ("lp", "polished", "attack", "lbfgs"))
+        check_choice("method", self.method, ("lp", "polished", "attack", "lbfgs", "exact"))
         check_choice("reference", self.reference, ("prediction", "label"))
         pointwise = pointwise_robustness(
             estimator,
@@ -220,9 +220,9 @@ class AdversarialFrequency(_AdversarialScorer):
     epsilon : float
         L-infinity radius, in units of the raw input of the estimator. At 0, only samples that
         are misclassified, or at which labels tie, count.
-    method : {"lp", "polished", "attack", "lbfgs"}, default="lp"
+    method : {"lp", "polished", "attack", "lbfgs", "exact"}, default="lp"
         How adversarial examples are found; see `skrobust.pointwise.pointwise_robustness`.
-        "polished" finds the most.
+        "polished" finds the most, short of "exact", which finds all, and is the one for trees.
     reference : {"prediction", "label"}, default="prediction"
         The label that is to be kept: the network's own, as in the paper, or the true one
         (misclassified samples then have radius 0).
@@ -296,9 +296,9 @@ class AdversarialSeverity(_AdversarialScorer):
     epsilon : float
         L-infinity radius, in units of the raw input of the estimator. At 0, only samples that
         are misclassified, or at which labels tie, count.
-    method : {"lp", "polished", "attack", "lbfgs"}, default="lp"
+    method : {"lp", "polished", "attack", "lbfgs", "exact"}, default="lp"
         How adversarial examples are found; see `skrobust.pointwise.pointwise_robustness`.
-        "polished" finds the closest ones.
+        "polished" finds the closest ones, short of "exact", which is the one for trees.
     reference : {"prediction", "label"}, default="prediction"
         The label that is to be kept: the network's own, as in the paper, or the true one
         (misclassified samples then have radius 0).

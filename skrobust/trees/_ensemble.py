@@ -109,6 +109,31 @@ class TreeEnsemble:
             nodes = np.where(goes_left, self.left[nodes], self.right[nodes])
         return self.base + self.values[nodes].sum(axis=1)
 
+    def cell(self, point):
+        """Return the sides of the largest box around a point in which all trees are constant.
+
+        Parameters
+        ----------
+        point : ndarray of shape (n_features,)
+
+        Returns
+        -------
+        lower, upper : ndarray of shape (n_features,)
+        """
+        lower, upper = np.full((2, len(point)), np.inf)
+        lower = -lower
+        nodes = self.roots
+        while True:
+            nodes = nodes[self.feature[nodes] >= 0]
+            if len(nodes) == 0:
+                return lower, upper
+            feature, last = self.feature[nodes], self.last[nodes]
+            goes_left = point[feature] <= last
+            np.minimum.at(upper, feature[goes_left], last[goes_left])
+            first = np.nextafter(last[~goes_left], np.inf)
+            np.maximum.at(lower, feature[~goes_left], first)
+            nodes = np.where(goes_left, self.left[nodes], self.right[nodes])
+
     def rivals(self, label):
         """Return the `Rivals` of a class: all others."""
         classes = np.delete(np.arange(len(self.base)), label)

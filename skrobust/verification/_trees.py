@@ -64,9 +64,11 @@ class TreeVerifier(Verifier):
     It treats scikit-learn's decision trees, forests, extra trees and gradient boosting,
     XGBClassifier of XGBoost and LGBMClassifier of LightGBM, searches over these, and pipelines
     whose other steps change each column by itself, such as scalers: thresholds are then those of
-    the raw columns, to the last bit. The property is broken where the estimator's `predict` returns another
-    label; of tied scores the one it returns counts. Every counterexample is confirmed by
-    `predict`. Points are float64 numbers, which scikit-learn and XGBoost round to float32.
+    the raw columns, to the last bit.
+
+    The property is broken where the estimator's `predict` returns another label; of tied scores
+    the one it returns counts. Every counterexample is confirmed by `predict`. Points are float64
+    numbers, which scikit-learn and XGBoost round to float32.
 
     References
     ----------
