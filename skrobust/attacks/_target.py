@@ -116,6 +116,8 @@ class Target:
             expectation = "a callable from rows to logits, such as as_network(estimator)"
             raise TypeError(expected("network", self.network, expectation))
         check_property(self.property)
+        if isinstance(self.network, Model):
+            self.network.check_property(self.property)
         object.__setattr__(self, "x", _checked_rows(self.x))
         if self.labels is not None:
             _check_labels(self.labels, len(self.x))

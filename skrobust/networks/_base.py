@@ -1,15 +1,14 @@
 """What a network is to the rest of the library, and how an estimator becomes one."""
 
-import warnings
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
 from functools import singledispatch
+from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from skrobust._validation import kind_of
-from skrobust.exceptions import UnsupportedModelError
+from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks._modules import (
     check_logits,
     check_precision,
@@ -25,7 +24,6 @@ __all__ = [
     "Model",
     "Network",
     "as_network",
-    "without_names",
 ]
 
 
@@ -56,6 +54,7 @@ class Model(ABC):
     """
 
     has_gradient = False
+    categories = MappingProxyType({})
 
     def __init__(self, classes, n_features, *, probabilistic, dtype, device):
         self.classes = np.asarray(classes)
@@ -101,6 +100,31 @@ class Model(ABC):
                 f"{name}, in which the estimator computes."
             )
         return rows
+
+    def check_property(self, property):
+        """Refuse a property about inputs that the model has no outputs for.
+
+        Parameters
+        ----------
+        property : RobustnessProperty
+
+        Raises
+        ------
+        UnsupportedPropertyError
+        """
+        if not self.categories:
+            return
+        epsilon = property.epsilon
+        moved = set()
+        for side in epsilon if isinstance(epsilon, tuple) else (epsilon,):
+            sides = np.broadcast_to(side, np.shape(side) or (1 + max(self.categories),))
+            moved |= {column for column in self.categories if sides[column] > 0}
+        if moved:
+            raise UnsupportedPropertyError(
+                f"Got an epsilon above 0 for the columns {sorted(moved)}, which the pipeline "
+                "encodes as categories, but expected 0 there: between two categories it has no "
+                "outputs. Give one epsilon for each column, and 0 for these."
+            )
 
     def check_logits(self, logits, n_samples):
         """Return the logits, if there is one for each of the classes; raise if not."""
@@ -165,6 +189,9 @@ class Network(Model):
         Whether the softmax of the logits is what the estimator's `predict_proba` returns.
     dtype : torch.dtype or None, default=None
         Of the rows; that of the module's parameters if None.
+    categories : dict of int to ndarray, default=None
+        The values, rising, that some columns may have alone, since the estimator encodes them as
+        categories. They cannot be perturbed.
 
     Attributes
     ----------
@@ -182,7 +209,15 @@ class Network(Model):
     _width = None  # of the rows that the module was tried with
 
     def __init__(
-        self, module, classes, n_features=None, replay=None, *, probabilistic=True, dtype=None
+        self,
+        module,
+        classes,
+        n_features=None,
+        replay=None,
+        *,
+        probabilistic=True,
+        dtype=None,
+        categories=None,
     ):
         own, device = dtype_and_device(module)
         check_precision(own)
@@ -194,6 +229,7 @@ class Network(Model):
             device=device,
         )
         self.module = uncompiled(module).eval()
+        self.categories = categories or {}
         self._replay = replay
 
     def __call__(self, x):
@@ -219,8 +255,17 @@ class Network(Model):
         ------
         UnsupportedModelError
             If the module does not take such rows, or does not return a tensor.
+        ValueError
+            If a column of categories holds another value.
         """
         rows = super().check_rows(X)
+        for column, known in self.categories.items():
+            unseen = np.setdiff1d(rows[:, column], known)
+            if len(unseen):
+                raise ValueError(
+                    f"Got X with the values {unseen[:5].tolist()} in column {column}, but "
+                    f"expected one of the categories {known.tolist()}, as at fit."
+                )
         if self._width != rows.shape[1]:
             self._try(self._tensor(rows[:2]))  # one can lose its axis in squeeze()
             self._width = rows.shape[1]
@@ -254,21 +299,16 @@ class Network(Model):
             return self(self.rows(X)) if self._replay is None else self._replay(X)
 
 
-@contextmanager
-def without_names():
-    """Let estimators that were fitted on named columns take rows."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
-        yield
-
-
 @singledispatch
 def as_network(estimator, *, input_shape=None):
     """Return a fitted estimator as a `Network` in its raw input space.
 
     Supported are RobustClassifier, skorch classifiers, scikit-learn's linear classifiers and
-    MLPClassifier, searches over these, pipelines whose other steps are affine, and a `Network`
-    itself. For more, register a function with ``as_network.register(YourClassifier)``.
+    MLPClassifier, searches over these, averages of these by VotingClassifier and
+    BaggingClassifier, OneVsRestClassifier of these, pipelines of these
+    behind steps that are affine or encode categories, also within a ColumnTransformer or a
+    FeatureUnion, and a `Network` itself. For more, register a function with
+    ``as_network.register(YourClassifier)``.
 
     Parameters
     ----------

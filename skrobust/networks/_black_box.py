@@ -7,7 +7,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skrobust._validation import kind_of
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.networks._base import Model, as_network, without_names
+from skrobust.networks._base import Model, as_network
+from skrobust.networks._rows import named_rows, without_names
 
 __all__ = ["BlackBox", "as_model"]
 
@@ -43,7 +44,7 @@ class BlackBox(Model):
 
     def __call__(self, x):
         with without_names():
-            return self._logits(self._named(x.numpy()))
+            return self._logits(named_rows(self.estimator, x.numpy()))
 
     def _logits(self, X):
         if self.output == "probabilities":
@@ -51,17 +52,6 @@ class BlackBox(Model):
             return p.clamp(min=torch.finfo(p.dtype).tiny).log()
         index = self.encode(self.estimator.predict(X))
         return torch.nn.functional.one_hot(index, len(self.classes)).double()
-
-    def _named(self, X):
-        """Return rows as a frame where the estimator was fitted on one, and pandas is here."""
-        names = getattr(self.estimator, "feature_names_in_", None)
-        if names is None:
-            return X
-        try:
-            import pandas as pd
-        except ImportError:
-            return X  # most estimators take plain rows as well; the others say what they miss
-        return pd.DataFrame(X, columns=names)
 
 
 def as_model(estimator, outputs=("logits",), *, needs_gradient=True, input_shape=None):

@@ -10,8 +10,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 from skrobust._validation import expected, kind_of, shown
-from skrobust.networks._base import without_names
 from skrobust.networks._modules import dtype_and_device, evaluation_mode, linear_layer
+from skrobust.networks._rows import without_names
 
 __all__ = ["LatentSpace", "as_autoencoder"]
 

@@ -1,9 +1,12 @@
 """Samples as arrays of rows: which are taken, and which are refused."""
 
+import warnings
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
-__all__ = ["check_rows"]
+__all__ = ["check_rows", "named_rows", "without_names"]
 
 
 def check_rows(X, n_features=None):
@@ -42,7 +45,8 @@ def check_rows(X, n_features=None):
     n_bad = int((~np.isfinite(X)).any(axis=1).sum())
     if n_bad:
         raise ValueError(
-            f"Got X with NaN or infinity in {n_bad} rows, but expected finite values."
+            f"Got X with NaN or infinity in {n_bad} rows, but expected finite values. What is "
+            "missing has no neighborhood: fill it in before, as by SimpleImputer."
         )
     return X
 
@@ -72,3 +76,42 @@ def _as_numbers(X):
         with np.errstate(over="ignore"):  # infinity is refused afterwards
             return X.astype(f"f{width}", copy=False)
     return X.astype(X.dtype.newbyteorder("="), copy=False)
+
+
+@contextmanager
+def without_names():
+    """Let estimators that were fitted on named columns take rows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+        yield
+
+
+def named_rows(estimator, X):
+    """Return rows as a frame where the estimator was fitted on one, and pandas or polars is here.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+    X : ndarray of shape (n, n_features)
+
+    Returns
+    -------
+    ndarray, or DataFrame of pandas or polars
+    """
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None:
+        return X
+    try:
+        import pandas as pd
+    except ImportError:
+        return _polars_frame(X, names)
+    return pd.DataFrame(X, columns=names)
+
+
+def _polars_frame(X, names):
+    try:
+        import polars as pl
+    except ImportError:
+        return X  # most estimators take plain rows as well; the others say what they miss
+    return pl.DataFrame(X, schema=list(names))

@@ -22,8 +22,9 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.networks._base import Network, as_network, without_names
+from skrobust.networks._base import Network, as_network
 from skrobust.networks._modules import linear_layer
+from skrobust.networks._rows import without_names
 
 __all__ = []
 

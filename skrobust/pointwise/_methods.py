@@ -10,13 +10,14 @@ import torch
 from skrobust.attacks import LBFGS, Ensemble, FastMinimumNorm, LinearBoundary, Target
 from skrobust.exceptions import AttackWarning
 from skrobust.graphs import Graph, read_graph
-from skrobust.networks import Network
+from skrobust.networks import BlackBox, Model
 from skrobust.pointwise._certified import certified_radius
 from skrobust.pointwise._linear_region import linear_region
 from skrobust.pointwise._programs import LazyPrograms
 from skrobust.pointwise._records import Chunk, Records, keep_confirmed, keep_near, larger_margins
 from skrobust.pointwise._result import PointwiseStatus
 from skrobust.pointwise._stated import StatedPrograms
+from skrobust.pointwise._trees import encode_trees, measure_trees
 from skrobust.properties import ClassificationRobustness
 from skrobust.verification import Exact, Reason, Verdict
 
@@ -48,20 +49,22 @@ class Reading:
 
     Parameters
     ----------
-    network : Network
+    network : Model
     graph : Graph or None
         None where the method does without one.
     encoding : object or None
         Of the verifier, where the method asks one.
     """
 
-    network: Network
+    network: Model
     graph: Graph | None = None
     encoding: object = None
 
 
 def read(network, n_features, method, bounds):
     """Return the `Reading` that a method needs; raise if the network cannot be read so."""
+    if isinstance(network, BlackBox):
+        return Reading(network, None, encode_trees(network, n_features, bounds))
     if method in ("attack", "lbfgs"):
         return Reading(network)
     if method != "exact":
@@ -108,6 +111,10 @@ def measure(
         _attack(chunk, records, index, LBFGS() if method == "lbfgs" else attack, seed)
         return records.arrays()
     graph = reading.graph
+    ends = {"precision": precision, "timeout": timeout, "seed": seed}
+    if graph is None:
+        measure_trees(chunk, records, index, reading.encoding, **ends)
+        return records.arrays()
     if method == "lp":
         _in_batches(_by_programs, chunk, records, index, graph, **options)
     if method in ("polished", "bracket", "exact"):
@@ -125,7 +132,6 @@ def measure(
         if is_radius:  # nothing is proven where that failed
             records.radius[index] = records.lower[index]
     if method == "exact":
-        ends = {"precision": precision, "timeout": timeout, "seed": seed}
         for i in index:
             at = np.array([i])
             _in_batches(

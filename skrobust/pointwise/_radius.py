@@ -16,12 +16,16 @@ from skrobust._validation import (
     check_real,
     check_within_bounds,
     expected,
+    kind_of,
     sample_shape,
 )
 from skrobust.attacks import Attack
-from skrobust.networks import Units, as_network, check_scale
+from skrobust.exceptions import UnsupportedModelError
+from skrobust.networks import BlackBox, Units, check_scale
 from skrobust.pointwise._methods import measure, read
 from skrobust.pointwise._result import PointwiseResult, PointwiseStatus
+from skrobust.pointwise._trees import model_of
+from skrobust.properties import ClassificationRobustness
 
 __all__ = ["pointwise_robustness"]
 
@@ -55,7 +59,8 @@ def pointwise_robustness(
     Parameters
     ----------
     estimator : object
-        Fitted classifier, of a kind that `skrobust.networks.as_network` supports.
+        Fitted classifier, of a kind that `skrobust.networks.as_network` supports; for "exact"
+        also an estimator of trees, of a kind that `skrobust.verification.TreeVerifier` treats.
     X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
         In the raw input space of the estimator.
     y : array-like of shape (n_samples,), default=None
@@ -74,7 +79,8 @@ def pointwise_robustness(
         - "bracket": "certified" as `lower`, "polished" as `upper` and `radius`.
         - "exact": the distance of the closest adversarial example of all, within `precision`:
           the bracket is closed by bisection with `skrobust.verification.Exact`. Each step may
-          take long, and more so in large networks.
+          take long, and more so in large networks. For trees by
+          `skrobust.verification.TreeVerifier`, and then to the last digit.
     solver : {"lazy", "cvxpy"}, default="lazy"
         "lazy" adds half-spaces of the region as they are violated. "cvxpy" states the program
         with a variable for every unit, as section 4 of [1]_ does: for teaching and checking.
@@ -175,7 +181,7 @@ def pointwise_robustness(
     if timeout is not None:
         check_real("timeout", timeout, low=0, closed="neither")
     check_columns(estimator, X)
-    network = as_network(estimator, input_shape=sample_shape(X))
+    network = model_of(estimator, method, sample_shape(X))
     if len(network.classes) < 2:
         raise ValueError(
             f"Got a classifier of classes {network.classes.tolist()}, but expected at least two."
@@ -187,6 +193,13 @@ def pointwise_robustness(
         check_epsilon(epsilon_max, rows.shape[1], name="epsilon_max")
     scale, units = check_scale(scale, estimator, rows.shape[1]), None
     if scale is not None:
+        if isinstance(network, BlackBox):
+            raise UnsupportedModelError(
+                f"Got {kind_of(estimator)} with units of its features (scale, or one epsilon for "
+                "each feature of a score), but expected none: trees are measured in raw units. "
+                "Give pointwise_robustness an epsilon_max for each feature, or put a scaler in "
+                "front of the trees, and measure without units."
+            )
         X, own, units = rows, network, Units(scale, bounds)
         network, rows, bounds = units.model(network), units.rows(rows), units.scaled_bounds
     is_endless = bounds is None or not np.isfinite(bounds).all()
@@ -199,6 +212,8 @@ def pointwise_robustness(
     if y is not None:
         check_length("y", y, len(rows))
     labels = None if y is None else network.encode(y).cpu().numpy()
+    if epsilon_max != 0:  # else nothing is moved
+        network.check_property(ClassificationRobustness(1.0))
     reading = read(network, rows.shape[1], method, bounds)  # refuses before any work
     asked = partial(
         measure,

@@ -94,6 +94,8 @@ class PointwiseStatus(StrEnum):
             PointwiseStatus.FAILURE,
             PointwiseStatus.UNCONFIRMED,
             PointwiseStatus.ROWS,
+            PointwiseStatus.TIME_OUT,
+            PointwiseStatus.UNDECIDED,
         )
 
 

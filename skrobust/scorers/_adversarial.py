@@ -116,7 +116,7 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         limits = check_epsilon(self.epsilon)
         check_real("confidence", self.confidence, low=0, high=1, closed="neither")
         # The others prove or bracket, and so find no example to count.
-        check_choice("method", self.method, ("lp", "polished", "attack", "lbfgs"))
+        check_choice("method", self.method, ("lp", "polished", "attack", "lbfgs", "exact"))
         check_choice("reference", self.reference, ("prediction", "label"))
         epsilon, scale = limits, self.scale
         if not isinstance(limits, float):
@@ -245,9 +245,9 @@ class AdversarialFrequency(_AdversarialScorer):
         only samples that are misclassified, or at which labels tie, count. With one radius for
         each feature, 0 marks what cannot change, and a tuple (down, up) says how far features may
         fall and rise; distances are then relative to it: 1 is at the end of a radius.
-    method : {"lp", "polished", "attack", "lbfgs"}, default="lp"
+    method : {"lp", "polished", "attack", "lbfgs", "exact"}, default="lp"
         How adversarial examples are found; see `skrobust.pointwise.pointwise_robustness`.
-        "polished" finds the most.
+        "polished" finds the most, short of "exact", which finds all, and is the one for trees.
     reference : {"prediction", "label"}, default="prediction"
         The label that is to be kept: the network's own, as in the paper, or the true one
         (misclassified samples then have radius 0).
@@ -325,9 +325,9 @@ class AdversarialSeverity(_AdversarialScorer):
         only samples that are misclassified, or at which labels tie, count. With one radius for
         each feature, 0 marks what cannot change, and a tuple (down, up) says how far features may
         fall and rise; distances are then relative to it: 1 is at the end of a radius.
-    method : {"lp", "polished", "attack", "lbfgs"}, default="lp"
+    method : {"lp", "polished", "attack", "lbfgs", "exact"}, default="lp"
         How adversarial examples are found; see `skrobust.pointwise.pointwise_robustness`.
-        "polished" finds the closest ones.
+        "polished" finds the closest ones, short of "exact", which is the one for trees.
     reference : {"prediction", "label"}, default="prediction"
         The label that is to be kept: the network's own, as in the paper, or the true one
         (misclassified samples then have radius 0).

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-__all__ = ["Rivals", "TreeEnsemble", "last_left"]
+__all__ = ["Rivals", "TreeEnsemble", "column_of", "joined", "last_left"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,10 @@ class TreeEnsemble:
     votes : bool
         Whether the estimator adds the values as they are here. Boosting scales and adds them in
         one step, which processors may round in different ways.
+    unit : float, default=2**-52
+        Relative precision in which scores are added.
+    link : float, default=0.0
+        By how much scores can differ whose probabilities, once rounded, do not.
     """
 
     feature: np.ndarray
@@ -41,6 +45,8 @@ class TreeEnsemble:
     base: np.ndarray
     ties: str
     votes: bool
+    unit: float = np.finfo(np.float64).eps
+    link: float = 0.0
 
     @cached_property
     def leaves(self):
@@ -82,7 +88,7 @@ class TreeEnsemble:
             return 0.0
         largest = np.maximum.reduceat(np.abs(self.values[self.leaves]).max(axis=1), self.starts)
         total = largest.sum() + np.abs(self.base).max()
-        return 8 * (len(self.roots) + 4) * np.finfo(np.float64).eps * total
+        return 8 * (len(self.roots) + 4) * self.unit * total + self.link
 
     def reach(self, lower, upper):
         """Return which nodes the points of each of n boxes come to, bool (n, n_nodes)."""
@@ -102,6 +108,31 @@ class TreeEnsemble:
             goes_left = x[rows, self.feature[nodes]] <= self.last[nodes]
             nodes = np.where(goes_left, self.left[nodes], self.right[nodes])
         return self.base + self.values[nodes].sum(axis=1)
+
+    def cell(self, point):
+        """Return the sides of the largest box around a point in which all trees are constant.
+
+        Parameters
+        ----------
+        point : ndarray of shape (n_features,)
+
+        Returns
+        -------
+        lower, upper : ndarray of shape (n_features,)
+        """
+        lower, upper = np.full((2, len(point)), np.inf)
+        lower = -lower
+        nodes = self.roots
+        while True:
+            nodes = nodes[self.feature[nodes] >= 0]
+            if len(nodes) == 0:
+                return lower, upper
+            feature, last = self.feature[nodes], self.last[nodes]
+            goes_left = point[feature] <= last
+            np.minimum.at(upper, feature[goes_left], last[goes_left])
+            first = np.nextafter(last[~goes_left], np.inf)
+            np.maximum.at(lower, feature[~goes_left], first)
+            nodes = np.where(goes_left, self.left[nodes], self.right[nodes])
 
     def rivals(self, label):
         """Return the `Rivals` of a class: all others."""
@@ -189,6 +220,46 @@ class Rivals:
         """Return a selection of the rivals."""
         columns = (self.classes[kept], self.gains[:, kept], self.base[kept], self.limits[kept])
         return Rivals(self.trees, self.label, *columns)
+
+
+def joined(trees, base, ties="first", votes=False, **rounding):
+    """Return trees as one `TreeEnsemble`.
+
+    Parameters
+    ----------
+    trees : list of (feature, last, left, right, values)
+        Each numbers its own nodes from 0; children of leaves are below 0.
+    base : array-like of shape (n_classes,)
+    ties, votes, **rounding
+        As of `TreeEnsemble`.
+    """
+    sizes = [len(tree[0]) for tree in trees]
+    offsets = np.cumsum([0, *sizes[:-1]])
+    feature, last, left, right, values = (
+        np.concatenate(parts) for parts in zip(*trees, strict=True)
+    )
+    shift = np.repeat(offsets, sizes)
+    is_leaf = left < 0
+    itself = np.arange(len(feature))
+    return TreeEnsemble(
+        np.where(is_leaf, -1, feature),
+        last,
+        np.where(is_leaf, itself, left + shift),
+        np.where(is_leaf, itself, right + shift),
+        values,
+        offsets,
+        np.asarray(base, dtype=np.float64),
+        ties,
+        votes,
+        **rounding,
+    )
+
+
+def column_of(values, column, n_classes):
+    """Return values of one score as (n, n_classes); a binary model scores the second class."""
+    placed = np.zeros((len(values), n_classes))
+    placed[:, 1 if n_classes == 2 else column] = values
+    return placed
 
 
 def last_left(threshold):

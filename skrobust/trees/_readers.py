@@ -1,4 +1,4 @@
-"""How scikit-learn's trees and ensembles are read."""
+"""Which estimators are read as trees; how those of scikit-learn are."""
 
 import numpy as np
 from sklearn.ensemble import (
@@ -7,6 +7,7 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     RandomForestClassifier,
 )
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 from sklearn.utils.validation import check_is_fitted
@@ -15,7 +16,9 @@ from skrobust._validation import kind_of
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import BlackBox
 from skrobust.properties import ClassificationRobustness, Monotonicity
-from skrobust.trees._ensemble import TreeEnsemble, last_left
+from skrobust.trees._behind_steps import behind_steps
+from skrobust.trees._boosted import read_lightgbm, read_xgboost
+from skrobust.trees._ensemble import column_of, joined, last_left
 
 __all__ = [
     "check_tree_model",
@@ -27,29 +30,6 @@ __all__ = [
 ]
 
 
-def _joined(trees, base, ties="first", votes=False):
-    """Join trees, each (feature, last, left, right, values) with children of leaves below 0."""
-    sizes = [len(tree[0]) for tree in trees]
-    offsets = np.cumsum([0, *sizes[:-1]])
-    feature, last, left, right, values = (
-        np.concatenate(parts) for parts in zip(*trees, strict=True)
-    )
-    shift = np.repeat(offsets, sizes)
-    is_leaf = left < 0
-    itself = np.arange(len(feature))
-    return TreeEnsemble(
-        np.where(is_leaf, -1, feature),
-        last,
-        np.where(is_leaf, itself, left + shift),
-        np.where(is_leaf, itself, right + shift),
-        values,
-        offsets,
-        np.asarray(base, dtype=np.float64),
-        ties,
-        votes,
-    )
-
-
 def _sklearn_tree(tree, values):
     return tree.feature, last_left(tree.threshold), tree.children_left, tree.children_right, values
 
@@ -58,13 +38,13 @@ def _read_decision_tree(model):
     _check_outputs(model)
     # A single tree predicts the largest value of its leaf.
     tree = _sklearn_tree(model.tree_, model.tree_.value[:, 0, :])
-    return _joined([tree], np.zeros(len(model.classes_)), votes=True)
+    return joined([tree], np.zeros(len(model.classes_)), votes=True)
 
 
 def _read_forest(model):
     _check_outputs(model)
     trees = [_sklearn_tree(e.tree_, e.tree_.value[:, 0, :]) for e in model.estimators_]
-    return _joined(trees, np.zeros(len(model.classes_)), votes=True)
+    return joined(trees, np.zeros(len(model.classes_)), votes=True)
 
 
 def _check_outputs(model):
@@ -77,13 +57,6 @@ def _check_outputs(model):
         raise UnsupportedModelError(
             f"Got {kind_of(model)} of one class, but expected two or more."
         )
-
-
-def _column(values, column, n_classes):
-    """Return values of one score as (n, n_classes); a binary model scores the second class."""
-    placed = np.zeros((len(values), n_classes))
-    placed[:, 1 if n_classes == 2 else column] = values
-    return placed
 
 
 # The only private names of scikit-learn that are used here. There are no public ones: what
@@ -111,13 +84,13 @@ def _read_gradient_boosting(model):
     start = _initial_scores(model)
     trees = [
         _sklearn_tree(
-            tree.tree_, _column(model.learning_rate * tree.tree_.value[:, 0, 0], k, n_classes)
+            tree.tree_, column_of(model.learning_rate * tree.tree_.value[:, 0, 0], k, n_classes)
         )
         for stage in model.estimators_
         for k, tree in enumerate(stage)
     ]
-    base = sum(_column(start[[k]], k, n_classes)[0] for k in range(len(start)))
-    return _joined(trees, base, "last" if n_classes == 2 else "first")
+    base = sum(column_of(start[[k]], k, n_classes)[0] for k in range(len(start)))
+    return joined(trees, base, "last" if n_classes == 2 else "first")
 
 
 def _read_hist_gradient_boosting(model):
@@ -136,11 +109,11 @@ def _read_hist_gradient_boosting(model):
             left, right = (
                 np.where(is_leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right")
             )
-            values = _column(nodes["value"], k, n_classes)
+            values = column_of(nodes["value"], k, n_classes)
             # Inputs stay in float64 here, so that thresholds are as they are.
             trees.append((nodes["feature_idx"], nodes["num_threshold"], left, right, values))
-    base = sum(_column(start[[k]], k, n_classes)[0] for k in range(len(start)))
-    return _joined(trees, base)
+    base = sum(column_of(start[[k]], k, n_classes)[0] for k in range(len(start)))
+    return joined(trees, base)
 
 
 _READERS = {
@@ -151,15 +124,41 @@ _READERS = {
     GradientBoostingClassifier: _read_gradient_boosting,
     HistGradientBoostingClassifier: _read_hist_gradient_boosting,
 }
+# Classes of packages that may not be installed, by where they say that they are.
+_READERS_BY_PLACE = {
+    "xgboost.sklearn.XGBClassifier": read_xgboost,
+    "xgboost.sklearn.XGBRFClassifier": read_xgboost,
+    "lightgbm.sklearn.LGBMClassifier": read_lightgbm,
+}
+
+
+def _reader(model):
+    """Return the reader of an estimator, or None. Not of subclasses: who knows what they do."""
+    kind = type(model)
+    place = f"{kind.__module__}.{kind.__qualname__}"
+    return _READERS.get(kind) or _READERS_BY_PLACE.get(place)
 
 
 def unwrapped(model):
-    """Return the estimator behind a network and a search."""
+    """Return the estimator behind a network, a search, and what else holds just one.
+
+    Of a pipeline with steps that do something, the pipeline.
+    """
     if isinstance(model, BlackBox):
-        model = model.estimator
+        return unwrapped(model.estimator)
     if hasattr(model, "best_estimator_"):  # any of scikit-learn's searches, fitted
-        model = model.best_estimator_
+        return unwrapped(model.best_estimator_)
+    if isinstance(model, FrozenEstimator):
+        return unwrapped(model.estimator)
+    if isinstance(model, Pipeline) and len(model.steps) == 1:
+        return unwrapped(model.steps[0][1])
     return model
+
+
+def _last(model):
+    """Return the estimator of trees behind all else."""
+    model = unwrapped(model)
+    return _last(model.steps[-1][1]) if isinstance(model, Pipeline) else model
 
 
 def is_tree_model(model):
@@ -174,8 +173,7 @@ def is_tree_model(model):
     -------
     bool
     """
-    # Not subclasses: what they predict is unknown.
-    return type(unwrapped(model)) in _READERS
+    return _reader(_last(model)) is not None
 
 
 def is_single_tree(model):
@@ -190,7 +188,7 @@ def is_single_tree(model):
     -------
     bool
     """
-    return _READERS.get(type(unwrapped(model))) is _read_decision_tree
+    return _reader(_last(model)) is _read_decision_tree
 
 
 def check_tree_model(model):
@@ -207,17 +205,11 @@ def check_tree_model(model):
     """
     if is_tree_model(model):
         return
-    model = unwrapped(model)
-    names = ", ".join(kind.__name__ for kind in _READERS)
-    hint = ""
-    if isinstance(model, Pipeline) and is_tree_model(model[-1]):
-        hint = (
-            f" Its last step is one, a {type(unwrapped(model[-1])).__name__}: verify that step "
-            "on the data that the steps before it return, model[:-1].transform(X), in whose "
-            "units epsilon then is; or leave these steps out, since trees need no scaling."
-        )
+    places = [*(kind.__name__ for kind in _READERS), *_READERS_BY_PLACE]
+    names = ", ".join(place.rpartition(".")[2] for place in places)
     raise UnsupportedModelError(
-        f"Got {kind_of(model)}, but TreeVerifier needs one of scikit-learn's {names}.{hint}"
+        f"Got {kind_of(unwrapped(model))}, but TreeVerifier needs one of {names}, also behind "
+        "scalers of a pipeline."
     )
 
 
@@ -251,7 +243,8 @@ def read_trees(model):
     Parameters
     ----------
     model : object
-        An estimator, a search over it, or the `~skrobust.networks.BlackBox` of one.
+        An estimator, a search over it, a pipeline that ends in one, or the
+        `~skrobust.networks.BlackBox` of one.
 
     Raises
     ------
@@ -262,4 +255,6 @@ def read_trees(model):
     check_tree_model(model)
     model = unwrapped(model)
     check_is_fitted(model)
-    return _READERS[type(model)](model)
+    if not isinstance(model, Pipeline):
+        return _reader(model)(model)
+    return behind_steps(model.steps[:-1], read_trees(model.steps[-1][1]))

@@ -62,10 +62,14 @@ class TreeVerifier(Verifier):
 
     Notes
     -----
-    It treats scikit-learn's decision trees, forests, extra trees and gradient boosting, and
-    searches over these. The property is broken where the estimator's `predict` returns another
-    label; of tied scores the one it returns counts. Every counterexample is confirmed by
-    `predict`. Points are float64 numbers, which scikit-learn rounds to float32.
+    It treats scikit-learn's decision trees, forests, extra trees and gradient boosting,
+    XGBClassifier of XGBoost and LGBMClassifier of LightGBM, searches over these, and pipelines
+    whose other steps change each column by itself, such as scalers: thresholds are then those of
+    the raw columns, to the last bit.
+
+    The property is broken where the estimator's `predict` returns another label; of tied scores
+    the one it returns counts. Every counterexample is confirmed by `predict`. Points are float64
+    numbers, which scikit-learn and XGBoost round to float32.
 
     References
     ----------

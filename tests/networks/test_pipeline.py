@@ -63,7 +63,6 @@ OTHERS = [
     FunctionTransformer(np.tanh),
     FunctionTransformer(partial(np.power, 2.0)),
     FunctionTransformer(np.clip, kw_args={"a_min": 0, "a_max": 1}),
-    make_pipeline(StandardScaler()),
 ]
 
 

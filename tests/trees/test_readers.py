@@ -10,6 +10,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
 )
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -90,11 +91,11 @@ def test_refused_models():
         read_trees(model)
 
 
-def test_a_tree_behind_a_scaler_is_no_unknown_kind():
+def test_a_tree_behind_a_scaler_is_one():
     X, y = data()
     model = make_pipeline(StandardScaler(), clone(SINGLE["tree"])).fit(X, y)
-    with pytest.raises(UnsupportedModelError, match="Its last step is one, a DecisionTreeClass"):
-        read_trees(model)
-    with pytest.raises(UnsupportedModelError, match="Got a Pipeline") as error:
+    for wrapped in (model, BlackBox(model), FrozenEstimator(model), make_pipeline(model)):
+        assert is_tree_model(wrapped) and is_single_tree(wrapped)
+        assert read_trees(wrapped).feature.tolist() == read_trees(model[-1]).feature.tolist()
+    with pytest.raises(UnsupportedModelError, match=r"Got a Pipeline.*also behind scalers"):
         read_trees(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y))
-    assert "last step" not in str(error.value)

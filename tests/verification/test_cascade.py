@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -248,15 +249,23 @@ def test_attacks_that_follow_gradients_are_refused_for_trees(digits):
     assert found.verdicts.tolist() == alone.verdicts.tolist()
 
 
-def test_a_tree_behind_a_scaler_is_told_from_what_is_no_tree(digits):
+def test_a_tree_behind_a_scaler_is_decided_in_raw_units(digits):
     X, _, y, _ = digits
     model = make_pipeline(StandardScaler(), DecisionTreeClassifier(random_state=0))
     model.fit(X[:100], y[:100])
-    with pytest.raises(
-        UnsupportedModelError, match="Its last step is one, a DecisionTree"
-    ) as error:
+    found = Cascade().verify(model, X[:5], y[:5], property=CR(0.1))
+    assert set(found.verdicts) == {"verified", "falsified"}
+    points = found.counterexamples[found.verdicts == "falsified"]
+    assert (model.predict(points) != y[:5][found.verdicts == "falsified"]).all()
+    assert (np.abs(points - X[:5][found.verdicts == "falsified"]) <= 0.1).all()
+
+
+def test_a_tree_behind_steps_that_mix_columns_is_refused(digits):
+    X, _, y, _ = digits
+    model = make_pipeline(PCA(3), DecisionTreeClassifier(random_state=0)).fit(X[:100], y[:100])
+    with pytest.raises(UnsupportedModelError, match=r"'pca' of the pipeline mix columns") as error:
         Cascade().verify(model, X[:5], y[:5], property=CR(0.1))
-    assert "no estimator of trees" not in str(error.value)
+    assert "Verify the last step on the data" in str(error.value)
     # What the message advises works.
     found = Cascade().verify(
         model[-1], model[:-1].transform(X[:5]), y[:5], property=CR(0.1, bounds=None)
