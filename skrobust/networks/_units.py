@@ -9,7 +9,8 @@ from sklearn.preprocessing import StandardScaler
 
 from skrobust._validation import expected, kind_of
 from skrobust.networks._base import Model, Network
-from skrobust.networks._pipeline import Scale, _Cast
+from skrobust.networks._pipeline import _Cast
+from skrobust.networks._steps import Scale
 
 __all__ = ["Units", "check_scale"]
 
