@@ -1,5 +1,7 @@
 """The ball: everything that is projected or drawn lies inside, by float64 arithmetic."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -293,3 +295,14 @@ def test_distances_that_are_none_are_refused(distance, shown):
     assert torch.equal(ball.within(torch.inf).upper, ball.upper)
     exact = ClassificationRobustness(0.3).ball(centers(3).double())
     assert exact.within(0.1).epsilon.item() == 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_corners_that_are_numbers_are_reached(dtype):
+    center = torch.tensor([[0.5, 0.1]], dtype=dtype)
+    ball = Ball.around(center, 0.5, "linf", (0.0, 1.0))
+    assert ball.upper[0, 0] == 1.0  # a row that is 0 there may be broken
+    exact = Fraction(center[0, 1].item()) + Fraction(0.5)
+    assert Fraction(ball.upper[0, 1].item()) <= exact
+    above = torch.nextafter(ball.upper[0, 1], torch.tensor(2.0, dtype=dtype))
+    assert Fraction(above.item()) > exact
