@@ -4,6 +4,7 @@
 ``_rules.py`` do the same where neither skrobust nor torch is installed.
 """
 
+from skrobust.evidence import _smooth_nodes  # noqa: F401  (registers itself)
 from skrobust.evidence._checking import Evidence, check
 from skrobust.evidence._checking import by_bounds as by_bounds
 from skrobust.evidence._checking import opened as opened

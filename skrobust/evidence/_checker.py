@@ -9,7 +9,8 @@ slopes and multipliers of a file they compute all bounds: any give one that hold
 "Verified" says: for all x of a ball, each clause has a row A z(x) + b >= 0 (> 0 where strict). The
 proof is a tree of splits a clause. In each leaf one row of it is pulled back to the input: through
 affine nodes by their weights, through others by lines below and above, on intervals of their
-inputs. For a unit z known to have a sign s, any multiple of s z may be taken off the row.
+inputs. For an entry z that a split left on side s of t, any multiple of s (z - t) may be taken
+off the row.
 
 Floats: a sum of n products errs by at most n u / (1 - n u) times the sum of their sizes, where
 u = 2^-53 (Higham, 2002, section 3.1). Where a row is off by delta at a node, its bound is off by
@@ -27,15 +28,17 @@ import numpy as np
 # isort: off
 if __package__:
     from skrobust.evidence._rules import (
-        KINDS, LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
+        LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
         read_arrays, read_json, rounded_down,
     )  # fmt: skip
+    from skrobust.evidence._smooth_rules import KINDS
 else:  # run as a file
     sys.path.insert(0, str(Path(__file__).parent))
     from _rules import (
-        KINDS, LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
+        LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
         read_arrays, read_json, rounded_down,
     )  # fmt: skip
+    from _smooth_rules import KINDS
 # isort: on
 
 FORMAT, VERSION = "skrobust-evidence", 1
@@ -72,6 +75,7 @@ class Network:
             terms = (node.terms if is_affine else 8) + node.size + len(specs)
             # Twice n u / (1 - n u), n < 2^40: once for the sums, once for sums of errors.
             self.gammas.append(2.02 * UNIT * (terms + 9))
+        self.free = {i: self.nodes[i].n_free * self.sizes[i] for i in self.piecewise}
         self.sources = sorted({self.nodes[i].inputs[0] for i in self.piecewise})
 
     def bound(self, region, start, rows, at=None, shift=0.0, alphas=None, betas=None):
@@ -90,8 +94,11 @@ class Network:
             if i not in pending:
                 continue
             here, node = pending.pop(i), self.nodes[i]
-            if betas and i in betas:
-                here = add(here, self.lift(betas[i]))
+            if betas and i in betas:  # multiples of z - cut, which are not above 0
+                (more, k), (cut, j) = self.lift(betas[i][0]), self.lift(betas[i][1])
+                here = add(here, (more, k))
+                constant = add(constant, (-(more * cut).sum(axis=1), k + j))
+                error = error + self.gammas[i] * np.abs(betas[i][0] * betas[i][1]).sum(axis=1)
             if self.lift is floats:
                 error = error + self.gammas[i] * (np.abs(here[0]) * of(region.scales[i])).sum(
                     axis=1
@@ -192,8 +199,8 @@ class Proof:
         need(np.isin(self.node[at], [0, *network.sources]).all(), "a split of what no unit reads")
         n_leaves = count - len(at)
         self.alphas = {
-            i: numbers(arrays, f"slopes.{i}", (n_leaves, sizes[i]))
-            for i in network.piecewise
+            i: numbers(arrays, f"slopes.{i}", (n_leaves, network.free[i]), finite=False)
+            for i in network.free
             if f"slopes.{i}" in arrays
         }
         self.betas = {}
@@ -260,7 +267,9 @@ class Proof:
             here = place[at] >= 0
             betas[j] = np.zeros((len(leaf), self.network.sizes[j]))
             np.add.at(betas[j], (place[at[here]], unit[here]), value[here])
-            betas[j] *= -(signs[j] if len(signs[j]) == 1 else signs[j][index])
+            parts = signs[j], region.lows[j], region.highs[j]
+            sign, low, high = (v if len(v) == 1 else v[index] for v in parts)
+            betas[j] = -sign * betas[j], np.where(sign > 0, low, high)
         A, b, strict = (part[rows] for part in (self.rows.A, self.rows.b, self.rows.strict))
         last = len(self.network.nodes) - 1
         values, _ = self.network.bound(region, last, A, index, b, alphas, betas)
@@ -280,8 +289,7 @@ class Proof:
             else:
                 highs[j][k, unit] = np.minimum(highs[j][k, unit], at)
             need(j or (lows[0][k, unit] <= highs[0][k, unit]).all(), "a split outside of the box")
-            # Multipliers are for the sign of a unit.
-            signs[j][k, unit] = np.where(at == 0, 1.0 - 2.0 * side, signs[j][k, unit])
+            signs[j][k, unit] = 1.0 - 2.0 * side
         return self.child[ids] + side, clause, lows, highs, signs
 
 

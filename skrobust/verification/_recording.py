@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from skrobust.graphs import Smooth
+
 __all__ = ["Recording"]
 
 
@@ -24,6 +26,7 @@ class Recording:
         # Both graphs have the same piecewise nodes, in order.
         self.units = dict(zip(small.graph.piecewise, root.graph.piecewise, strict=True))
         self.sources = {i: small.graph.nodes[i].inputs[0] for i in small.graph.piecewise}
+        self.smooth = {i for i in self.units if isinstance(small.graph.nodes[i], Smooth)}
         self.sizes = {j: root.graph.nodes[j].size for j in root.sources}
         self.children, self.tightened, self.leaves = {}, set(), {}
 
@@ -66,13 +69,15 @@ class Recording:
         row : int Tensor of shape (P,)
             Which row of the problem is proved there.
         alphas : dict of int to Tensor of shape (P, m, *shape), default=None
-            Slopes; those of the rule if None.
+            Slopes; those of the rule if None. For smooth nodes the points of tangents, of shape
+            (P, m, 2, *shape).
         betas : dict of int to Tensor of shape (P, 1, *shape), default=None
             What was added to the rows of nodes.
         """
         at = torch.arange(len(row), device=row.device)
         slopes = {
-            i: part[at, row].flatten(1).float().cpu().numpy() for i, part in (alphas or {}).items()
+            i: part[at, row].flatten(1).cpu().numpy().astype(self._dtype(i))
+            for i, part in (alphas or {}).items()
         }
         multipliers = {
             j: part[:, 0].flatten(1).abs().cpu().numpy() for j, part in (betas or {}).items()
@@ -128,13 +133,19 @@ class Recording:
         arrays = {k: np.array(v, dtype=kinds.get(k, np.int32)) for k, v in columns.items()}
         return arrays | self._slopes(leaves) | self._multipliers(leaves)
 
+    def _dtype(self, i):
+        return np.float64 if i in self.smooth else np.float32  # any slope of a kink is right
+
     def _slopes(self, leaves):
         arrays = {}
         for i, j in self.sources.items():
             if not any(i in slopes for slopes, _ in leaves):
                 continue
             whole, units = self.whole[j]
-            table = np.full((len(leaves), self.sizes[whole]), -1, dtype=np.float32)
+            size, default = self.sizes[whole], -1.0
+            if i in self.smooth:  # lines below, and above; what is infinite is left to the rule
+                units, size, default = np.concatenate([units, size + units]), 2 * size, np.inf
+            table = np.full((len(leaves), size), default, dtype=self._dtype(i))
             for k, (slopes, _) in enumerate(leaves):
                 if i in slopes:
                     table[k, units] = slopes[i]
