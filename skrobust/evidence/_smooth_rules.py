@@ -293,6 +293,12 @@ class Softplus(Smooth):
     def slope(self, z):
         return Sigmoid.value(self, self.beta * z)
 
+    def rest(self, sign, slope, low, high, points):
+        least = super().rest(sign, slope, low, high, points)
+        ends = (sign - slope) * np.stack([low, high])
+        linear = (ends - 8 * UNIT * (1 + self.growth) * np.abs([low, high])).min(axis=0) - TINY
+        return np.where(self.beta * low > self.threshold * (1 + 1e-14), linear, least)
+
     def drop(self, high):
         jump = math.log1p(math.exp(-self.threshold)) / self.beta * (1 + 1e-14)
         return np.where(self.beta * high > self.threshold * (1 - 1e-14), jump, 0.0)
