@@ -178,7 +178,7 @@ class _Side:
         return torch.where(is_free, free, slope), torch.where(is_free, free_shift, shift)
 
     def point(self, alpha):
-        """Return where tangents touch for free numbers (B, m, *shape), and which lines are such."""
+        """Return where tangents touch for free numbers (B, m, *shape), and which are lines."""
         names = ("first", "middle", "last", "is_free")
         first, middle, last, is_free = (getattr(self, name).unsqueeze(1) for name in names)
         # At the start, where both have no part, the gradient tells which way is better.

@@ -9,6 +9,7 @@ from skrobust.evidence._checking import Evidence, check
 from skrobust.evidence._checking import by_bounds as by_bounds
 from skrobust.evidence._checking import opened as opened
 from skrobust.evidence._checking import why_rejected as why_rejected
+from skrobust.evidence._ensembles import ensemble_arrays as ensemble_arrays
 from skrobust.evidence._network import network_arrays as network_arrays
 from skrobust.evidence._network import stored_node
 from skrobust.evidence._writing import Writer as Writer

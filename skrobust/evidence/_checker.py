@@ -32,6 +32,7 @@ if __package__:
         read_arrays, read_json, rounded_down,
     )  # fmt: skip
     from skrobust.evidence._smooth_rules import KINDS
+    from skrobust.evidence._tree_rules import Ensemble
 else:  # run as a file
     sys.path.insert(0, str(Path(__file__).parent))
     from _rules import (
@@ -39,6 +40,7 @@ else:  # run as a file
         read_arrays, read_json, rounded_down,
     )  # fmt: skip
     from _smooth_rules import KINDS
+    from _tree_rules import Ensemble
 # isort: on
 
 FORMAT, VERSION = "skrobust-evidence", 1
@@ -308,10 +310,16 @@ def _part(state, index, spread=()):
     return tuple(parts)
 
 
+def opened(arrays, exact):
+    return (Ensemble if "ensemble" in arrays else Network)(arrays, exact)
+
+
 def check_claim(arrays, network, digest):
     """Return what the arrays of a file prove, in words; raise `Rejected` where they do not."""
     claim = read_json(arrays.get("claim", b""), "its claim")
     need(claim.get("network") == digest, "it is about another network")
+    if isinstance(network, Ensemble):
+        return network.check_claim(arrays, claim)
     network.ball = ball = Ball(arrays, claim.get("norm"), network.sizes[0])
     rows = Space(A=numbers(arrays, "A", (None, network.sizes[-1])))
     rows.b = numbers(arrays, "b", (len(rows.A),))
@@ -361,7 +369,7 @@ def check_folder(folder, exact=False):
         digest = hashlib.sha256((folder / "network.npz").read_bytes()).hexdigest()
         need(manifest.get("network") == digest, "network.npz is not the network of the manifest")
         with np.errstate(all="ignore"):
-            network = Network(read_arrays(folder / "network.npz"), exact)
+            network = opened(read_arrays(folder / "network.npz"), exact)
         points = manifest.get("points")
         need(isinstance(points, list), "the manifest has no list of points")
     except FAULTS as error:

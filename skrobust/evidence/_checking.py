@@ -7,10 +7,12 @@ import numpy as np
 
 from skrobust._validation import check_flag, expected
 from skrobust.evidence import _checker, _rules
+from skrobust.evidence._ensembles import ensemble_arrays
 from skrobust.evidence._network import network_arrays
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs import read_graph
-from skrobust.networks import as_network
+from skrobust.networks import BlackBox, as_network
+from skrobust.trees import is_tree_model
 
 __all__ = ["Evidence", "by_bounds", "check", "opened", "why_rejected"]
 
@@ -112,7 +114,8 @@ def _objects(values):
 
 def _difference(folder, estimator):
     """Return how the network in a folder differs from an estimator's, or None."""
-    network = as_network(estimator)
+    is_trees = is_tree_model(estimator)
+    network = BlackBox(estimator) if is_trees else as_network(estimator)
     try:
         stored = _checker.read_arrays(folder / "network.npz")
         n = int(_rules.numbers(stored, "n_features", (), below=_rules.MOST_NUMBERS))
@@ -120,14 +123,14 @@ def _difference(folder, estimator):
         return f"network.npz: {_checker.told(error)}"
     if network.n_features not in (None, n) or n == 0:
         return f"the network is not the estimator's: it has {n} features, not {network.n_features}"
-    own = network_arrays(read_graph(network, n))
+    own = ensemble_arrays(network, n) if is_trees else network_arrays(read_graph(network, n))
     for name in sorted(own.keys() | stored.keys()):
         if name not in own or name not in stored:
             whose = "folder" if name in stored else "estimator"
             which = f"{whose} has {_rules.plain(name)}"
             return f"the network is not the estimator's: only that of the {which}"
-        is_same = np.array_equal(own[name], stored[name])
-        if not is_same or (name == "nodes" and own[name].tobytes() != stored[name].tobytes()):
+        is_same, is_text = np.array_equal(own[name], stored[name]), name in ("nodes", "ensemble")
+        if not is_same or (is_text and own[name].tobytes() != stored[name].tobytes()):
             return f"the network is not the estimator's: {name} differs"
     return None
 
@@ -142,7 +145,7 @@ def opened(arrays):
     """
     try:
         _check_size(arrays)
-        return _checker.Network(arrays, False)
+        return _checker.opened(arrays, False)
     except _checker.Rejected as error:
         raise UnsupportedModelError(
             f"The checker of evidence refuses the network: {error}"

@@ -14,6 +14,7 @@ from skrobust.trees._readers import (
     check_tree_model,
     check_tree_property,
     is_single_tree,
+    is_tree_model,
     read_trees,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_tree_property",
     "in_parts",
     "is_single_tree",
+    "is_tree_model",
     "leaf_boxes",
     "leaf_distances",
     "read_trees",
