@@ -28,7 +28,7 @@ import numpy as np
 # isort: off
 if __package__:
     from skrobust.evidence._rules import (
-        LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
+        LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, part_of, plain,
         read_arrays, read_json, rounded_down,
     )  # fmt: skip
     from skrobust.evidence._smooth_rules import KINDS
@@ -36,7 +36,7 @@ if __package__:
 else:  # run as a file
     sys.path.insert(0, str(Path(__file__).parent))
     from _rules import (
-        LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, plain,
+        LARGEST, ROOM, UNIT, Ball, Rejected, add, floats, integers, need, numbers, part_of, plain,
         read_arrays, read_json, rounded_down,
     )  # fmt: skip
     from _smooth_rules import KINDS
@@ -225,12 +225,12 @@ class Proof:
         while stack:
             state = stack.pop()
             if len(state[0]) > step:
-                stack.append(_part(state, slice(step, None)))
-                state = _part(state, slice(step))
+                stack.append(part_of(state, slice(step, None)))
+                state = part_of(state, slice(step))
             for tightens in (0, 1):
                 index = np.flatnonzero(self.tightens[state[0]] == tightens)
                 if len(index):
-                    stack += self._children(root, *_part(state, index), tightens)
+                    stack += self._children(root, *part_of(state, index), tightens)
 
     def _children(self, root, ids, clause, lows, highs, signs, tightens):
         """Check the leaves among domains; return both halves of the others."""
@@ -240,7 +240,7 @@ class Proof:
         inner = np.flatnonzero(self.inner[ids])
         if len(inner) == 0:
             return []
-        state = _part((ids, clause, lows, highs, signs), inner, set(self.node[ids[inner]]))
+        state = part_of((ids, clause, lows, highs, signs), inner, set(self.node[ids[inner]]))
         return [self._half(*state, side) for side in (0, 1)]
 
     def _region(self, root, ids, lows, highs, tightens):
@@ -293,21 +293,6 @@ class Proof:
             need(j or (lows[0][k, unit] <= highs[0][k, unit]).all(), "a split outside of the box")
             signs[j][k, unit] = 1.0 - 2.0 * side
         return self.child[ids] + side, clause, lows, highs, signs
-
-
-def _part(state, index, spread=()):
-    """Return some domains. What all share has one row; it is spread for nodes that are split."""
-    parts, count = [], len(state[0])
-    for part in state:
-        if isinstance(part, dict):
-            part = {
-                j: np.broadcast_to(v, (count, v.shape[1])) if j in spread else v
-                for j, v in part.items()
-            }
-            parts.append({j: v[index] if len(v) == count else v for j, v in part.items()})
-        else:
-            parts.append(part[index])
-    return tuple(parts)
 
 
 def opened(arrays, exact):

@@ -366,3 +366,18 @@ class Ball:
         value = (rows * (self.center + v)).sum(axis=1) + (t * length - t)[:, 0]
         size = (np.abs(rows) * (np.abs(self.center) + np.abs(v))).sum(axis=1)
         return value - 16 * UNIT * (rows.shape[1] + 8) * (size + (t * length + t)[:, 0])
+
+
+def part_of(state, index, spread=()):
+    """Return some domains. What all share has one row; it is spread for nodes that are split."""
+    parts, count = [], len(state[0])
+    for part in state:
+        if isinstance(part, dict):
+            part = {
+                j: np.broadcast_to(v, (count, v.shape[1])) if j in spread else v
+                for j, v in part.items()
+            }
+            parts.append({j: v[index] if len(v) == count else v for j, v in part.items()})
+        else:
+            parts.append(part[index])
+    return tuple(parts)

@@ -297,20 +297,27 @@ def _one_row(arrays):
 # -- what it is made of --
 
 
-@pytest.mark.parametrize("name", ["_checker.py", "_rules.py"])
+PARTS = ["_checker.py", "_enclosures.py", "_rules.py", "_smooth_rules.py", "_tree_rules.py"]
+
+
+@pytest.mark.parametrize("name", PARTS)
 def test_it_needs_numpy_alone_and_is_short(name):
     source = (FOLDER / name).read_text(encoding="utf-8")
     assert len(source.splitlines()) < 400
-    known = {"numpy", "_rules", "skrobust.evidence._rules", *sys.stdlib_module_names}
+    own = [name.removesuffix(".py") for name in PARTS]
+    known = {"numpy", *own, *(f"skrobust.evidence.{part}" for part in own)}
+    known |= set(sys.stdlib_module_names)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             assert {alias.name.partition(".")[0] for alias in node.names} <= known
+        elif isinstance(node, ast.ImportFrom) and node.module == "skrobust.evidence":
+            assert {alias.name for alias in node.names} <= set(own)
         elif isinstance(node, ast.ImportFrom):
             assert node.module in known
 
 
 def test_it_runs_as_a_file(tmp_path):
-    for name in ("_checker.py", "_rules.py"):
+    for name in PARTS:
         (tmp_path / name).write_text((FOLDER / name).read_text(encoding="utf-8"))
     command = [sys.executable, "-I", tmp_path / "_checker.py", tmp_path / "nothing"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
