@@ -12,8 +12,8 @@ largest lead over the label in the leaves of each tree that meet the box, summed
 more than rounding could turn.
 
 Rounding: where values are multiples of 2^-20 and sums stay below 2^30, and the estimator adds
-them as they are ("votes"), no sum is rounded. Else a sum of T + 1 numbers in any order, each of
-which may stem from a rounded product, errs by at most (T + 2) UNIT total with total the sum of
+them as they are ("votes"), no sum is rounded; nor where there is one tree, without a base. Else
+a sum of T + 1 numbers in any order, each of which may stem from a rounded product, errs by at most (T + 2) UNIT total with total the sum of
 their largest sizes; a lead has two such sums, and is computed here within as much: 16 (T + 4)
 UNIT total is more than all of it. Exact mode sums whole numbers, and allows for the same.
 """
@@ -29,6 +29,7 @@ else:  # run as a file
     from _rules import UNIT, floats, integers, need, numbers, read_json
 
 _AT_ONCE = 2**22  # numbers in the largest array of a pass
+_LEAST = 5e-324
 _NEAR = 1e-8  # what lies within it of length 1 is computed exactly
 
 
@@ -89,12 +90,13 @@ class Ensemble:
         total = np.maximum.reduceat(sizes, self.starts).sum() + np.abs(self.base).max()
         whole = np.append(values.ravel(), self.base) * 2.0**20
         is_small = np.abs(whole).max() * (n_trees + 1) < 2.0**50
-        self.is_exact = bool(self.votes and is_small and (whole == np.rint(whole)).all())
-        slack = 0.0 if self.is_exact else 16 * (n_trees + 4) * UNIT * total
-        # With ties: half of the least difference of two sums, to tell at most 0 from below 0.
+        is_whole = is_small and (whole == np.rint(whole)).all()
+        is_exact = self.votes and (is_whole or (n_trees == 1 and not self.base.any()))
+        self.slack = 0.0 if is_exact else 16 * (n_trees + 4) * UNIT * total
+        # Below the least number above 0 is what is at most 0: enough, where a tie is the label's.
         loses = self.others > label if self.ties == "first" else self.others < label
-        self.tie = np.where(loses, 1.0, -1.0) * (2.0**-21 if self.is_exact else 0.0)
-        self.slack = slack
+        self.tie = np.where(loses & is_exact, _LEAST, 0.0)
+        self.won_tie = np.where(~loses & is_exact, _LEAST, 0.0)
         scores, self.exponent = self.lift(np.concatenate([values, self.base[None]]))
         gains = scores[:, self.others] - scores[:, [label]]
         self.gains, self.first = gains[:-1], gains[-1]
@@ -130,9 +132,9 @@ class Ensemble:
     def _check_point(self, ball, point):
         need(ball.holds(point), "its point lies outside of the ball")
         leads = -self.leads(point[None], point[None])
-        wins = self.is_below(leads, -self.tie - self.slack)
+        wins = self.is_below(leads, self.won_tie - self.slack)
         if not wins.any():
-            need(not self.is_below(leads, -self.tie + self.slack).any(),
+            need(not self.is_below(leads, self.won_tie + self.slack).any(),
                  "rounding decides whether its point has another label")  # fmt: skip
             need(False, "its point has the label that is claimed for the ball")
         return "falsified: a point of the ball has another label"
