@@ -1,7 +1,7 @@
 """Verdicts as files, and the checker that needs NumPy alone.
 
-``python -m skrobust.evidence check FOLDER`` checks a folder. The files ``_checker.py`` and
-``_rules.py`` do the same where neither skrobust nor torch is installed.
+``python -m skrobust.evidence check FOLDER`` checks a folder. ``_checker.py`` and the files that it
+imports do the same where neither skrobust nor torch is installed.
 """
 
 from skrobust.evidence import _smooth_nodes  # noqa: F401  (registers itself)

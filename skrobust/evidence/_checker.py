@@ -2,7 +2,7 @@
 
     python _checker.py FOLDER [--exact]
 
-This file and `_rules.py` beside it are all of it: without skrobust or torch they run as they are.
+This file and those that it imports are all of it: without skrobust or torch they run as they are.
 They trust no number but those that say what is claimed: the network, the ball, the rows. From the
 slopes and multipliers of a file they compute all bounds: any give one that holds.
 

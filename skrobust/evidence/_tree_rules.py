@@ -13,9 +13,10 @@ more than rounding could turn.
 
 Rounding: where values are multiples of 2^-20 and sums stay below 2^30, and the estimator adds
 them as they are ("votes"), no sum is rounded; nor where there is one tree, without a base. Else
-a sum of T + 1 numbers in any order, each of which may stem from a rounded product, errs by at most (T + 2) UNIT total with total the sum of
-their largest sizes; a lead has two such sums, and is computed here within as much: 16 (T + 4)
-UNIT total is more than all of it. Exact mode sums whole numbers, and allows for the same.
+a sum of T + 1 numbers in any order, each of which may stem from a rounded product, errs by at
+most (T + 2) UNIT total, with total the sum of their largest sizes; a lead has two such sums, and
+is computed here within as much: 16 (T + 4) UNIT total is more than all of it. Exact mode sums
+whole numbers, and allows for the same.
 """
 
 import math
