@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
@@ -47,8 +47,10 @@ def test_all_verdicts_have_evidence_that_is_accepted(name, norm, tmp_path):
 
 @pytest.fixture(scope="module")
 def forest():
-    X, y = load_iris(return_X_y=True)
-    return RandomForestClassifier(20, random_state=0).fit(X[::2], y[::2]), X[1::2], y[1::2]
+    X, y = load_digits(return_X_y=True)
+    X, y = X / 16, y % 2
+    model = RandomForestClassifier(25, random_state=0).fit(X[:600], y[:600])
+    return model, X[600:630], y[600:630]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def folder(forest, tmp_path_factory):
     model, X, y = forest
     path = tmp_path_factory.mktemp("trees")
     scorer = ConstraintSatisfaction(
-        ClassificationRobustness(0.15, bounds=None), verifier=TreeVerifier(), evidence=path
+        ClassificationRobustness(0.1), verifier=TreeVerifier(), evidence=path
     )
     result = scorer.evaluate(model, X, y)
     assert (result.evidence[result.verdicts != "unknown"] != "").all()
@@ -67,7 +69,7 @@ def test_the_scorer_and_the_cascade_write_it(folder, forest, tmp_path):
     model, X, y = forest
     assert check(folder, model).is_accepted
     assert max(int(m.split()[-2]) for m in check(folder).messages if m[0] == "v") > 3
-    property = ClassificationRobustness(0.05, bounds=None)
+    property = ClassificationRobustness(0.05)
     result = Cascade().verify(model, X[:5], y[:5], property=property, evidence=tmp_path)
     assert check(tmp_path, model).accepted.sum() == (result.verdicts != "unknown").sum()
     required = Cascade().verify(model, X[:5], y[:5], property=property, evidence="required")
@@ -115,8 +117,9 @@ def test_changed_files_are_rejected_or_true(folder, forest, tmp_path):
         if about["verdict"] == "falsified":
             assert model.predict([arrays["point"]])[0] != about["label"]
             continue
-        steps = rng.uniform(-1, 1, (500, 4))
+        steps = rng.uniform(-1, 1, (200, 64))
         points = arrays["center"] + arrays["epsilon"] * np.where(steps > 0.9, 1.0, steps)
+        points = np.clip(points, arrays["domain_low"], arrays["domain_high"])
         assert (model.predict(points) == about["label"]).all()
     assert n_rejected > 10
 
