@@ -67,6 +67,17 @@ class SmoothLines:
         constant = (positive * low_shift + negative * high_shift).flatten(2).sum(dim=2)
         return positive * low + negative * high, constant
 
+    def points(self, alpha):
+        """Return the points whose tangents are the lines for free numbers (B, m, *shape).
+
+        Returns
+        -------
+        Tensor of shape (B, m, 2, *shape)
+            Those of the lines below, and above; infinite where a line is no tangent.
+        """
+        sides = [side.point(alpha) for side in (self.below, self.above)]
+        return torch.stack([point.masked_fill(~is_free, torch.inf) for point, is_free in sides], 2)
+
     def cost(self, rows):
         """Return how much rows (B, m, *shape) may lose by the lines, of shape (B, *shape)."""
         weights = rows.clamp(min=0).sum(dim=1), -rows.clamp(max=0).sum(dim=1)
@@ -160,15 +171,21 @@ class _Side:
 
     def line(self, alpha):
         """Return slope and shift, of shape (B, m, *shape), for free numbers of that shape."""
-        parts = (getattr(self, name).unsqueeze(1) for name in self._PARTS)
-        lower, upper, first, middle, last, is_free, margin, slope, shift = parts
+        names = ("lower", "upper", "margin", "slope", "shift")
+        lower, upper, margin, slope, shift = (getattr(self, name).unsqueeze(1) for name in names)
+        point, is_free = self.point(alpha)
+        free, free_shift = _tangent(self.node, self.sign, point, lower, upper, margin)
+        return torch.where(is_free, free, slope), torch.where(is_free, free_shift, shift)
+
+    def point(self, alpha):
+        """Return where tangents touch for free numbers (B, m, *shape), and which are lines."""
+        names = ("first", "middle", "last", "is_free")
+        first, middle, last, is_free = (getattr(self, name).unsqueeze(1) for name in names)
         # At the start, where both have no part, the gradient tells which way is better.
         side = torch.where(alpha > 0.5, last - middle, middle - first)
         side = torch.where(alpha == 0.5, (last - first) / 2, side)
         # Beyond a kink the tangent would be another one: rounding must not lead there.
-        point = (middle + (2 * alpha - 1) * side).clamp(first, last)
-        free, free_shift = _tangent(self.node, self.sign, point, lower, upper, margin)
-        return torch.where(is_free, free, slope), torch.where(is_free, free_shift, shift)
+        return (middle + (2 * alpha - 1) * side).clamp(first, last), is_free
 
 
 def _tangent(node, sign, point, lower, upper, margin):

@@ -4,6 +4,7 @@
 imports do the same where neither skrobust nor torch is installed.
 """
 
+from skrobust.evidence import _smooth_nodes  # noqa: F401  (registers itself)
 from skrobust.evidence._checking import Evidence, check
 from skrobust.evidence._checking import opened as opened
 from skrobust.evidence._checking import why_rejected as why_rejected
@@ -13,6 +14,7 @@ from skrobust.evidence._claims import claimed_rows as claimed_rows
 from skrobust.evidence._claims import joined_rows as joined_rows
 from skrobust.evidence._claims import reference_error as reference_error
 from skrobust.evidence._completing import completed as completed
+from skrobust.evidence._ensembles import ensemble_arrays as ensemble_arrays
 from skrobust.evidence._network import network_arrays as network_arrays
 from skrobust.evidence._network import stored_node
 from skrobust.evidence._relus import pairs as pairs

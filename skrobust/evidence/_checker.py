@@ -2,16 +2,15 @@
 
     python _checker.py FOLDER [--exact]
 
-This file, and beside it `_rules.py` (numbers, nodes, balls), `_rows.py` (what is claimed),
-`_splits.py` (trees) and `_relus.py`, are all of it: they run as they are without
-skrobust or torch. They trust no number but those that say what is claimed: the network, the ball,
-the rows. From the slopes and multipliers of a file they compute all bounds: any give one that
-holds.
+This file and those that it imports are all of it: without skrobust or torch they run as they are.
+They trust no number but those that say what is claimed: the network, the ball, the rows. From the
+slopes and multipliers of a file they compute all bounds: any give one that holds.
 
 "Verified" says: for all x of a ball, each clause has a row A z(x) + b >= 0 (> 0 where strict). The
 proof is a tree of splits a clause. In each leaf one row of it is pulled back to the input: through
 affine nodes by their weights, through others by lines below and above, on intervals of their
-inputs. For a unit z known to have a sign s, any multiple of s z may be taken off the row.
+inputs. For an entry z that a split left on side s of t, any multiple of s (z - t) may be taken
+off the row.
 
 Floats: a sum of n products errs by at most n u / (1 - n u) times the sum of their sizes, where
 u = 2^-53 (Higham, 2002, section 3.1). Where a row is off by delta at a node, its bound is off by
@@ -33,19 +32,23 @@ if __package__:
         Rows, center_of, distance_of, farthest, least, shell, slope_nodes, unit_ball,
     )  # fmt: skip
     from skrobust.evidence._rules import (
-        KINDS, LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need,
-        numbers, plain, read_arrays, read_json,
+        LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need, numbers,
+        plain, read_arrays, read_json,
     )  # fmt: skip
+    from skrobust.evidence._smooth_rules import KINDS
     from skrobust.evidence._splits import AT_ONCE, Proof
+    from skrobust.evidence._tree_rules import Ensemble
 else:  # run as a file
     sys.path.insert(0, str(Path(__file__).parent))
     from _relus import Relus
     from _rows import Rows, center_of, distance_of, farthest, least, shell, slope_nodes, unit_ball
     from _rules import (
-        KINDS, LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need,
-        numbers, plain, read_arrays, read_json,
+        LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need, numbers,
+        plain, read_arrays, read_json,
     )  # fmt: skip
+    from _smooth_rules import KINDS
     from _splits import AT_ONCE, Proof
+    from _tree_rules import Ensemble
 # isort: on
 
 FORMAT, VERSION = "skrobust-evidence", 2
@@ -88,6 +91,7 @@ class Network:
             terms = (node.terms if is_affine else 8) + node.size + len(nodes)
             # Twice n u / (1 - n u), n < 2^40: once for the sums, once for sums of errors.
             self.gammas.append(2.02 * UNIT * (terms + 9))
+        self.free = {i: self.nodes[i].n_free * self.sizes[i] for i in self.piecewise}
         self.sources = sorted({self.nodes[i].inputs[0] for i in self.piecewise})
 
     def of_nodes(self, nodes, ball):
@@ -113,8 +117,11 @@ class Network:
             if i not in pending:
                 continue
             here, node = pending.pop(i), self.nodes[i]
-            if betas and i in betas:
-                here = add(here, self.lift(betas[i]))
+            if betas and i in betas:  # multiples of z - cut, which are not above 0
+                (more, k), (cut, j) = self.lift(betas[i][0]), self.lift(betas[i][1])
+                here = add(here, (more, k))
+                constant = add(constant, (-(more * cut).sum(axis=1), k + j))
+                error = error + self.gammas[i] * np.abs(betas[i][0] * betas[i][1]).sum(axis=1)
             if self.lift is floats:
                 error = error + self.gammas[i] * (np.abs(here[0]) * of(region.scales[i])).sum(
                     axis=1
@@ -182,10 +189,16 @@ class Network:
         region.lows[j], region.highs[j] = low, np.maximum(low, high)
 
 
+def opened(arrays, exact):
+    return (Ensemble if "ensemble" in arrays else Network)(arrays, exact)
+
+
 def check_claim(arrays, network, digest):
     """Return what the arrays of a file prove, in words; raise `Rejected` where they do not."""
     claim = read_json(arrays.get("claim", b""), "its claim")
     need(claim.get("network") == digest, "it is about another network")
+    if isinstance(network, Ensemble):
+        return network.check_claim(arrays, claim)
     ball = shell(Ball(arrays, claim.get("norm"), network.sizes[0]), 0.0, np.inf)
     rows = Rows(arrays, network.sizes[-1])
     if claim.get("verdict") == "falsified":
@@ -287,7 +300,7 @@ def check_folder(folder, exact=False):
         digest = hashlib.sha256((folder / "network.npz").read_bytes()).hexdigest()
         need(manifest.get("network") == digest, "network.npz is not the network of the manifest")
         with np.errstate(all="ignore"):
-            network = Network(read_arrays(folder / "network.npz"), exact)
+            network = opened(read_arrays(folder / "network.npz"), exact)
         points = manifest.get("points")
         need(isinstance(points, list), "the manifest has no list of points")
     except FAULTS as error:

@@ -11,14 +11,17 @@ from skrobust._validation import (
     check_labels_given,
     check_length,
     expected,
+    kind_of,
     sample_shape,
 )
 from skrobust.evidence import _checker, _rules
 from skrobust.evidence._claims import about_point, asked, claimed_rows, joined_rows
+from skrobust.evidence._ensembles import ensemble_arrays
 from skrobust.evidence._network import network_arrays
 from skrobust.exceptions import UnsupportedModelError
 from skrobust.graphs import read_graph
-from skrobust.networks import as_network
+from skrobust.networks import BlackBox, as_network
+from skrobust.trees import is_tree_model
 
 __all__ = ["Evidence", "check", "opened", "why_rejected"]
 
@@ -89,7 +92,7 @@ def check(folder, estimator=None, X=None, y=None, *, property=None, exact=False)
     ValueError
         If a property is given without an estimator and points, or labels that it needs.
     UnsupportedModelError
-        If the estimator cannot be read as a network.
+        If the estimator cannot be read as a network, or is one of trees and a property is given.
 
     Examples
     --------
@@ -115,7 +118,15 @@ def check(folder, estimator=None, X=None, y=None, *, property=None, exact=False)
     folder = Path(folder)
     found = list(_checker.check_folder(folder, exact))
     if estimator is not None:
-        network = as_network(estimator, input_shape=None if X is None else sample_shape(X))
+        if is_tree_model(estimator):
+            if property is not None:
+                raise UnsupportedModelError(
+                    f"Got a property beside {kind_of(estimator)}, but expected none: files of trees "
+                    "name label, radius and domain themselves. Use check(folder, estimator)."
+                )
+            network = BlackBox(estimator)
+        else:
+            network = as_network(estimator, input_shape=None if X is None else sample_shape(X))
         difference, graph = _difference(folder, network)
         if difference is not None:
             found = [(name, False, difference) for name, _, _ in found]
@@ -149,8 +160,11 @@ def _difference(folder, network):
     if network.n_features not in (None, n) or n == 0:
         return f"{what}: it has {n} features, not {network.n_features}", None
     try:
-        graph = read_graph(network, n)
-        own = network_arrays(graph)
+        if isinstance(network, BlackBox):
+            graph, own = None, ensemble_arrays(network, n)
+        else:
+            graph = read_graph(network, n)
+            own = network_arrays(graph)
     except UnsupportedModelError:
         if network.n_features is not None:
             raise  # it cannot be read at all
@@ -161,8 +175,8 @@ def _difference(folder, network):
         if name not in own or name not in stored:
             whose = "folder" if name in stored else "estimator"
             return f"{what}: only that of the {whose} has {_rules.plain(name)}", None
-        is_same = np.array_equal(own[name], stored[name])
-        if not is_same or (name == "nodes" and own[name].tobytes() != stored[name].tobytes()):
+        is_same, is_text = np.array_equal(own[name], stored[name]), name in ("nodes", "ensemble")
+        if not is_same or (is_text and own[name].tobytes() != stored[name].tobytes()):
             return f"{what}: {name} differs", None
     return None, graph
 
@@ -232,7 +246,7 @@ def opened(arrays):
     """
     try:
         _check_size(arrays)
-        return _checker.Network(arrays, False)
+        return _checker.opened(arrays, False)
     except _checker.Rejected as error:
         raise UnsupportedModelError(
             f"The checker of evidence refuses the network: {error}"

@@ -176,6 +176,8 @@ class Affine:
 class Relu:
     """z where z > 0, else slope * z."""
 
+    n_free = 1  # numbers of a proof that choose the lines of a unit
+
     def __init__(self, arrays, sizes, lift):
         self.slope, self.size = numbers(arrays, "slope", tuple(sizes)), sizes[0]
         self.kinks, self.convex = (0.0,), self.slope <= 1
@@ -294,6 +296,8 @@ class Clamp(Relu):
 
 class Pool:
     """The largest entry of each window: one member lies below, and above where it wins."""
+
+    n_free = 1
 
     def __init__(self, arrays, sizes, lift):
         self.members = numbers(arrays, "members", (None, None), below=sizes[0])

@@ -49,8 +49,8 @@ class Proof:
         self.counts = np.where(self.inner, 0, sizes_of[clause])
         self.first, n_bounds = np.cumsum(self.counts) - self.counts, int(self.counts.sum())
         self.alphas = {
-            i: numbers(arrays, f"slopes.{i}", (n_bounds, sizes[i]))
-            for i in network.piecewise
+            i: numbers(arrays, f"slopes.{i}", (n_bounds, network.free[i]), finite=False)
+            for i in network.free
             if f"slopes.{i}" in arrays
         }
         self.betas = {}
@@ -72,12 +72,12 @@ class Proof:
         while stack:
             state = stack.pop()
             if len(state[0]) > step:
-                stack.append(_part(state, slice(step, None)))
-                state = _part(state, slice(step))
+                stack.append(part_of(state, slice(step, None)))
+                state = part_of(state, slice(step))
             for tightens in (0, 1):
                 index = np.flatnonzero(self.tightens[state[0]] == tightens)
                 if len(index):
-                    stack += self._children(root, *_part(state, index), tightens)
+                    stack += self._children(root, *part_of(state, index), tightens)
 
     def _children(self, root, ids, clause, lows, highs, signs, tightens):
         """Check the leaves among domains; return both halves of the others."""
@@ -87,7 +87,7 @@ class Proof:
         inner = np.flatnonzero(self.inner[ids])
         if len(inner) == 0:
             return []
-        state = _part((ids, clause, lows, highs, signs), inner, set(self.node[ids[inner]]))
+        state = part_of((ids, clause, lows, highs, signs), inner, set(self.node[ids[inner]]))
         return [self._half(*state, side) for side in (0, 1)]
 
     def _region(self, root, ids, lows, highs, tightens):
@@ -123,7 +123,10 @@ class Proof:
             here = place[at] >= 0
             betas[j] = np.zeros((len(bounds), self.network.sizes[j]))
             np.add.at(betas[j], (place[at[here]], unit[here]), value[here])
-            betas[j] *= -(signs[j] if len(signs[j]) == 1 else signs[j][index[owner]])
+            # So many times what an entry is above its least value, or below its largest.
+            parts = signs[j], region.lows[j], region.highs[j]
+            sign, low, high = (v if len(v) == 1 else v[index[owner]] for v in parts)
+            betas[j] = -sign * betas[j], np.where(sign > 0, low, high)
         weights, last = self.weights[each], len(self.network.nodes) - 1
         distance = self.rows.distances(weights)
         values, _ = self.network.bound(
@@ -150,12 +153,11 @@ class Proof:
             else:
                 highs[j][k, unit] = np.minimum(highs[j][k, unit], at)
             need(j or (lows[0][k, unit] <= highs[0][k, unit]).all(), "a split outside of the box")
-            # Multipliers are for the sign of a unit.
-            signs[j][k, unit] = np.where(at == 0, 1.0 - 2.0 * side, signs[j][k, unit])
+            signs[j][k, unit] = 1.0 - 2.0 * side
         return self.child[ids] + side, clause, lows, highs, signs
 
 
-def _part(state, index, spread=()):
+def part_of(state, index, spread=()):
     """Return some domains. What all share has one row; it is spread for nodes that are split."""
     parts, count = [], len(state[0])
     for part in state:

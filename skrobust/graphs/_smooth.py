@@ -254,7 +254,9 @@ class Softplus(Smooth):
     def drop(self, upper):
         # It jumps down to z at the threshold, where it is no longer convex.
         jump = math.log1p(math.exp(-self.threshold)) / self.beta * (1 + 1e-14)
-        return torch.where(self.beta * upper > self.threshold * (1 - 1e-14), jump, 0.0)
+        is_behind = self.beta * upper > self.threshold * (1 - 1e-14)
+        # Of two floats alone torch would make a float32, which may be less.
+        return torch.where(is_behind, jump, torch.zeros_like(upper))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -5,10 +5,10 @@ from skrobust.verification._base import Verifier
 from skrobust.verification._bounds import Bounds
 from skrobust.verification._cascade import Cascade
 from skrobust.verification._evidence import check_evidence as check_evidence
-from skrobust.verification._evidence import make_recorder as make_recorder
 from skrobust.verification._exact import Exact
 from skrobust.verification._lipschitz import LipschitzBounds, lipschitz_bound
 from skrobust.verification._marabou import Marabou
+from skrobust.verification._recorders import make_recorder as make_recorder
 from skrobust.verification._result import Reason, Verdict, Verification, VerificationBuilder
 from skrobust.verification._sets import within_set as within_set
 from skrobust.verification._steps import Encoding, Step

@@ -21,8 +21,9 @@ from skrobust.graphs import read_graph
 from skrobust.networks import as_model
 from skrobust.properties import check_property
 from skrobust.trees import check_tree_property
-from skrobust.verification._evidence import check_evidence, make_recorder
+from skrobust.verification._evidence import check_evidence
 from skrobust.verification._query import check_rows_of_logits
+from skrobust.verification._recorders import make_recorder
 from skrobust.verification._result import Reason, VerificationBuilder
 from skrobust.verification._sets import within_set
 from skrobust.verification._steps import Encoding, Step, decide_in_steps

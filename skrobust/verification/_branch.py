@@ -269,8 +269,9 @@ def _bound(problem, domains, n_steps, watch, recording=None):
         if recording is not None:
             at = ((margin >= 0) & (best < 0)).nonzero().squeeze(1)
             if len(at):
-                used = [{k: part.detach()[at] for k, part in of.items()} for of in (alphas, betas)]
-                recording.close(domains[at], lower.detach()[at].argmax(dim=1), *used)
+                used = {j: part.detach()[at] for j, part in betas.items()}
+                choices = _choices(relaxation, alphas, at)
+                recording.close(domains[at], lower.detach()[at].argmax(dim=1), choices, used)
         best = torch.fmax(best, margin.detach())
         # Without an open unit there is nothing to learn.
         if is_last or not margin.requires_grad or (best >= 0).all():
@@ -448,6 +449,16 @@ def _options(problem, domains):
         "slope": None if problem.slope is None else problem.slope[index],
         "nearest": None if nearest is None else nearest.expand(len(index)),
     }
+
+
+def _choices(relaxation, alphas, index):
+    """Return by which numbers the lines of some domains are known, for each piecewise node."""
+    nodes, lines = relaxation.graph.nodes, relaxation.lines
+    with torch.no_grad():
+        return {
+            i: lines[i][index].points(part[index]) if isinstance(nodes[i], Smooth) else part[index]
+            for i, part in alphas.items()
+        }
 
 
 def _signed(multipliers, signs, scales):

@@ -26,9 +26,9 @@ from skrobust.verification._recording import Piece
 from skrobust.verification._result import Reason, Verdict
 from skrobust.verification._steps import Encoding
 
-__all__ = ["Recorder", "check_evidence", "make_recorder"]
+__all__ = ["REQUIRED", "Recorder", "check_evidence", "make_recorder"]
 
-_REQUIRED = "required"
+REQUIRED = "required"
 _CHECKED = "checked"
 
 
@@ -65,7 +65,7 @@ def make_recorder(evidence, network, property, n_features):
     """
     graph = read_graph(network, n_features)
     arrays = network_arrays(graph)
-    writer = None if evidence == _REQUIRED else Writer(evidence, arrays)
+    writer = None if evidence == REQUIRED else Writer(evidence, arrays)
     return Recorder(Encoding(network, property, graph), arrays, writer)
 
 
@@ -142,7 +142,7 @@ class Recorder:
     @property
     def place(self):
         """Return what was asked for, as text: the folder, or "required"."""
-        return _REQUIRED if self.writer is None else str(self.writer.folder)
+        return REQUIRED if self.writer is None else str(self.writer.folder)
 
     @property
     def _digest(self):

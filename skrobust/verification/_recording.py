@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from skrobust.graphs import Smooth
+
 __all__ = ["Piece", "Recording", "proof_of"]
 
 
@@ -52,6 +54,7 @@ class Recording:
         # Both graphs have the same piecewise nodes, in order.
         self.units = dict(zip(small.graph.piecewise, root.graph.piecewise, strict=True))
         self.sources = {i: small.graph.nodes[i].inputs[0] for i in small.graph.piecewise}
+        self.smooth = {i for i in self.units if isinstance(small.graph.nodes[i], Smooth)}
         self.sizes = {j: root.graph.nodes[j].size for j in root.sources}
         self.children, self.tightened, self.leaves = {}, set(), {}
 
@@ -94,14 +97,15 @@ class Recording:
         row : int Tensor of shape (P,)
             Which row of the problem is proved there.
         alphas : dict of int to Tensor of shape (P, m, *shape), default=None
-            Slopes; those of the rule if None.
+            Slopes; those of the rule if None. For smooth nodes the points of tangents, of shape
+            (P, m, 2, *shape).
         betas : dict of int to Tensor of shape (P, 1 or m, *shape), default=None
             What was added to the rows of nodes.
         """
         keys = zip(domains.place.tolist(), domains.problem.tolist(), strict=True)
         for k, (key, which) in enumerate(zip(keys, row.tolist(), strict=True)):
             rows = [which] if self.n_bounds == 1 else range(self.n_bounds)
-            self.leaves[key] = which, [_bound(alphas, betas, k, r) for r in rows]
+            self.leaves[key] = which, [self._bound(alphas, betas, k, r) for r in rows]
 
     def arrays(self, roots, rows_of):
         """Return the arrays of a proof.
@@ -139,13 +143,31 @@ class Recording:
         arrays = {k: np.array(v, dtype=kinds.get(k, np.int32)) for k, v in columns.items()}
         return arrays | self._slopes(leaves) | self._multipliers(leaves)
 
+    def _bound(self, alphas, betas, k, row):
+        """Return what a bound of a row of domain k is made of: slopes, units with multipliers."""
+        slopes = {
+            i: part[k, row].flatten().cpu().numpy().astype(self._dtype(i))
+            for i, part in (alphas or {}).items()
+        }
+        multipliers = {}
+        for j, part in (betas or {}).items():
+            values = part[k, row if part.shape[1] > 1 else 0].flatten().abs().cpu().numpy()
+            multipliers[j] = np.flatnonzero(values), values[values != 0]
+        return slopes, multipliers
+
+    def _dtype(self, i):
+        return np.float64 if i in self.smooth else np.float32  # any slope of a kink is right
+
     def _slopes(self, leaves):
         arrays = {}
         for i, j in self.sources.items():
             if not any(i in slopes for slopes, _ in leaves):
                 continue
             whole, units = self.whole[j]
-            table = np.full((len(leaves), self.sizes[whole]), -1, dtype=np.float32)
+            size, default = self.sizes[whole], -1.0
+            if i in self.smooth:  # lines below, and above; what is infinite is left to the rule
+                units, size, default = np.concatenate([units, size + units]), 2 * size, np.inf
+            table = np.full((len(leaves), size), default, dtype=self._dtype(i))
             for k, (slopes, _) in enumerate(leaves):
                 if i in slopes:
                     table[k, units] = slopes[i]
@@ -167,18 +189,6 @@ class Recording:
             name = f"betas.{whole}"
             arrays |= {name: value, f"{name}.leaf": leaf, f"{name}.unit": unit}
         return arrays
-
-
-def _bound(alphas, betas, k, row):
-    """Return what a bound of a row of domain k consists of: slopes, and units with multipliers."""
-    slopes = {
-        i: part[k, row].flatten().float().cpu().numpy() for i, part in (alphas or {}).items()
-    }
-    multipliers = {}
-    for j, part in (betas or {}).items():
-        values = part[k, row if part.shape[1] > 1 else 0].flatten().abs().cpu().numpy()
-        multipliers[j] = np.flatnonzero(values), values[values != 0]
-    return slopes, multipliers
 
 
 def proof_of(recording, problem, query, open_clauses, is_shared):

@@ -1,7 +1,6 @@
 """Branch and bound over the thresholds of an ensemble of trees, around one point."""
 
 import heapq
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,11 +87,11 @@ _BATCH = 64  # boxes that are cut together, at most
 _VERTICES = 256  # that are tried before the first cut
 
 
-def search(question, watch, max_boxes):
+def search(question, watch, max_boxes, cuts=None):
     """Return a point that breaks the property, or the `Reason` why there is none to return.
 
     Boxes are cut at a threshold of the tree that says least about them, the most promising
-    first, until every tree is in one leaf.
+    first, until every tree is in one leaf. Where there is a `Cuts`, it is told.
     """
     trees, ball, i = question.trees, question.ball, question.i
     lower, upper = ball.lower[[i]], ball.upper[[i]]
@@ -102,9 +101,9 @@ def search(question, watch, max_boxes):
         return point
     entries = 2 * len(trees.leaves) * len(question.rivals.classes)
     batch = min(_BATCH, rows_at_once(entries))
-    queue, count, seen = [], itertools.count(), 0
+    queue, numbers, seen = [], np.zeros(1, dtype=int), 0
     while True:
-        point = _queue_open_boxes(question, lower, upper, queue, count)
+        point = _queue_open_boxes(question, lower, upper, queue, numbers)
         if point is not None:
             return point
         seen += len(lower)
@@ -114,8 +113,12 @@ def search(question, watch, max_boxes):
             return Reason.TIME_OUT
         if max_boxes is not None and seen >= max_boxes:
             return Reason.BOUNDS_TOO_LOOSE
-        boxes = [heapq.heappop(queue)[2:] for _ in range(min(batch, len(queue)))]
-        lower, upper = _halves(*(np.array(column) for column in zip(*boxes, strict=True)))
+        boxes = [heapq.heappop(queue)[1:] for _ in range(min(batch, len(queue)))]
+        cut, *boxes = (np.array(column) for column in zip(*boxes, strict=True))
+        if cuts is not None:
+            cuts.cut(cut, *boxes[2:], seen)
+        lower, upper = _halves(*boxes)
+        numbers = seen + np.arange(len(lower))
 
 
 def _halves(lower, upper, feature, last):
@@ -127,19 +130,20 @@ def _halves(lower, upper, feature, last):
     return np.concatenate([lower, right]), np.concatenate([left, upper])
 
 
-def _queue_open_boxes(question, lower, upper, queue, count):
+def _queue_open_boxes(question, lower, upper, queue, numbers):
     """Put the boxes that are still open into the queue, with where to cut them.
 
     Returns a point that breaks the property, or None.
     """
     rivals, touched = question.rivals, question.touches(lower, upper)
-    lower, upper = lower[touched], upper[touched]
+    lower, upper, numbers = lower[touched], upper[touched], numbers[touched]
     if len(lower) == 0:
         return None
     reached = question.trees.reach(lower, upper)
     leads, most, least = rivals.leads(reached)
     is_open = ~rivals.beaten(leads)
-    lower, upper, reached, leads = (v[is_open] for v in (lower, upper, reached, leads))
+    parts = (lower, upper, reached, leads, numbers)
+    lower, upper, reached, leads, numbers = (part[is_open] for part in parts)
     if len(lower) == 0:
         return None
     tried = (
@@ -153,7 +157,7 @@ def _queue_open_boxes(question, lower, upper, queue, count):
     cuts = _cuts(question.trees, reached, leads, (most - least)[is_open])
     feature, last = question.trees.feature[cuts], question.trees.last[cuts]
     for k in np.flatnonzero(cuts >= 0):
-        place = (-leads[k].max(), next(count))
+        place = (-leads[k].max(), int(numbers[k]))
         heapq.heappush(queue, (*place, lower[k], upper[k], feature[k], last[k]))
     return None
 

@@ -20,8 +20,9 @@ from skrobust.trees import (
     read_trees,
 )
 from skrobust.verification._base import Stopwatch, Verifier
-from skrobust.verification._result import Reason, VerificationBuilder
+from skrobust.verification._result import Reason, Verdict, VerificationBuilder
 from skrobust.verification._steps import Encoding, Step, decide_in_steps
+from skrobust.verification._tree_evidence import Cuts, cuts_of_tree
 from skrobust.verification._tree_lines import check_line, decide_along
 from skrobust.verification._tree_search import Question, search
 
@@ -138,11 +139,13 @@ class TreeVerifier(Verifier):
         for i, label in enumerate(questions.labels):
             watch = Stopwatch(timeout)
             args = (questions.target, questions.ball, int(label), i, rng)
-            answer = search(Question.ask(encoding.graph, *args), watch, max_boxes)
+            cuts = Cuts() if encoding.keeps_proofs else None
+            answer = search(Question.ask(encoding.graph, *args), watch, max_boxes, cuts)
             if isinstance(answer, np.ndarray):
                 _replay(verdicts, questions.target, [i], answer[None])
             elif answer is Reason.PROVED:
                 verdicts.prove([i], 1.0)
+                verdicts.evidence[i] = "" if cuts is None else cuts.arrays()
             else:
                 verdicts.reasons[i] = answer
             verdicts.seconds[i] = watch.elapsed
@@ -174,6 +177,10 @@ def _decide_together(encoding, x, labels=None, *, timeout=None, generator=None):
     _replay(verdicts, batch.target, np.arange(len(x)), batch.ball.center)
     if encoding.boxes is not None:
         _decide_by_distance(verdicts, encoding.boxes, batch)
+        if encoding.keeps_proofs:
+            ball = batch.ball
+            for i in np.flatnonzero(verdicts.verdicts == Verdict.VERIFIED):
+                verdicts.evidence[i] = cuts_of_tree(encoding.graph, ball.lower[i], ball.upper[i])
     else:
         _decide_by_bounds(verdicts, encoding.graph, batch)
     verdicts.seconds[:] = watch.elapsed / max(1, len(x))

@@ -10,12 +10,17 @@ DIGEST = "by hand"
 
 
 def network(*layers):
-    """Return the arrays of a chain of layers: pairs of weight and bias, or slopes of units."""
+    """Return the arrays of a chain of layers.
+
+    These are pairs of weight and bias, slopes of units, or names of kinds without parameters.
+    """
     nodes, arrays, size = [], {}, np.shape(layers[0][0])[1]
     for i, layer in enumerate(layers, start=1):
         if isinstance(layer, tuple):
             nodes.append({"kind": "affine", "inputs": [i - 1]})
             arrays[f"{i}.weight"], arrays[f"{i}.bias"] = map(np.array, layer)
+        elif isinstance(layer, str):
+            nodes.append({"kind": layer, "inputs": [i - 1]})
         else:
             nodes.append({"kind": "relu", "inputs": [i - 1]})
             arrays[f"{i}.slope"] = np.array(layer)

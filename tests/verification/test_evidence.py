@@ -12,12 +12,11 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
-from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
 from skrobust import TorchClassifier
 from skrobust.evidence import Writer, check
-from skrobust.exceptions import MissingEvidenceWarning, UnsupportedModelError
+from skrobust.exceptions import MissingEvidenceWarning
 from skrobust.properties import (
     ClassificationRobustness,
     LipschitzRobustness,
@@ -135,15 +134,6 @@ def test_what_is_no_folder(trained, evidence):
     model, X, y = trained
     with pytest.raises(TypeError, match="evidence"):
         Bounds().verify(model, X, y, property=ClassificationRobustness(0.1), evidence=evidence)
-
-
-def test_trees_are_refused_by_name(trained, tmp_path):
-    _, X, y = trained
-    tree = DecisionTreeClassifier(random_state=0).fit(X, y)
-    with pytest.raises(UnsupportedModelError, match="DecisionTreeClassifier"):
-        Cascade().verify(
-            tree, X, y, property=ClassificationRobustness(0.1), evidence=tmp_path / "trees"
-        )
 
 
 def test_a_full_disk_loses_no_verdict(trained, tmp_path, monkeypatch):
