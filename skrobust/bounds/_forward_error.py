@@ -88,7 +88,8 @@ def forward_error(graph, ball, *, dtype=torch.float32):
     any order, fused or not, and smooth functions within 64 units in the last place of
     ``growth * (1 + abs(z))``. It does not for convolutions by the methods of Winograd or by
     Fourier transforms, for products in a narrower type (TF32, bfloat16), nor where an export has
-    made one operation of several.
+    made one operation of several. A SiLU or GELU that is written out, as ``x * sigmoid(x)``, is
+    one function of the graph, and taken to be computed as well as one.
 
     References
     ----------

@@ -50,17 +50,23 @@ class Relaxation:
         return len(self.ball.center)
 
     def __getitem__(self, index):
+        n = len(self.empty)
+
+        def at(part):
+            # Domains of one ball share what does not differ between them.
+            return part if part is None or len(part) == 1 < n else part[index]
+
         return Relaxation(
             self.graph,
-            self.ball[index],
-            [part[index] for part in self.lows],
-            [part[index] for part in self.highs],
-            [None if part is None else part[index] for part in self.weights],
-            {i: lines[index] for i, lines in self.lines.items()},
+            self.ball if len(self) == 1 < n else self.ball[index],
+            [at(part) for part in self.lows],
+            [at(part) for part in self.highs],
+            [at(part) for part in self.weights],
+            {i: at(lines) for i, lines in self.lines.items()},
             self.homogeneous,
             self.empty[index],
             self.rounding,
-            [None if part is None else part[index] for part in self.floors],
+            [at(part) for part in self.floors],
         )
 
     @property

@@ -74,7 +74,7 @@ def tighten(built, j, sample, unit, n_steps=0, watch=None):
     for balls, entries in _portions(built, j, sample, unit):
         if watch is not None and watch.left == 0:
             break
-        part = built if len(balls) == len(built) == 1 else built[_index(balls)]
+        part = built if len(built.empty) == 1 else built[_index(balls)]
         start, rows, shift = entry_rows(built.graph, j, entries.flatten())
         shift = torch.zeros_like(shift) if built.homogeneous else shift
         rows, shift = (values.unflatten(0, entries.shape) for values in (rows, shift))
@@ -102,7 +102,7 @@ def _portions(built, j, sample, unit):
     """
     largest = max(n.size for n in built.graph.nodes[: j + 1])
     most = max(1, _BYTES // (2 * largest * built.graph.dtype.itemsize))
-    counts = sample.bincount(minlength=len(built))
+    counts = sample.bincount(minlength=len(built.empty))
     starts = counts.cumsum(0) - counts
     # Those with as many entries side by side.
     counts, order = counts.sort(descending=True)

@@ -74,7 +74,8 @@ class Exact(CompleteVerifier):
         the machine is.
     memory_limit : float, default=1 GiB
         Bytes, for the domains of branch and bound: a quarter for those that are bounded
-        together, the rest for those that wait. Where that is full, fewer are taken at once.
+        together, the rest for those that wait. Where that is full, fewer are taken at once. The
+        libraries and the network come on top.
 
     Notes
     -----

@@ -59,7 +59,10 @@ class Instance:
         inputs = np.clip(row[0].double().cpu().numpy(), *self.property.bounds)
         if not torch.equal(self.estimator.rows(inputs[None]), row):
             return None
-        inputs = np.clip(inputs, *self._inner_bounds())
+        low, high = self._inner_bounds()
+        if (low > high).any():  # no number of float64 lies within strict bounds
+            return None
+        inputs = np.clip(inputs, low, high)
         row = self.estimator.rows(inputs[None])
         logits = self.estimator.replay(row)[0].cpu()
         if self.dropped == "Softmax":

@@ -1,5 +1,6 @@
 """Tightened intervals: the bounds of rows +z and -z, entry by entry, and contradictions."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,23 @@ def loose(property=BALLS[1].values[0]):
 
 
 SAMPLE, UNIT = torch.tensor([0, 2, 2]), torch.tensor([1, 0, 5])
+
+
+def test_domains_may_share_a_ball():
+    """Branch and bound keeps one ball, and what no split has changed, for all of its domains."""
+    whole, j = loose()
+    shared, apart = whole[:1], whole[torch.tensor([0, 0, 0])]
+    shared = replace(
+        shared, lows=[*shared.lows], highs=[*shared.highs], empty=torch.zeros(3, dtype=torch.bool)
+    )
+    shared.lows[j] = apart.lows[j] = shared.lows[j].repeat(3, 1)
+    shared.highs[j] = apart.highs[j] = shared.highs[j].repeat(3, 1)
+    assert len(shared[1:].empty) == 2 and len(shared[1:].ball.center) == 1
+    tighten(shared, j, SAMPLE, UNIT)
+    tighten(apart, j, SAMPLE, UNIT)
+    torch.testing.assert_close(shared.lows[j], apart.lows[j])
+    torch.testing.assert_close(shared.highs[j], apart.highs[j])
+    assert (shared.lows[j] > whole.lows[j][:1])[SAMPLE, UNIT].any()
 
 
 @pytest.mark.parametrize("at_once", [1, 2**21])

@@ -360,7 +360,7 @@ add(
 def _bent(kind):
     """A small network of smooth units: of scikit-learn, or of torch."""
     if kind == "tanh":
-        return MLPClassifier(5, activation=kind, max_iter=20, random_state=0).fit(X, Y)
+        return MLPClassifier(5, activation=kind, solver="lbfgs", random_state=0).fit(X, Y)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         units = {"gelu": torch.nn.GELU(), "softplus": torch.nn.Softplus()}
