@@ -73,7 +73,9 @@ def test_what_has_no_evidence_is_said(trained, tmp_path, monkeypatch):
     verified = result.verdicts == "verified"
     assert verified.any()
     assert "it is late" in result.notes[verified][0]
-    required = Bounds().verify(model, X, y, property=property, evidence="required")
+    # Of a point that is misclassified the verdict stays, and the warning says so.
+    with pytest.warns(MissingEvidenceWarning, match="it is late"):
+        required = Bounds().verify(model, X, y, property=property, evidence="required")
     assert (required.verdicts[verified] == "unknown").all()
     assert (required.reasons[verified] == Reason.WITHOUT_EVIDENCE).all()
 
