@@ -13,9 +13,10 @@ from skrobust.graphs import Relu, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
 from skrobust.verification._bounds import Bounds
 from skrobust.verification._boxes import branch_inputs
-from skrobust.verification._branch import Problem, branch, close_leaf
+from skrobust.verification._branch import Problem, branch
 from skrobust.verification._complete import CompleteVerifier, PointSearch
 from skrobust.verification._highs import Program, add_node
+from skrobust.verification._leaves import close_leaf
 from skrobust.verification._mixtures import with_mixtures
 from skrobust.verification._query import make_query, reference_error
 from skrobust.verification._recording import Recording
@@ -46,6 +47,7 @@ class Exact(CompleteVerifier):
     What CROWN and an attack leave open is decided by branch and bound: domains in which units
     are decided are bounded in batches, with slopes and multipliers chosen by gradient steps
     (beta-CROWN), until every domain is proved, or a point is found that breaks the property.
+    Where that takes long, intervals of units are tightened to the points at which a row fails.
     Where few units are undecided over the ball, and that takes more than 4,000 domains, each gets
     a 0-1 variable, and HiGHS solves the program, row by row. The search can be stopped at any
     time: the smallest row has a proved lower bound then. Units that are zero over the whole ball
@@ -73,7 +75,8 @@ class Exact(CompleteVerifier):
         the machine is.
     memory_limit : float, default=1 GiB
         Bytes, for the domains of branch and bound: a quarter for those that are bounded
-        together, the rest for those that wait. Where that is full, fewer are taken at once.
+        together, a quarter for how their intervals were found, the rest for those that wait.
+        Where that is full, fewer are taken at once.
 
     Notes
     -----
