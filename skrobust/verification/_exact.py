@@ -32,6 +32,7 @@ _OPEN_DOMAINS = 2000  # for counterexamples, where slopes prove nothing near the
 _PIECES = 200  # of the outputs' range, for a concave row in one linear piece
 _LEAST = 1e-300  # strict rows are proved above 0: the smallest number above is asked for
 _ROOT_STEPS = 5  # of gradients, for each interval of the whole ball
+_FEW_ROWS = 3  # up to which branch and bound finds better intervals of its own for each
 # What branch and bound says, which knows of rows and domains, not of properties.
 _REASONS = {
     "proved": Reason.PROVED,
@@ -229,7 +230,7 @@ class _Search(PointSearch):
     def decide_piece(self, query, lower):
         graph = self.encoding.graph
         # The checker of evidence finds the intervals of the whole ball without steps.
-        n_steps = 0 if self.encoding.keeps_proofs else _ROOT_STEPS
+        n_steps = 0 if self.encoding.keeps_proofs or self._is_few(query, lower) else _ROOT_STEPS
         root = relax(graph, query.ball, n_steps=n_steps, watch=self.watch)
         n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
         is_plain = _is_box(query.ball) and not query.uses_distance
@@ -278,6 +279,12 @@ class _Search(PointSearch):
             return self._after_programs(query, root, lower, self._by_inputs)
         self.by_solver = False
         return self._by_programs(query, root, lower)
+
+    def _is_few(self, query, lower):
+        """Return whether few rows are open, all of which branch and bound can sweep for."""
+        if not query.is_linear or query.uses_distance:
+            return False
+        return int((~query.proved(lower)[0]).sum()) <= _FEW_ROWS
 
     def _visit(self, points):
         """Try the points that bounds suggest, where it is worth it."""
