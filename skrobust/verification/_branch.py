@@ -54,6 +54,7 @@ _KNOWN = 0.25  # for what sweeps go on from
 _SWEEPS = 30  # of one domain, at most
 _WORTH = 0.03  # of the bound, which a sweep must gain for another one
 _INNER = 0.25  # of the work of sweeps, for the tree below before the domain is split
+_LEAST_INNER = 128  # domains of that tree: where few units are open, it is the faster way
 _COPIES = 32  # of each number of a node, while a domain is bounded with gradients
 _SMOOTH = 6  # times as much for the lines of smooth units
 _BATCH = 512
@@ -221,8 +222,8 @@ class _Search:
     def sweep(self, root, watch):
         """Search the tree below one domain, the intervals of each tightened to where rows fail.
 
-        That takes long for each, and trees are so much smaller for it. Where it gains little,
-        as much work is spent on the tree below without it, before the domain is split.
+        That takes long for each, and trees are so much smaller for it. A part of that work is
+        spent on a tree below the domain without it, which may do, before the domain is split.
         """
         problem = self.problem
         waiting, stuck = [(root, {})], []
@@ -239,7 +240,8 @@ class _Search:
                 continue
             if self.visit(points):
                 return "end", [domain, *rest]
-            status, parts = self.grow(domain, watch.part(max_domains=int(_INNER * work) + 1))
+            part = watch.part(max_domains=max(_LEAST_INNER, int(_INNER * work)))
+            status, parts = self.grow(domain, part)
             if status == "end" or (status == "limit" and watch.left == 0):
                 return status, [domain, *rest]
             if status == "stuck":

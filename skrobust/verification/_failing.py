@@ -23,11 +23,13 @@ _FIRST_ROW = 0.5
 _DECAY = 0.9
 _N_STEPS = 3
 _PATIENCE = 0.2  # for each open unit, of which each takes as much work as 2
+_LEAST_PATIENCE = 100
 
 
 def patience(root):
     """Return how many domains of a problem come before `tighten_failing` for its root."""
-    return max(1, int(_PATIENCE * sum(int(lines.open.sum()) for lines in root.lines.values())))
+    n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
+    return max(_LEAST_PATIENCE, int(_PATIENCE * n_open))
 
 
 @dataclass(frozen=True, eq=False)
