@@ -24,11 +24,14 @@ _DECAY = 0.9
 _N_STEPS = 3
 _PATIENCE = 0.2  # for each open unit, of which each takes as much work as 2
 _LEAST_PATIENCE = 100
+_FEW_UNITS = 32  # of which the tree is small as it is, and a sweep mostly overhead
 
 
 def patience(root):
     """Return how many domains of a problem come before `tighten_failing` for its root."""
     n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
+    if n_open <= _FEW_UNITS:
+        return float("inf")
     return max(_LEAST_PATIENCE, int(_PATIENCE * n_open))
 
 
