@@ -211,8 +211,12 @@ class _Search:
                 stack.push(halves)
                 n_places += 2 * len(inner)
             for which in (counts >= due_at).nonzero().squeeze(1).tolist():
+                if watch.left == 0:
+                    break
                 counts[which] = -torch.inf
                 if stack.drop(which):
+                    # The tree that is begun anew holds what was stuck in this one.
+                    stuck = [part for part in stuck if part.problem[0] != which]
                     status, parts = self.sweep(roots[roots.problem == which], watch)
                     if status in ("end", "limit"):
                         return status, [*parts, *stack.parts, *stuck]
