@@ -121,8 +121,8 @@ def check(folder, estimator=None, X=None, y=None, *, property=None, exact=False)
         if is_tree_model(estimator):
             if property is not None:
                 raise UnsupportedModelError(
-                    f"Got a property beside {kind_of(estimator)}, but expected none: files of trees "
-                    "name label, radius and domain themselves. Use check(folder, estimator)."
+                    f"Got a property beside {kind_of(estimator)}, but expected none: files of "
+                    "trees name label, radius and domain. Use check(folder, estimator)."
                 )
             network = BlackBox(estimator)
         else:

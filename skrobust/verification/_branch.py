@@ -7,6 +7,12 @@ the domain, row - beta s z lies below the row there, so that any such numbers gi
 units are decided again and again, z_k >= t or z_k <= t, at points t inside of their intervals,
 which makes their lines better: there row - beta s (z - t) lies below the row.
 
+Where a tree grows large, it is begun anew, in another way: one domain at a time, whose intervals
+are tightened to the points at which its rows fail, again and again (see `_failing`), then a
+small tree below it, and only then two halves. What is found of the points where all rows fail
+proves the domain as well as what is found of all points: were there a point at which they fail,
+it would be among them.
+
 References
 ----------
 Bunel et al., "Branch and bound for piecewise linear neural network verification", JMLR 2020.
@@ -17,10 +23,7 @@ neural network robustness verification", NeurIPS 2021.
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
-from scipy import sparse
-from scipy.optimize import linprog
 
 from skrobust.bounds import (
     UNIT,
@@ -29,28 +32,32 @@ from skrobust.bounds import (
     Units,
     backward,
     crown,
-    farthest,
     initial_slopes,
     lines_of,
     tighten,
 )
 from skrobust.graphs import Smooth
 from skrobust.verification._choice import costliest, is_decided
-from skrobust.verification._domains import Domains, Stack, split, within
+from skrobust.verification._domains import Domains, Stack, split
 from skrobust.verification._failing import patience, tighten_failing
 
-__all__ = ["Problem", "branch", "close_leaf"]
+__all__ = ["Problem", "branch", "options_of", "relaxation_of"]
 
 _RATE_ALPHA = 0.2
 _RATE_BETA = 4.0  # relative to the size of the rows at the node
 _DECAY = 0.9
 _SHARE = 1 / 32  # of the domains of a batch that are tightened
 _TIGHTEN = 4  # decisions after which a domain may be tightened again
-_WAITING = 0.75  # of the memory, for domains that wait
+_WAITING = 0.5  # of the memory, for domains that wait
+_BOUNDED = 0.25  # for those that are bounded
+_KNOWN = 0.25  # for what sweeps go on from
+_SWEEPS = 30  # of one domain, at most
+_WORTH = 0.03  # of the bound, which a sweep must gain for another one
+_INNER = 0.25  # of the work of sweeps, for the tree below before the domain is split
+_LEAST_INNER = 128  # domains of that tree: where few units are open, it is the faster way
 _COPIES = 32  # of each number of a node, while a domain is bounded with gradients
 _SMOOTH = 6  # times as much for the lines of smooth units
 _BATCH = 512
-_PRICE = 1e4  # of breaking a decision in a leaf, relative to the row
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,54 +146,146 @@ def branch(problem, *, batch_size, memory_limit, n_steps, watch, visit, leaf, re
     lower : Tensor of shape (r,)
         Proved lower bounds of the margins.
     """
-    stack, stuck = Stack(memory_limit * _WAITING), []
-    roots = _first(problem)
-    stack.push(roots)
-    n_places = len(problem.rows)
-    # Where a problem takes long, its root's intervals are tightened, for all that is left of it.
-    due_at = patience(problem.root)
+    size = _batch_size(problem, memory_limit * _BOUNDED)
+    search = _Search(
+        problem,
+        size if batch_size is None else min(batch_size, size),
+        memory_limit,
+        n_steps,
+        visit,
+        leaf,
+        recording,
+    )
     is_plain = recording is None and problem.any_row
-    counts = torch.zeros_like(roots.problem)
-    size = _batch_size(problem, memory_limit * (1 - _WAITING))
-    size = size if batch_size is None else min(batch_size, size)
-    while stack:
-        if watch.left == 0:
-            return "limit", _lowest(problem, [*stack.parts, *stuck])
-        domains = stack.take(min(size, watch.domains_left))
-        if is_plain:
-            before = counts >= due_at
+    due_at = patience(problem.root) if is_plain else float("inf")
+    status, open_parts = search.grow(_first(problem), watch, due_at)
+    return status, _lowest(problem, open_parts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """Searches of trees of domains; fields as the arguments of `branch`.
+
+    All return how they ended, and parts of domains that are not proved.
+    """
+
+    problem: Problem
+    batch_size: int
+    memory_limit: float
+    n_steps: int
+    visit: object
+    leaf: object
+    recording: object = None
+
+    def grow(self, roots, watch, due_at=float("inf")):
+        """Search the trees below some domains, many domains at a time.
+
+        Problems whose trees grow to `due_at` domains are left to `sweep`.
+        """
+        problem, recording = self.problem, self.recording
+        stack, stuck = Stack(self.memory_limit * _WAITING), []
+        stack.push(roots)
+        n_places, counts = len(roots), torch.zeros(len(problem.rows), device=roots.place.device)
+        while stack:
+            if watch.left == 0:
+                return "limit", [*stack.parts, *stuck]
+            domains = stack.take(min(self.batch_size, watch.domains_left))
             counts = counts + domains.problem.bincount(minlength=len(counts))
-            due = ((counts >= due_at) & ~before).nonzero().squeeze(1)
-            if len(due):
-                roots = _tightened_failing(problem, roots, due, watch)
-            if (counts >= due_at).any():
-                domains = within(domains, roots)
-        domains = _tightened(problem, domains, watch, recording)
-        domains, points = _bound(problem, domains, n_steps, watch, recording)
-        watch.count(len(domains))
-        index = (domains.lower < 0).nonzero().squeeze(1)
-        open_domains = domains[index]
-        if len(open_domains) == 0:
-            continue
-        if visit(points[index]):
-            return "end", _lowest(problem, [open_domains, *stack.parts, *stuck])
-        is_leaf = open_domains.branch[:, 0] < 0
-        for k in is_leaf.nonzero().squeeze(1).tolist():
-            status = leaf(open_domains, k)
-            if status == "end":
-                return "end", _lowest(problem, [open_domains, *stack.parts, *stuck])
+            domains = _tightened(problem, domains, watch, recording)
+            domains, points = _bound(problem, domains, self.n_steps, watch, recording)
+            watch.count(len(domains))
+            index = (domains.lower < 0).nonzero().squeeze(1)
+            open_domains = domains[index]
+            if len(open_domains) == 0:
+                continue
+            if self.visit(points[index]):
+                return "end", [open_domains, *stack.parts, *stuck]
+            is_leaf = open_domains.branch[:, 0] < 0
+            for k in is_leaf.nonzero().squeeze(1).tolist():
+                status = self.leaf(open_domains, k)
+                if status == "end":
+                    return "end", [open_domains, *stack.parts, *stuck]
+                if status == "stuck":
+                    stuck.append(open_domains[k : k + 1])
+            inner = open_domains[(~is_leaf).nonzero().squeeze(1)]
+            if len(inner):
+                # The lowest domains last: they are taken first, where counterexamples are.
+                inner = inner[inner.lower.argsort(descending=True)]
+                halves = split(inner, n_places)
+                if recording is not None:
+                    recording.split(halves)
+                stack.push(halves)
+                n_places += 2 * len(inner)
+            for which in (counts >= due_at).nonzero().squeeze(1).tolist():
+                if watch.left == 0:
+                    break
+                counts[which] = -torch.inf
+                if stack.drop(which):
+                    # The tree that is begun anew holds what was stuck in this one.
+                    stuck = [part for part in stuck if part.problem[0] != which]
+                    status, parts = self.sweep(roots[roots.problem == which], watch)
+                    if status in ("end", "limit"):
+                        return status, [*parts, *stack.parts, *stuck]
+                    stuck += parts
+        return "stuck" if stuck else "proved", stuck
+
+    def sweep(self, root, watch):
+        """Search the tree below one domain, the intervals of each tightened to where rows fail.
+
+        That takes long for each, and trees are so much smaller for it. A part of that work is
+        spent on a tree below the domain without it, which may do, before the domain is split.
+        """
+        problem = self.problem
+        waiting, stuck = [(root, {})], []
+        while waiting:
+            domain, known = waiting.pop()
+            rest = [*(part for part, _ in waiting), *stuck]
+            if watch.left == 0:
+                return "limit", [domain, *rest]
+            domain, points = _bound(problem, domain, self.n_steps, watch)
+            watch.count(1)
+            if domain.lower < 0:
+                domain, known, points, work = self._swept(domain, known, points, watch)
+            if domain.lower >= 0:
+                continue
+            if self.visit(points):
+                return "end", [domain, *rest]
+            part = watch.part(max_domains=max(_LEAST_INNER, int(_INNER * work)))
+            status, parts = self.grow(domain, part)
+            if status == "end" or (status == "limit" and watch.left == 0):
+                return status, [domain, *rest]
             if status == "stuck":
-                stuck.append(open_domains[k : k + 1])
-        inner = open_domains[(~is_leaf).nonzero().squeeze(1)]
-        if len(inner):
-            # The lowest domains last: they are taken first, where counterexamples are.
-            inner = inner[inner.lower.argsort(descending=True)]
-            halves = split(inner, n_places)
-            if recording is not None:
-                recording.split(halves)
-            stack.push(halves)
-            n_places += 2 * len(inner)
-    return "stuck" if stuck else "proved", _lowest(problem, stuck)
+                stuck += parts
+            if status == "limit":
+                size = sum(free.n_bytes for free in known.values())
+                is_small = (len(waiting) + 2) * size < self.memory_limit * _KNOWN
+                halves = split(domain, 0)
+                waiting += [(halves[k : k + 1], known if is_small else {}) for k in range(2)]
+        return "stuck" if stuck else "proved", stuck
+
+    def _swept(self, domain, known, points, watch):
+        """Tighten the intervals of a domain while that pays.
+
+        Returns it with what `tighten_failing` goes on from, where its rows may fail, and how
+        many domains could have been bounded instead.
+        """
+        problem, work = self.problem, 0
+        rows, shift = problem.rows[domain.problem], problem.shift[domain.problem]
+        for _ in range(_SWEEPS):
+            built, before = relaxation_of(problem, domain), domain.lower.item()
+            work += 2 * sum(int(lines.open.sum()) for lines in built.lines.values())
+            with torch.no_grad():
+                terms = (rows, shift, domain.alphas)
+                known = tighten_failing(built, *terms, known=known, watch=watch)
+            lows, highs = ({j: s[j] for j in domain.lows} for s in (built.lows, built.highs))
+            # Where intervals contradict each other, no row fails anywhere.
+            lower = torch.where(built.empty, torch.inf, domain.lower)
+            domain = replace(domain, lows=lows, highs=highs, lower=lower)
+            domain, points = _bound(problem, domain, self.n_steps, watch)
+            gain = domain.lower.item() - before
+            if domain.lower >= 0 or watch.left == 0 or not gain > -_WORTH * before:
+                break
+        return domain, known, points, work
 
 
 def _batch_size(problem, n_bytes):
@@ -229,7 +328,7 @@ def _first(problem):
     )
 
 
-def _relaxation(problem, domains):
+def relaxation_of(problem, domains):
     """Return the relaxation over domains: the root's, but for what was decided since.
 
     The ball is that of the root, which holds them all, and is not repeated.
@@ -247,8 +346,8 @@ def _relaxation(problem, domains):
 
 def _bound(problem, domains, n_steps, watch, recording=None):
     """Bound domains; return them with what was learned, and where their rows may fail."""
-    relaxation = _relaxation(problem, domains)
-    rows, options = problem.rows[domains.problem], _options(problem, domains)
+    relaxation = relaxation_of(problem, domains)
+    rows, options = problem.rows[domains.problem], options_of(problem, domains)
     shifts, cuts = options.pop("shift"), _cuts(problem, domains)
     alphas = {i: part.clone() for i, part in domains.alphas.items()}
     multipliers = {j: part.clone() for j, part in domains.betas.items()}
@@ -296,7 +395,7 @@ def _tightened(problem, domains, watch, recording=None):
     if len(due) == 0 or not later:
         return domains
     part = domains[due]
-    built = _relaxation(problem, part)
+    built = relaxation_of(problem, part)
     graph, units = built.graph, Units()
     with torch.no_grad():
         for i in graph.piecewise:
@@ -320,116 +419,6 @@ def _tightened(problem, domains, watch, recording=None):
     return replace(domains, lows=lows, highs=highs, lower=lower, depth=depth)
 
 
-def _tightened_failing(problem, roots, which, watch):
-    """Return root domains, of some with the intervals tightened to where their rows fail."""
-    some = roots[which]
-    built = _relaxation(problem, some)
-    with torch.no_grad():
-        rows, shift = problem.rows[which], problem.shift[which]
-        tighten_failing(built, rows, shift, some.alphas, watch=watch)
-    lows, highs = ({j: p.clone() for j, p in side.items()} for side in (roots.lows, roots.highs))
-    for j in lows:
-        lows[j][which], highs[j][which] = built.lows[j], built.highs[j]
-    lower = roots.lower.clone()
-    # Where intervals contradict each other, there is no such point.
-    lower[which] = torch.where(built.empty, torch.inf, lower[which])
-    return replace(roots, lows=lows, highs=highs, lower=lower)
-
-
-def close_leaf(problem, domain, recording=None):
-    """Prove a row over a domain in which all units are linear, by the dual of a linear program.
-
-    Its multipliers are free numbers like any: the bound that is proved is that of `crown`. A
-    constraint may be broken at a price, so that there is always an optimum: where no point meets
-    all of them, it is above what is asked for.
-
-    Parameters
-    ----------
-    problem : Problem
-        Over a box.
-    domain : Domains
-        Of one domain.
-    recording : Recording, default=None
-
-    Returns
-    -------
-    bool
-    """
-    relaxation = _relaxation(problem, domain)
-    if any(lines.open.any() for lines in relaxation.lines.values()):
-        return False
-    ball, graph, places = relaxation.ball, relaxation.graph, []
-    rows, options = problem.rows[domain.problem], _options(problem, domain)
-    for j, signs in domain.signs.items():
-        units = signs.flatten().nonzero().squeeze(1)
-        if len(units):
-            places.append((j, units, signs.flatten()[units]))
-    with torch.no_grad():
-        pulled, _, _ = backward(relaxation, len(graph.nodes) - 1, rows)
-        sides = []
-        for j, units, signs in places:
-            unit = rows.new_zeros(1, len(units), graph.nodes[j].size)
-            unit[0, torch.arange(len(units)), units] = signs.to(rows.dtype)
-            unit = unit.view(1, len(units), *graph.nodes[j].shape)
-            here, constant, _ = backward(relaxation, j, unit)
-            sides.append((here[0].cpu().numpy(), constant[0].cpu().numpy()))
-        # Multipliers are for one row: rows that are asked together have one row of them each.
-        n_rows, betas = rows.shape[1], {}
-        for j, _, _ in places:
-            betas[j] = rows.new_zeros(1, n_rows, *graph.nodes[j].shape)
-        for row in range(n_rows):
-            slope = None if problem.slope is None else options["slope"][0, row].item()
-            values = _dual(pulled[0, row].cpu().numpy(), sides, ball, slope, problem.nearest)
-            start = 0
-            for j, units, signs in places:
-                size = rows.new_tensor(values[start : start + len(units)])
-                betas[j][0, row].view(-1)[units] = -size * signs
-                start += len(units)
-        lower = crown(relaxation, rows, betas=betas, **options)
-        if problem.margin(lower, domain.problem).item() < 0:
-            return False
-        if recording is not None:
-            recording.close(domain, lower.argmax(dim=1), None, betas)
-    return True
-
-
-def _dual(row, sides, ball, slope=None, nearest=None):
-    """Return multipliers of sides w x + c >= 0 for which row . x has its bound over a box.
-
-    With a slope, that times the distance from the center is a part of the row.
-    """
-    if not sides:
-        return np.zeros(0)
-    weights = np.concatenate([w for w, _ in sides])
-    size = np.maximum(np.abs(weights).sum(axis=1), 1e-300)
-    weights, constants = weights / size[:, None], np.concatenate([c for _, c in sides]) / size
-    price = _PRICE * (np.abs(row).sum() + abs(slope or 0.0) + 1e-9)
-    low, high = ball.lower[0].cpu().numpy(), ball.upper[0].cpu().numpy()
-    n, count = len(row), len(weights)
-    blocks = [sparse.csr_array(-np.column_stack([weights, np.ones(count), np.zeros(count)]))]
-    limits, reach = [constants], (0.0, 0.0)
-    if slope is not None:
-        # d >= x_i - center_i and d >= center_i - x_i.
-        reach, center = (nearest.item(), farthest(ball).item()), ball.center[0].cpu().numpy()
-        moves = np.flatnonzero(high > low)
-        for sign in (1.0, -1.0):
-            k = np.arange(len(moves))
-            at = np.tile(k, 2), np.concatenate([moves, np.full(len(k), n + 1)])
-            values = np.repeat([sign, -1.0], len(k))
-            blocks.append(sparse.csr_array((values, at), shape=(len(k), n + 2)))
-            limits.append(sign * center[moves])
-    found = linprog(
-        np.concatenate([row, [price, slope or 0.0]]),
-        A_ub=sparse.vstack(blocks),
-        b_ub=np.concatenate(limits),
-        bounds=[*zip(low, high, strict=True), (0, None), (min(reach), max(reach))],
-        method="highs",
-    )
-    if found.ineqlin is None or found.status != 0:
-        return np.zeros(count)
-    return np.maximum(0.0, -found.ineqlin.marginals[:count]) / size
-
-
 def _is_behind(graph, j):
     """Return whether a node depends on a piecewise one."""
     pending = {j}
@@ -441,7 +430,8 @@ def _is_behind(graph, j):
     return False
 
 
-def _options(problem, domains):
+def options_of(problem, domains):
+    """Return what rows have beside their coefficients, for domains."""
     index = domains.problem
     nearest = problem.nearest
     return {

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-__all__ = ["Batch", "Domains", "Stack", "split", "within"]
+__all__ = ["Batch", "Domains", "Stack", "split"]
 
 
 class Batch:
@@ -149,32 +149,6 @@ def split(domains, first):
     return Domains.join(halves)
 
 
-def within(domains, roots):
-    """Return domains with their intervals cut by others.
-
-    Parameters
-    ----------
-    domains : Domains
-    roots : Domains
-        One for each problem, in order.
-
-    Returns
-    -------
-    Domains
-        Its `lower` is infinite where no point is left.
-    """
-    which = domains.problem
-    lows = {j: torch.maximum(part, roots.lows[j][which]) for j, part in domains.lows.items()}
-    highs = {j: torch.minimum(part, roots.highs[j][which]) for j, part in domains.highs.items()}
-    lower = torch.maximum(domains.lower, roots.lower[which])
-    for j in lows:
-        crossed = lows[j] > highs[j]
-        # No point of the domain is left.
-        lower = lower.masked_fill(crossed.flatten(1).any(dim=1), torch.inf)
-        highs[j] = torch.where(crossed, lows[j], highs[j])
-    return replace(domains, lows=lows, highs=highs, lower=lower)
-
-
 class Stack:
     """Parts that wait to be bounded, the last ones first, within a limit of memory.
 
@@ -196,6 +170,17 @@ class Stack:
         packed = domains.map(lambda name, part: part.to(domains.packed.get(name, part.dtype)))
         self.parts.append(packed)
         self.n_bytes += packed.n_bytes
+
+    def drop(self, problem):
+        """Drop the domains of one problem; return whether there were any."""
+        parts, self.parts, self.n_bytes = self.parts, [], 0
+        for part in parts:
+            is_other = part.problem != problem
+            kept = part if is_other.all() else part[is_other]
+            if len(kept):
+                self.parts.append(kept)
+                self.n_bytes += kept.n_bytes
+        return sum(map(len, self.parts)) < sum(map(len, parts))
 
     def take(self, count):
         """Take at most that many domains from the top, so that their halves fit."""

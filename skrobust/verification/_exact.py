@@ -13,9 +13,10 @@ from skrobust.graphs import LinfDistance, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
 from skrobust.verification._bounds import Bounds
 from skrobust.verification._boxes import branch_inputs
-from skrobust.verification._branch import Problem, branch, close_leaf
+from skrobust.verification._branch import Problem, branch
 from skrobust.verification._complete import CompleteVerifier, PointSearch
 from skrobust.verification._highs import Program, add_node
+from skrobust.verification._leaves import close_leaf
 from skrobust.verification._mixtures import with_mixtures
 from skrobust.verification._query import make_query, reference_error
 from skrobust.verification._recording import Recording, proof_of
@@ -31,6 +32,7 @@ _OPEN_DOMAINS = 2000  # for counterexamples, where slopes prove nothing near the
 _PIECES = 200  # of the outputs' range, for a concave row in one linear piece
 _LEAST = 1e-300  # strict rows are proved above 0: the smallest number above is asked for
 _ROOT_STEPS = 5  # of gradients, for each interval of the whole ball
+_FEW_ROWS = 3  # up to which branch and bound finds better intervals of its own for each
 # What branch and bound says, which knows of rows and domains, not of properties.
 _REASONS = {
     "proved": Reason.PROVED,
@@ -47,6 +49,7 @@ class Exact(CompleteVerifier):
     What CROWN and an attack leave open is decided by branch and bound: domains in which units
     are decided are bounded in batches, with slopes and multipliers chosen by gradient steps
     (beta-CROWN), until every domain is proved, or a point is found that breaks the property.
+    Where that takes long, intervals of units are tightened to the points at which a row fails.
     Where few units are undecided over the ball, and that takes more than 4,000 domains, each gets
     a 0-1 variable, and HiGHS solves the program, row by row. The search can be stopped at any
     time: the smallest row has a proved lower bound then. Units that are zero over the whole ball
@@ -74,8 +77,8 @@ class Exact(CompleteVerifier):
         the machine is.
     memory_limit : float, default=1 GiB
         Bytes, for the domains of branch and bound: a quarter for those that are bounded
-        together, the rest for those that wait. Where that is full, fewer are taken at once. The
-        libraries and the network come on top.
+        together, a quarter for how their intervals were found, the rest for those that wait.
+        Where that is full, fewer are taken at once. The libraries and the network come on top.
 
     Notes
     -----
@@ -213,7 +216,7 @@ class _Search(PointSearch):
     def decide_piece(self, query, lower):
         graph = self.encoding.graph
         # The checker of evidence finds the intervals of the whole ball without steps.
-        n_steps = 0 if self.encoding.keeps_proofs else _ROOT_STEPS
+        n_steps = 0 if self.encoding.keeps_proofs or self._is_few(query, lower) else _ROOT_STEPS
         root = relax(graph, query.ball, n_steps=n_steps, watch=self.watch)
         n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
         is_plain = _is_box(query.ball) and not query.uses_distance
@@ -250,6 +253,12 @@ class _Search(PointSearch):
             return again
         self.by_solver = claimed
         return reason
+
+    def _is_few(self, query, lower):
+        """Return whether few rows are open, all of which branch and bound can sweep for."""
+        if not query.is_linear or query.uses_distance:
+            return False
+        return int((~query.proved(lower)[0]).sum()) <= _FEW_ROWS
 
     def _visit(self, points):
         """Try the points that bounds suggest, where it is worth it."""

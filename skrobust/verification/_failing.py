@@ -9,6 +9,8 @@ References
 Kotha et al., "Provably bounding neural network preimages", NeurIPS 2023.
 """
 
+from dataclasses import dataclass
+
 import torch
 
 from skrobust.bounds import NUMBERS_AT_ONCE, UNIT, Climb, Units, crown, dot, intersect
@@ -19,17 +21,58 @@ _RATE_ALPHA = 0.25
 _RATE_ROW = 0.5  # relative to the size of the unit over that of the row
 _FIRST_ROW = 0.5
 _DECAY = 0.9
-_N_STEPS = 15
-_PATIENCE = 3  # for each open unit, of which each takes as much work as 8
+_N_STEPS = 3
+_PATIENCE = 0.2  # for each open unit, of which each takes as much work as 2
+_LEAST_PATIENCE = 100
+_FEW_UNITS = 32  # of which the tree is small as it is, and a sweep mostly overhead
 
 
 def patience(root):
     """Return how many domains of a problem come before `tighten_failing` for its root."""
-    return max(1, _PATIENCE * sum(int(lines.open.sum()) for lines in root.lines.values()))
+    n_open = sum(int(lines.open.sum()) for lines in root.lines.values())
+    if n_open <= _FEW_UNITS:
+        return float("inf")
+    return max(_LEAST_PATIENCE, int(_PATIENCE * n_open))
 
 
-def tighten_failing(built, rows, shift, alphas, *, n_steps=_N_STEPS, watch=None):
+@dataclass(frozen=True, eq=False)
+class Free:
+    """The free numbers that intervals of units of one node were found by, from which to go on.
+
+    Parameters
+    ----------
+    keys : int Tensor of shape (K,)
+        Number of the domain times the size of the node, plus the entry; ascending.
+    alphas : dict of int to Tensor of shape (K, 2, *shape)
+        Slopes, for +z and -z.
+    times : Tensor of shape (K, 2, m)
+        What each row is multiplied by.
+    """
+
+    keys: torch.Tensor
+    alphas: dict
+    times: torch.Tensor
+
+    def at(self, keys):
+        """Return what is known of some of the units, or None where one is not among them."""
+        place = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
+        if not torch.equal(self.keys[place], keys):
+            return None
+        alphas = {i: part[place].double() for i, part in self.alphas.items()}
+        return alphas, self.times[place].double()
+
+    @property
+    def n_bytes(self):
+        """Memory of all tensors."""
+        parts = (self.keys, self.times, *self.alphas.values())
+        return sum(part.numel() * part.element_size() for part in parts)
+
+
+def tighten_failing(built, rows, shift, alphas, *, known=None, n_steps=_N_STEPS, watch=None):
     """Tighten the intervals of open units to points at which no row is above 0, in place.
+
+    Units of late nodes come first: their intervals make those of earlier ones tighter, by way
+    of the rows, and earlier ones make later ones tighter in the next sweep.
 
     Parameters
     ----------
@@ -39,35 +82,62 @@ def tighten_failing(built, rows, shift, alphas, *, n_steps=_N_STEPS, watch=None)
     shift : Tensor of shape (P, m)
     alphas : dict of int to Tensor of shape (P, m, *shape)
         Slopes to start with, of which those of the last row are used.
+    known : dict of int to Free, default=None
+        By node, what an earlier sweep has returned for domains that hold these, to go on from.
     n_steps : int
         Gradient steps for each interval.
     watch : Stopwatch, default=None
         Units that come after its time is up stay as they are.
+
+    Returns
+    -------
+    dict of int to Free
     """
-    units = Units()
+    units, known = Units(), dict(known or {})
     size = _reach(built, rows, alphas)
-    for i in built.graph.piecewise:
+    for i in reversed(built.graph.piecewise):
         node, j = built.graph.nodes[i], built.graph.nodes[i].inputs[0]
         is_open = units.needed(i, node, built.lows[j], built.highs[j])
         places = is_open.flatten(1).nonzero(as_tuple=True)
-        _tighten_node(built, j, *places, rows, shift, alphas, size, n_steps, watch)
+        known[j] = _tighten_node(
+            built, j, *places, rows, shift, alphas, size, known.get(j), n_steps, watch
+        )
         built.lines[i] = units.lines(i, node, built.lows[j], built.highs[j])
+    return {j: free for j, free in known.items() if free is not None}
 
 
-def _tighten_node(built, j, samples, entries, rows, shift, alphas, size, n_steps, watch):
+def _tighten_node(built, j, samples, entries, rows, shift, alphas, size, known, n_steps, watch):
     low, high = built.lows[j].flatten(1).clone(), built.highs[j].flatten(1).clone()
-    step = max(1, NUMBERS_AT_ONCE // (2 * max(n.size for n in built.graph.nodes)))
+    step, parts = max(1, NUMBERS_AT_ONCE // (2 * max(n.size for n in built.graph.nodes))), []
     for sample, unit in zip(samples.split(step), entries.split(step), strict=True):
         if len(sample) == 0 or (watch is not None and watch.left == 0):
+            parts = []
             break
         width = (high[sample, unit] - low[sample, unit]) / 2
         scale = (width[:, None, None] / size[sample].unsqueeze(1)).expand(-1, 2, -1)
-        free = {k: part[sample, -1:].repeat_interleave(2, 1) for k, part in alphas.items()}
-        terms = (rows[sample], shift[sample], sample, scale, free)
-        bound = _bound_units(built, j, unit, *terms, n_steps, watch)
+        keys = sample * low.shape[1] + unit
+        found = None if known is None else known.at(keys)
+        if found is None:
+            slopes = {k: part[sample, -1:].repeat_interleave(2, 1) for k, part in alphas.items()}
+            times = _FIRST_ROW * scale
+        else:
+            slopes, times = found
+        terms = (rows[sample], shift[sample], sample, scale, slopes, times / scale)
+        bound, slopes, weights = _bound_units(built, j, unit, *terms, n_steps, watch)
+        parts.append((keys, slopes, weights * scale))
         low[sample, unit] = torch.fmax(low[sample, unit], bound[:, 0])
         high[sample, unit] = torch.fmin(high[sample, unit], -bound[:, 1])
     intersect(built, j, low.view_as(built.lows[j]), high.view_as(built.highs[j]))
+    return _joined(parts)
+
+
+def _joined(parts):
+    """Return the free numbers of all units of a node in half of the memory, or None."""
+    if not parts:
+        return None
+    keys, alphas, times = zip(*parts, strict=True)
+    slopes = {i: torch.cat([part[i].float() for part in alphas]) for i in alphas[0]}
+    return Free(torch.cat(keys), slopes, torch.cat(times))
 
 
 def _reach(built, rows, alphas):
@@ -79,8 +149,8 @@ def _reach(built, rows, alphas):
         return dot(trace[0].abs(), half) + 1e-12
 
 
-def _bound_units(built, j, unit, rows, shift, sample, scale, alphas, n_steps, watch):
-    """Return lower bounds of z and of -z for units of node j, of shape (K, 2)."""
+def _bound_units(built, j, unit, rows, shift, sample, scale, alphas, weights, n_steps, watch):
+    """Return lower bounds of z and of -z for units of node j, (K, 2), and what gave them."""
     count, node = len(unit), built.graph.nodes[j]
     signs = rows.new_zeros(count, 2, node.size)
     places = torch.arange(count, device=unit.device)
@@ -90,7 +160,7 @@ def _bound_units(built, j, unit, rows, shift, sample, scale, alphas, n_steps, wa
     ends = ends if len(ends) == 1 else ends[sample]
     reach = dot(rows.abs(), ends) + shift.abs()
     alphas = {k: part.clone() for k, part in alphas.items()}
-    weights = torch.full_like(scale, _FIRST_ROW)
+    weights = weights.clone()
     climb = Climb(
         [(alphas.values(), _RATE_ALPHA, 1.0), ((weights,), _RATE_ROW, torch.inf)], _DECAY
     )
@@ -110,4 +180,4 @@ def _bound_units(built, j, unit, rows, shift, sample, scale, alphas, n_steps, wa
             break
         with torch.enable_grad():
             climb.step(torch.where(best < 0, lower, 0.0).sum())
-    return best
+    return best, {k: part.detach() for k, part in alphas.items()}, weights.detach()

@@ -78,6 +78,20 @@ def test_the_last_domains_are_taken_first_and_intervals_are_kept_bit_by_bit():
     assert torch.allclose(alphas, expected.alphas[2], rtol=1e-6) and (alphas <= 1).all()
 
 
+def test_domains_of_one_problem_are_dropped():
+    stack = Stack(2**30)
+    for first in (0, 4):
+        part = domains(4, first)
+        part.problem[1:3] = torch.tensor([1, 2])
+        stack.push(part)
+    before = stack.n_bytes
+    assert stack.drop(1) and not stack.drop(1)
+    assert stack.n_bytes == before * 6 / 8
+    assert stack.take(10).place.sort().values.tolist() == [0, 2, 3, 4, 6, 7]
+    stack.push(domains(1))
+    assert stack.drop(0) and not stack and stack.n_bytes == 0
+
+
 def test_the_stack_stays_within_its_memory():
     # A full binary tree of depth 12: at 100 domains at once it would have thousands.
     start = domains(1, n_units=400)

@@ -10,6 +10,7 @@ from skrobust.properties import ClassificationRobustness
 from skrobust.verification import _branch, _failing
 from skrobust.verification._base import Stopwatch
 from skrobust.verification._branch import Problem, branch
+from skrobust.verification._leaves import close_leaf
 from tests.verification._nets import grid_of
 
 ROW = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
@@ -27,13 +28,17 @@ def root_of(seed, sizes=(8, 8), epsilon=0.3):
     return relax(graph, ClassificationRobustness(epsilon, bounds=None).outer_ball(x))
 
 
-def tightened(root, shift, n_steps=3, rows=ROW[None]):
-    """Tighten a copy of the root; the rows are those plus the shift."""
+def tightened(root, shift, n_steps=3, rows=ROW[None], n_sweeps=1):
+    """Tighten a copy of the root, sweep by sweep; the rows are those plus the shift."""
     built = root[torch.zeros(1, dtype=torch.long)]
     shift = torch.full(rows.shape[:2], shift, dtype=torch.float64)
     alphas = _branch.initial_slopes(built, rows.shape[:2])
+    known = None
     with torch.no_grad():
-        _failing.tighten_failing(built, rows, shift, alphas, n_steps=n_steps)
+        for _ in range(n_sweeps):
+            known = _failing.tighten_failing(
+                built, rows, shift, alphas, known=known, n_steps=n_steps
+            )
     return built
 
 
@@ -54,6 +59,34 @@ def test_points_at_which_the_row_fails_stay_inside(seed, n_steps):
             assert (values[j][fails] <= built.highs[j] + 1e-12).all()
             n_tighter += int((built.lows[j] > root.lows[j] + 1e-6).sum())
     assert n_tighter > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sweeps_that_go_on_from_one_another_hold_all_points_and_are_tighter(seed):
+    root = root_of(seed)
+    values = root.graph.values(grid_of(root.ball, 101))
+    row = (values[-1] @ ROW[0]).squeeze()
+    shift = -row.quantile(0.05).item()
+    fails = row + shift <= 0
+    assert fails.any()
+    one, many = tightened(root, shift), tightened(root, shift, n_sweeps=6)
+    assert not many.empty.any()
+    widths = [sum((b.highs[j] - b.lows[j]).sum() for j in root.sources) for b in (one, many)]
+    assert widths[1] < widths[0]
+    for j in root.sources:
+        assert (values[j][fails] >= many.lows[j] - 1e-12).all()
+        assert (values[j][fails] <= many.highs[j] + 1e-12).all()
+
+
+def test_free_numbers_are_found_by_unit():
+    keys, numbers = torch.tensor([2, 5, 9]), torch.arange(3.0)
+    parts = {1: numbers.view(3, 1, 1).expand(3, 2, 4)}, numbers.double().view(3, 1, 1)
+    free = _failing.Free(keys, *parts)
+    alphas, times = free.at(torch.tensor([2, 9]))
+    assert alphas[1][:, 0, 0].tolist() == times.flatten().tolist() == [0, 2]
+    assert alphas[1].dtype == torch.float64
+    for others in ([2, 7], [10], [0, 5]):
+        assert free.at(torch.tensor(others)) is None
 
 
 def test_where_several_rows_must_fail():
@@ -89,7 +122,7 @@ def test_the_search_says_the_same_with_them(seed, patience, margin, monkeypatch)
         return bool((root.graph(points) @ ROW[0] + shift.item() < 0).any())
 
     def leaf(domains, k):
-        return "proved" if _branch.close_leaf(problem, domains[k : k + 1]) else "stuck"
+        return "proved" if close_leaf(problem, domains[k : k + 1]) else "stuck"
 
     watch = Stopwatch(None, 4000)
     word, lower = branch(

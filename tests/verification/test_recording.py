@@ -19,8 +19,9 @@ from skrobust.graphs import read_graph
 from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness, StandardRobustness
 from skrobust.verification import Exact, Reason
-from skrobust.verification._branch import Problem, _first, close_leaf
+from skrobust.verification._branch import Problem, _first
 from skrobust.verification._evidence import make_recorder
+from skrobust.verification._leaves import close_leaf
 from skrobust.verification._recording import Recording
 
 
