@@ -1,17 +1,24 @@
 """The one driver of per-sample evaluations: chunks, jobs, memory, progress."""
 
+import pickle
 import warnings
+from concurrent.futures import BrokenExecutor, CancelledError
+from contextlib import nullcontext
 
+import cloudpickle
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs, hash, parallel_config
+from joblib.parallel import get_active_backend
 from sklearn.utils.validation import check_memory
 
 from skrobust._code import NoSourceError
 from skrobust._keys import code_of, digest, versions
 from skrobust._validation import check_seed
-from skrobust.exceptions import UncachedWarning
+from skrobust.exceptions import LostWorkerWarning, UncachedWarning
 
 __all__ = ["evaluate_in_chunks", "model_key"]
+
+_MOST_LOSSES = 3  # in a row, without a chunk that ends in between
 
 
 def evaluate_in_chunks(
@@ -31,7 +38,9 @@ def evaluate_in_chunks(
     """Apply `measure` to chunks of samples, and join what it returns.
 
     The chunks, and the random seed of each, do not depend on `n_jobs`; so neither do the
-    results.
+    results. Where jobs are processes, here or on a cluster, what all chunks share is pickled once
+    and handed over as one array, which joblib's backends send to each place once; and chunks that
+    were under way where a worker died are evaluated again.
 
     Parameters
     ----------
@@ -67,8 +76,16 @@ def evaluate_in_chunks(
     -------
     dict of str to ndarray
 
+    Raises
+    ------
+    Exception
+        Whatever tells of a lost worker, where that happens three times in a row and no further
+        chunk ends: a chunk that needs more memory than there is takes each worker down.
+
     Warns
     -----
+    LostWorkerWarning
+        If a worker died.
     UncachedWarning
         If there is a `memory`, but the source of users' code cannot be had, so that nothing
         is kept: a later edit of that code would not be seen.
@@ -81,23 +98,33 @@ def evaluate_in_chunks(
     key = None if memory is None else _key(measure, fingerprint)
     # The key stands for both; and joblib cannot hash functions without a name.
     kept = check_memory(None if key is None else memory)
-    kept = kept.cache(_measure, ignore=["measure", "model"])
-    results = Parallel(n_jobs=n_jobs, verbose=verbose, return_as="generator")(
-        delayed(kept)(
-            measure,
-            model,
-            rows[start : start + chunk_size],
-            None if labels is None else labels[start : start + chunk_size],
-            int(seed),
-            key,
-        )
-        for start, seed in zip(starts, seeds, strict=True)
-    )
-    parts = []
-    for part in results:
-        parts.append(part)
-        if on_part is not None:
-            on_part(part)
+    kept = kept.cache(_measure, ignore=["question", "place"])
+    # A single chunk is not worth a way to another process, and back.
+    alone = parallel_config("sequential") if len(starts) == 1 else nullcontext()
+    parts, n_losses = [], 0
+    with alone:
+        question, place = _packed((measure, model), n_jobs)
+        while len(parts) < len(starts):
+            n_before = len(parts)
+            results = Parallel(n_jobs=n_jobs, verbose=verbose, return_as="generator")(
+                delayed(kept)(question, place, _chunk(rows, labels, start, chunk_size), seed, key)
+                for start, seed in zip(starts[n_before:], seeds[n_before:].tolist(), strict=True)
+            )
+            try:
+                for part in results:
+                    parts.append(part)
+                    if on_part is not None:
+                        on_part(part)
+            except Exception as error:
+                n_losses = n_losses + 1 if len(parts) == n_before else 1
+                if not _tells_of_a_lost_worker(error) or n_losses == _MOST_LOSSES:
+                    raise
+                warnings.warn(
+                    f"A worker died ({type(error).__name__}) after {len(parts)} of {len(starts)} "
+                    "chunks; the others are evaluated again.",
+                    LostWorkerWarning,
+                    stacklevel=2,
+                )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -130,5 +157,51 @@ def _key(measure, fingerprint):
         return None
 
 
-def _measure(measure, model, rows, labels, seed, key):
-    return measure(model, rows, labels, seed)
+def _chunk(rows, labels, start, size):
+    """Return the rows and labels of a chunk, in a tuple: what dask keeps with the task.
+
+    It would send arrays to one worker, ahead of the task, and lose them with that worker.
+    """
+    at = slice(start, start + size)
+    return rows[at], None if labels is None else labels[at]
+
+
+def _packed(question, n_jobs):
+    """Return what all chunks share, as it is handed to each, and the name it goes by elsewhere.
+
+    For other processes it is one array: joblib maps a large one to memory for its processes, and
+    scatters it once over a cluster, but would pickle objects anew for each chunk.
+    """
+    backend, _ = get_active_backend()
+    # A cluster is elsewhere even if it has one worker; other backends are not asked for one job.
+    is_elsewhere = backend.default_n_jobs != 1 or effective_n_jobs(n_jobs) != 1
+    if getattr(backend, "supports_sharedmem", False) or not is_elsewhere:
+        return question, None
+    array = np.frombuffer(cloudpickle.dumps(question), dtype=np.uint8)
+    return array, hash(array)
+
+
+_unpacked = {}  # in a worker: the question of the evaluation that it works for
+
+
+def _unpack(question, place):
+    if place is None:
+        return question
+    known = _unpacked.get(place)
+    if known is None:
+        known = pickle.loads(question)
+        _unpacked.clear()  # workers outlive evaluations, and networks may be large
+        _unpacked[place] = known
+    return known
+
+
+def _tells_of_a_lost_worker(error):
+    # By its name, since dask's package need not be here.
+    return isinstance(error, BrokenExecutor | CancelledError) or "KilledWorker" in {
+        kind.__name__ for kind in type(error).__mro__
+    }
+
+
+def _measure(question, place, chunk, seed, key):
+    measure, model = _unpack(question, place)
+    return measure(model, *chunk, seed)

@@ -3,6 +3,7 @@
 __all__ = [
     "AttackWarning",
     "DivergedTrainingError",
+    "LostWorkerWarning",
     "MissingEvidenceWarning",
     "ReferenceWarning",
     "SolverDisagreementWarning",
@@ -32,6 +33,10 @@ class AttackWarning(RuntimeWarning):
 
 class UnresolvedWarning(RuntimeWarning):
     """A method has no answer for some samples; they count against the classifier."""
+
+
+class LostWorkerWarning(RuntimeWarning):
+    """A worker process died; what it was at is evaluated again, and nothing is lost."""
 
 
 class ReferenceWarning(UserWarning):

@@ -1,19 +1,22 @@
 """The driver of per-sample evaluations."""
 
 import os
+import signal
 import sys
+from concurrent.futures import BrokenExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from joblib import parallel_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from skrobust import TorchClassifier, _keys
 from skrobust._evaluation import evaluate_in_chunks, model_key
 from skrobust.attacks import PGD
-from skrobust.exceptions import UncachedWarning
+from skrobust.exceptions import LostWorkerWarning, UncachedWarning
 from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness, LinearRobustness
 from skrobust.scorers import ConstraintAccuracy, ConstraintSatisfaction, ConstraintSecurity
@@ -54,6 +57,61 @@ def test_jobs_do_not_change_the_results():
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], two[name])
+
+
+def killed(model, rows, labels, seed):
+    """End the process that is asked for the row of 8, once, or whenever `model` is no file."""
+    if 8.0 in rows and not (model and os.path.exists(model)):
+        if model:
+            open(model, "x").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"rows": rows, "seed": np.full(len(rows), seed)}
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_nothing(tmp_path):
+    with pytest.warns(LostWorkerWarning, match=r"A worker died .* are evaluated again"):
+        spread = evaluate(killed, str(tmp_path / "killed"), n_jobs=2)
+    serial = evaluate(killed, str(tmp_path / "killed"))
+    for name in serial:
+        np.testing.assert_array_equal(serial[name], spread[name])
+
+
+@pytest.mark.slow
+def test_a_chunk_that_kills_every_worker_is_given_up():
+    with (
+        pytest.warns(LostWorkerWarning) as told,
+        pytest.raises(BrokenExecutor, match="terminated"),
+    ):
+        evaluate(killed, None, n_jobs=2)
+    assert 2 <= len(told) <= 3
+
+
+class Shared:
+    """Counts in how many pieces it is pickled."""
+
+    n_pickled = 0
+
+    def __reduce__(self):
+        Shared.n_pickled += 1
+        return str, ("shared",)
+
+
+def look(model, rows, labels, seed):
+    return {"is_shared": np.full(len(rows), model == "shared")}
+
+
+def test_what_chunks_share_is_pickled_once():
+    assert evaluate(look, Shared(), chunk_size=1, n_jobs=2)["is_shared"].all()
+    assert Shared.n_pickled == 1
+    assert not evaluate(look, Shared(), chunk_size=1)["is_shared"].any()  # here, it is itself
+    with parallel_config("threading"):
+        assert not evaluate(look, Shared(), chunk_size=1, n_jobs=2)["is_shared"].any()
+    assert Shared.n_pickled == 1
+
+
+def test_a_single_chunk_stays_here():
+    assert not evaluate(look, Shared(), chunk_size=10, n_jobs=2)["is_shared"].any()
 
 
 def test_random_state_decides_the_noise():

@@ -37,6 +37,7 @@ ORDER = [
     "training",
     "estimators",
     "scorers",
+    "model_selection",
     "displays",
     "datasets",
 ]

@@ -37,7 +37,7 @@ class Child:
     """Marabou in a process of its own, started when it is asked, and killed at the end."""
 
     def __init__(self):
-        self.process = self.connection = self.folder = None
+        self.process = self.connection = None
 
     def __enter__(self):
         return self
@@ -47,19 +47,23 @@ class Child:
 
     def start(self):
         self.connection, theirs = Pipe()
-        # Marabou writes a query that it fails at into the folder where it runs.
-        self.folder = tempfile.TemporaryDirectory(prefix="skrobust-")
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", str(_WORKER), str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": path},
-                cwd=self.folder.name,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+        # Marabou writes a query that it fails at into the folder where it runs. That one is
+        # removed under its feet, so that nothing is left however the two processes end.
+        folder = tempfile.mkdtemp(prefix="skrobust-")
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", str(_WORKER), str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, "PYTHONPATH": path},
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+        finally:
+            os.rmdir(folder)
 
     def stop(self):
         if self.process is not None:
@@ -67,7 +71,6 @@ class Child:
             self.process.kill()
             self.process.wait()
             self.process = None
-            self.folder.cleanup()
 
     def ask(self, task, places, limit, watch):
         """Return Marabou's word, or "TIMEOUT" or "crash", and the values of the inputs."""

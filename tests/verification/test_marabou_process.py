@@ -1,6 +1,7 @@
 """The child process: words are told apart, a dead or silent one is killed, and started anew."""
 
 import os
+import tempfile
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,11 @@ import os, sys, time
 from multiprocessing.connection import Connection
 
 connection = Connection(int(sys.argv[1]))
+try:
+    open("left", "w")
+    place = os.getcwd()
+except FileNotFoundError:
+    place = "nowhere"
 connection.send({first})
 while True:
     task, places, limit, seconds = connection.recv()
@@ -21,7 +27,7 @@ while True:
         os._exit(1)
     if task == "sleep":
         time.sleep(60)
-    connection.send((task, [os.getpid(), os.getcwd(), int(sys.argv[2]), places, limit, seconds]))
+    connection.send((task, [os.getpid(), place, int(sys.argv[2]), places, limit, seconds]))
 """
 
 
@@ -49,12 +55,15 @@ def test_it_is_started_when_it_is_first_asked_and_then_kept(child):
     assert first[3:] == [[3], 0.5, None] and second[5] <= 100
 
 
-def test_it_runs_in_a_folder_of_its_own_that_goes_with_it(child):
-    _, (_, folder, *_) = child.ask("sat", [], 0.0, Stopwatch())
-    assert os.path.isdir(folder) and folder != os.getcwd()
+def test_it_runs_where_nothing_can_be_left(child, monkeypatch, tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    _, (_, place, *_) = child.ask("sat", [], 0.0, Stopwatch())
+    assert place == "nowhere"
+    assert not list(folder.iterdir())
     process = child.process
     child.stop()
-    assert not os.path.exists(folder)
     assert process.poll() is not None
     child.stop()  # twice is no harm
 
