@@ -192,10 +192,12 @@ class Recorder:
         if property.local_set(n) is not None:
             return "domains beyond a box are not covered by this version"
         down, up = (np.broadcast_to(side, n) for side in property.sides(n))
-        if (down != up).any():
-            return "one-sided radii are not covered by this version"
-        bounds = property.box(n)
+        if ((down != up) & (down > 0) & (up > 0)).any():
+            return "radii that differ on the two sides are not covered by this version"
+        bounds, center = property.box(n), ball.center[0].cpu().numpy()
         low, high = (-np.inf, np.inf) if bounds is None else bounds
+        # A side on which a feature cannot move ends where the reference is, as a domain does.
+        low, high = np.where(down > 0, low, center), np.where(up > 0, high, center)
         b = rows.b[0].cpu().numpy()
         # Constants may stem from rounded outputs at the reference point: to be on the safe side.
         b = b - error if is_proof else b + error.max()
@@ -204,12 +206,12 @@ class Recorder:
             "claim": claim_bytes(
                 verdict=str(verdict), norm=ball.norm, network=self._digest, property=repr(property)
             ),
-            "center": ball.center[0].cpu().numpy(),
-            "epsilon": up,
+            "center": center,
+            "epsilon": np.maximum(down, up),
             "lower": ball.lower[0].cpu().numpy(),
             "upper": ball.upper[0].cpu().numpy(),
-            "domain_low": np.broadcast_to(np.asarray(low, dtype=np.float64), n),
-            "domain_high": np.broadcast_to(np.asarray(high, dtype=np.float64), n),
+            "domain_low": low,
+            "domain_high": high,
             "A": rows.A[0].cpu().numpy()[at],
             "b": b[at],
             "strict": rows.flags("strict").cpu().numpy().astype(np.uint8)[at],
