@@ -72,7 +72,7 @@ properties = {
     "fair": IndividualFairness(["group"], epsilon=0.0, bounds=domain),
     "monotone in income": Monotonicity("income", bounds=domain),
 }
-settings = {"hidden_layer_sizes": (8,), "max_epochs": 40, "lr": 0.02, "random_state": 0}
+settings = {"hidden_layer_sizes": (8,), "max_epochs": 30, "lr": 0.02, "random_state": 0}
 usual = RobustClassifier(**settings).fit(X_train, y_train)
 fair = RobustClassifier(
     property=properties["fair"], training=CertifiedTraining(ramp_epochs=10), **settings
@@ -82,7 +82,7 @@ for name, model in {"usual": usual, "trained to be fair": fair}.items():
     rows[name] = {"accuracy": model.score(X_test, y_test)}
     for asked, property in properties.items():
         scorer = ConstraintSatisfaction(property, random_state=0)
-        rows[name][asked] = scorer(model, X_test[:40], y_test[:40])
+        rows[name][asked] = scorer(model, X_test[:30], y_test[:30])
 print(pd.DataFrame(rows).T.round(3).to_string())
 
 # %%
@@ -99,7 +99,7 @@ print(pd.concat([X_test.loc[pairs.index], pairs], keys=["row", "other"]).iloc[[0
 
 robust = properties["robust"]
 for scorer in (ConstraintAccuracy(robust, 20, random_state=0), ConstraintSecurity(robust)):
-    print(type(scorer).__name__, scorer(usual, X_test[:40], y_test[:40]))
+    print(type(scorer).__name__, scorer(usual, X_test[:30], y_test[:30]))
 
 # %%
 # Trees are asked the same, exactly. Of monotonicity they are asked by their probabilities: their
@@ -108,5 +108,5 @@ for scorer in (ConstraintAccuracy(robust, 20, random_state=0), ConstraintSecurit
 forest = RandomForestClassifier(10, max_depth=5, random_state=0).fit(X_train, y_train)
 rising = Monotonicity("income", bounds=domain, output="probabilities")
 for name, property in {"fair": properties["fair"], "monotone in income": rising}.items():
-    score = ConstraintSatisfaction(property)(forest, X_test[:40], y_test[:40])
+    score = ConstraintSatisfaction(property)(forest, X_test[:30], y_test[:30])
     print(f"forest, {name}: {score:.3f}")

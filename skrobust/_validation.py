@@ -181,7 +181,7 @@ def _check_radius(name, epsilon, n_features):
     return float(array) if array.ndim == 0 else array
 
 
-def check_bounds(bounds, n_features=None):
+def check_bounds(bounds, n_features=None, name="bounds"):
     """Return `bounds` as a pair (low, high) of floats or float64 arrays, or None."""
     if bounds is None:
         return None
@@ -190,16 +190,16 @@ def check_bounds(bounds, n_features=None):
     try:
         low, high = (np.array(bound, dtype=np.float64) for bound in bounds)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(expected("bounds", bounds, expectation)) from None
+        raise ValueError(expected(name, bounds, expectation)) from None
     sizes = {bound.size for bound in (low, high) if bound.ndim > 0}
     for bound in (low, high):
         fits = bound.ndim == 0 or (bound.ndim == 1 and n_features in (None, bound.size))
         if not fits or len(sizes) > 1 or np.isnan(bound).any():
             arrays = f"arrays of shapes {low.shape} and {high.shape}"
             found = shown(bounds) if bound.ndim == 0 else arrays
-            raise ValueError(f"Got bounds={found}, but expected {expectation}.")
+            raise ValueError(f"Got {name}={found}, but expected {expectation}.")
     if not (low <= high).all():
-        raise ValueError(expected("bounds", bounds, "low <= high in every feature"))
+        raise ValueError(expected(name, bounds, "low <= high in every feature"))
     return tuple(float(b) if b.ndim == 0 else b for b in (low, high))
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from skrobust.attacks._target import Target
+from skrobust.attacks._target import Outcome
 
 __all__ = ["search_local_set"]
 
@@ -37,41 +37,42 @@ def search_local_set(attack, target, generator, stop_when_broken):
     points, is_valid = target.ball.settle(attack.search(relaxed, **options).points)
     outcome = clean.put(everywhere, _only(relaxed.outcome_at(points), is_valid))
     outcome = outcome.merge(everywhere, clean) if stop_when_broken else outcome
-    seed = torch.empty((), dtype=torch.int64).random_(generator=generator).item()
-    rng, local_set = np.random.default_rng(seed), target.ball.local_set
-    for i in range(len(target)):
-        if stop_when_broken and outcome.broken[i]:
-            continue
-        index = torch.tensor([i], device=target.x.device)
-        pieces = _pieces(target[index], local_set, rng)
-        if len(pieces) == 0:
-            continue
-        found = attack.search(pieces, **options)
-        settled, is_valid = _settled(target[index], local_set, found.points)
-        found = _only(pieces.outcome_at(settled), is_valid)
-        worst = torch.where(found.broken, found.margins - 1e30, found.margins).argmin()
-        outcome = outcome.merge(index, found[worst[None]])
+    is_open = target.movable & ~(outcome.broken & stop_when_broken)
+    index = is_open.nonzero().squeeze(1)
+    if len(index):
+        outcome = outcome.merge(index, _by_values(attack, target[index], options))
     # Where nothing else is valid, the sample itself is the worst point.
     missing = torch.isinf(outcome.margins) & (outcome.margins > 0)
     return outcome.put(missing, clean[missing])
+
+
+def _by_values(attack, target, options):
+    """Attack all assignments of single values together; return the worst point of each sample."""
+    local_set, x = target.ball.local_set, target.x.double().cpu().numpy()
+    seed = torch.empty((), dtype=torch.int64).random_(generator=options["generator"]).item()
+    rng, pieces = np.random.default_rng(seed), []
+    for row in x:
+        points, _ = local_set.assignments(row, _MOST_PIECES, rng)
+        pieces.append(points[local_set.can_hold(points, row)])
+    owners = np.repeat(np.arange(len(x)), [len(points) for points in pieces])
+    owners = torch.as_tensor(owners, device=target.x.device)
+    together = target.around(torch.as_tensor(np.concatenate(pieces)).to(target.x), owners)
+    points, is_valid = target.ball[owners].settle(attack.search(together, **options).points)
+    found = _only(together.outcome_at(points), is_valid)
+    worst = Outcome(
+        target.x.clone(),
+        torch.full_like(target.x[:, 0], torch.inf),
+        torch.zeros(len(target), dtype=torch.bool, device=target.x.device),
+    )
+    for i in range(len(target)):
+        own = (owners == i).nonzero().squeeze(1)
+        if len(own):
+            order = torch.where(found.broken[own], -torch.inf, found.margins[own])
+            worst = worst.put(torch.tensor([i]), found[own[order.argmin()][None]])
+    return worst
 
 
 def _only(outcome, is_valid):
     """Take the points that are not valid out of every comparison."""
     margins = torch.where(is_valid, outcome.margins, torch.inf)
     return replace(outcome, margins=margins, broken=outcome.broken & is_valid)
-
-
-def _pieces(target, local_set, rng):
-    """Return the target of one sample's assignments, each with a box of its own."""
-    x = target.x[0].double().cpu().numpy()
-    points, _ = local_set.assignments(x, _MOST_PIECES, rng)
-    points = torch.as_tensor(points[local_set.can_hold(points, x)]).to(target.x)
-    labels = None if target.labels is None else target.labels.expand(len(points))
-    return Target(target.network, target.property.around(target.x[0]), points, labels)
-
-
-def _settled(target, local_set, points):
-    """Return points of one sample's pieces as valid ones, and which are."""
-    whole = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    return target.ball[whole].settle(points)

@@ -109,6 +109,8 @@ class Target:
     labels: torch.Tensor | None = None
     # What a run holds on to; see `aimed`.
     row: torch.Tensor | None = field(default=None, init=False)
+    # What the conclusion refers to where that is not `x`; see `around`.
+    anchor: torch.Tensor | None = field(default=None, init=False)
 
     def __post_init__(self):
         # A class would be called, too: and make a module of the rows.
@@ -137,9 +139,8 @@ class Target:
 
     @cached_property
     def anchor_logits(self):
-        """Outputs at the points that the conclusion refers to: the references themselves, but
-        after `RobustnessProperty.around`."""
-        anchors = self.property.references(self.x)
+        """Outputs at the points that the conclusion refers to; see `around`."""
+        anchors = self.property.references(self.x) if self.anchor is None else self.anchor
         if anchors is self.x:
             return self.reference_logits
         with torch.no_grad():
@@ -228,6 +229,22 @@ class Target:
         part.__dict__["row"] = self.row_order.gather(1, place.unsqueeze(1)).squeeze(1)
         return part
 
+    def around(self, points, owners):
+        """Return the target of points that differ from references in single values alone.
+
+        These values are held; the conclusion is that around the references.
+
+        Parameters
+        ----------
+        points : Tensor of shape (k, n_features)
+        owners : int Tensor of shape (k,)
+            Place of the reference of each.
+        """
+        labels = None if self.labels is None else self.labels[owners]
+        part = Target(self.network, self.property.around(self.x[0]), points, labels)
+        part.__dict__["anchor"] = self.x[owners]
+        return part
+
     def relaxed(self):
         """Return this target in the boxes alone, whatever points of them are valid."""
         part = self[:]
@@ -254,8 +271,8 @@ class Target:
         known = {name: v if v is self else v[index] for name, v in known.items()}
         x = known["ball"].center if "ball" in known else self.x[index]
         labels = None if self.labels is None else self.labels[index]
-        row = None if self.row is None else self.row[index]
-        part = self._with(x=x, labels=labels, row=row)
+        row, anchor = (None if part is None else part[index] for part in (self.row, self.anchor))
+        part = self._with(x=x, labels=labels, row=row, anchor=anchor)
         if known.get("replayed") is self:
             known["replayed"] = part
         part.__dict__.update(known)
@@ -263,7 +280,7 @@ class Target:
 
     def _with(self, **changes):
         """Return a target with other parts, which were checked already."""
-        names = ("network", "property", "x", "labels", "row")
+        names = ("network", "property", "x", "labels", "row", "anchor")
         other = object.__new__(type(self))
         other.__dict__.update({name: getattr(self, name) for name in names} | changes)
         return other

@@ -53,18 +53,19 @@ def reference_error(graph, ball, rows, x=None):
 def about_point(ball, property):
     """Return the arrays of a claim that say what the ball is; `ball` is around one point.
 
-    Features may fall and rise by the same radius, and the domain is a box.
+    Features may fall and rise by the same radius, or not at all on one side; the domain is a box.
     """
-    n = ball.center.shape[1]
-    bounds, (_, radius) = property.box(n), property.sides(n)
+    n, center = ball.center.shape[1], ball.center[0].cpu().numpy()
+    bounds, (down, up) = property.box(n), property.sides(n)
     low, high = (-np.inf, np.inf) if bounds is None else bounds
     return {
-        "center": ball.center[0].cpu().numpy(),
-        "epsilon": np.broadcast_to(radius, n),
+        "center": center,
+        "epsilon": np.broadcast_to(np.maximum(down, up), n),
         "lower": ball.lower[0].cpu().numpy(),
         "upper": ball.upper[0].cpu().numpy(),
-        "domain_low": np.broadcast_to(np.asarray(low, dtype=np.float64), n),
-        "domain_high": np.broadcast_to(np.asarray(high, dtype=np.float64), n),
+        # A side on which a feature cannot move ends where the reference is, as a domain does.
+        "domain_low": np.broadcast_to(np.where(np.asarray(down) > 0, low, center), n),
+        "domain_high": np.broadcast_to(np.where(np.asarray(up) > 0, high, center), n),
     }
 
 

@@ -31,13 +31,14 @@ class ClassificationRobustness(RobustnessProperty):
 
     Parameters
     ----------
-    epsilon : float or array-like of shape (n_features,), default=0.1
-        Radius in units of the input; 0 marks a feature that cannot change.
+    epsilon : float or array-like of shape (n_features,), or tuple of two such, default=0.1
+        Radius in units of the input; 0 marks a feature that cannot change. A tuple (down, up) says
+        how far features may fall, and how far they may rise.
     norm : {"linf", "l2"}, default="linf"
         Norm of the ball. With one radius for each feature, the "l2" ball is the ellipsoid
         norm((x - reference) / epsilon) <= 1.
-    bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
-        Lowest and highest valid value of the features.
+    bounds : pair of floats or of array-likes, Domain or None, default=(0.0, 1.0)
+        Lowest and highest valid value of the features; a `Domain` where fewer points are valid.
     reference : {"label", "prediction"}, default="label"
         Whether y is the true label or the network's own label at the reference point.
 
@@ -73,14 +74,15 @@ class StrongClassificationRobustness(RobustnessProperty):
 
     Parameters
     ----------
-    epsilon : float or array-like of shape (n_features,), default=0.1
-        Radius in units of the input; 0 marks a feature that cannot change.
+    epsilon : float or array-like of shape (n_features,), or tuple of two such, default=0.1
+        Radius in units of the input; 0 marks a feature that cannot change. A tuple (down, up) says
+        how far features may fall, and how far they may rise.
     eta : float, default=0.52
         Least probability of the label, in (0, 1).
     norm : {"linf", "l2"}, default="linf"
         Norm of the ball.
-    bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
-        Lowest and highest valid value of the features.
+    bounds : pair of floats or of array-likes, Domain or None, default=(0.0, 1.0)
+        Lowest and highest valid value of the features; a `Domain` where fewer points are valid.
     reference : {"label", "prediction"}, default="label"
         Whether y is the true label or the network's own label at the reference point.
     output : {"log-probabilities", "probabilities"}, default="log-probabilities"

@@ -71,7 +71,7 @@ class Domain:
         given = (lower, upper, integers, one_hot, constraints, feature_names)
         for name, value in zip(self.__dataclass_fields__, given, strict=True):
             object.__setattr__(self, name, value)
-        low, high = check_bounds((lower, upper))
+        low, high = check_bounds((lower, upper), name="(lower, upper)")
         names = None if feature_names is None else [str(name) for name in feature_names]
         A, b = _checked_constraints(constraints)
         sizes = {
@@ -219,7 +219,7 @@ class Domain:
             feature = self._name(self.integer_places[int(whole.any(axis=0).argmax())])
             raise ValueError(
                 f"Got {whole.any(axis=1).sum()} of {len(X)} rows of X with a fraction in feature "
-                f"{feature}, but expected whole numbers: the bounds say that it is an integer."
+                f"{feature}, but expected whole numbers: it is among the integers of bounds."
             )
         codes = self._has_codes(X)
         for group, is_code in zip(self.groups, codes[:, 1:].T, strict=True):

@@ -48,8 +48,9 @@ class StandardRobustness(_OutputRobustness):
 
     Parameters
     ----------
-    epsilon : float or array-like of shape (n_features,), default=0.1
-        Radius in units of the input; 0 marks a feature that cannot change.
+    epsilon : float or array-like of shape (n_features,), or tuple of two such, default=0.1
+        Radius in units of the input; 0 marks a feature that cannot change. A tuple (down, up) says
+        how far features may fall, and how far they may rise.
     delta : float, default=10.0
         Largest allowed change of an output, in units of the output.
     norm : {"linf", "l2"}, default="linf"
@@ -97,8 +98,9 @@ class LipschitzRobustness(_OutputRobustness):
 
     Parameters
     ----------
-    epsilon : float or array-like of shape (n_features,), default=0.1
-        Radius in units of the input; 0 marks a feature that cannot change.
+    epsilon : float or array-like of shape (n_features,), or tuple of two such, default=0.1
+        Radius in units of the input; 0 marks a feature that cannot change. A tuple (down, up) says
+        how far features may fall, and how far they may rise.
     lipschitz : float, default=10.0
         Largest allowed ratio of output change to input distance.
     norm : {"linf", "l2"}, default="linf"

@@ -27,12 +27,13 @@ class LinearRobustness(RobustnessProperty):
         callable ``rows(reference_outputs, labels)`` that returns tensors (A, b) or (A, c, b) of
         shapes (n, m, n_classes), (n, m), (n, m). The reference outputs are those (`output`) of
         n points, labels their class indices.
-    epsilon : float or array-like of shape (n_features,), default=0.1
-        Radius in units of the input; 0 marks a feature that cannot change.
+    epsilon : float or array-like of shape (n_features,), or tuple of two such, default=0.1
+        Radius in units of the input; 0 marks a feature that cannot change. A tuple (down, up) says
+        how far features may fall, and how far they may rise.
     norm : {"linf", "l2"}, default="linf"
         Norm of the ball.
-    bounds : pair of floats or of array-likes, or None, default=(0.0, 1.0)
-        Lowest and highest valid value of the features.
+    bounds : pair of floats or of array-likes, Domain or None, default=(0.0, 1.0)
+        Lowest and highest valid value of the features; a `Domain` where fewer points are valid.
     reference : {"label", "prediction"}, default="prediction"
         Which labels a callable is given.
     output : {"logits", "probabilities"}, default="logits"

@@ -231,8 +231,8 @@ class Recorder:
         if property.local_set(n) is not None:
             return "domains beyond a box are not covered by this version", []
         down, up = (np.broadcast_to(side, n) for side in property.sides(n))
-        if (down != up).any():
-            return "one-sided radii are not covered by this version", []
+        if ((down != up) & (down > 0) & (up > 0)).any():
+            return "radii that differ on the two sides are not covered by this version", []
         rows = claimed_rows(self.encoding.graph, ball, query.conclusion, is_proof)
         if len(rows[0]["b"]) == 0:
             return "the property has no linear rows that it implies", []

@@ -108,6 +108,11 @@ def _labels(property, label, n_classes, device):
 
 def _check_exportable(property):
     check_property(property)
+    if not getattr(property.bounds, "is_box", True):
+        raise UnsupportedPropertyError(
+            f"Got bounds={property.bounds!r}, but a query is about a box. Use "
+            "bounds=(domain.lower, domain.upper) for the box around the valid points."
+        )
     if property.norm != "linf":
         raise UnsupportedPropertyError(
             f"Got norm={property.norm!r}, but VNNLIB has linear constraints only: use 'linf'."

@@ -272,6 +272,8 @@ _PROPERTIES = {
     "LipschitzRobustness": {"lipschitz": 3.0},
     "StrongClassificationRobustness": {"eta": 0.6},
     "LinearRobustness": {"rows": _ROWS},
+    "IndividualFairness": {"protected": [0], "epsilon": 0.01},
+    "Monotonicity": {"feature": 0, "class_index": 1},
 }
 
 
@@ -291,6 +293,28 @@ for _name, _given in _PROPERTIES.items():
         lambda result, call: np.isfinite(result.score),
     )
 
+
+def _within(**parameters):
+    domain = properties.Domain(**parameters)
+    return _attacked(ClassificationRobustness, epsilon=[0.05, 1.0, 0.05], bounds=domain)
+
+
+add(
+    "Domain",
+    _within,
+    lambda: {
+        "lower": [0.0, -1.0, 0.0],
+        "upper": [1.0, 1.0, 1.0],
+        "integers": (),
+        "one_hot": (),
+        "constraints": ([[1.0, 1.0, 1.0]], [9.0]),
+        "feature_names": ["a", "b", "c"],
+    },
+    dict.fromkeys(
+        ("lower", "upper", "integers", "one_hot", "constraints", "feature_names"), "value"
+    ),
+    lambda result, call: np.isfinite(result.score),
+)
 
 _OWN_ROWS = (torch.ones(len(X), 1, 3), torch.zeros(len(X), 1))
 

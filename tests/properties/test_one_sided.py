@@ -10,6 +10,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from skrobust.attacks import PGD, UniformSampling
 from skrobust.balls import Ball
+from skrobust.exceptions import MissingEvidenceWarning
 from skrobust.properties import ClassificationRobustness, check_property
 from skrobust.trees import ExactBall
 from skrobust.verification import Bounds, Exact, TreeVerifier
@@ -85,3 +86,16 @@ def test_a_tuple_is_a_pair_and_a_list_one_for_each_feature():
 def test_bad_pairs_are_refused(epsilon, message):
     with pytest.raises(ValueError, match=message):
         check_property(ClassificationRobustness(epsilon))
+
+
+def test_evidence_of_one_side():
+    model = LogisticRegression(C=1e4).fit(X, Y)
+    required = {"evidence": "required"}
+    property = ClassificationRobustness((0.0, 0.1))
+    result = Exact().verify(model, NEAR, [0, 1], property=property, **required)
+    assert result.verdicts.tolist() == ["falsified", "verified"]
+    assert result.evidence.tolist() == ["checked", "checked"]
+    uneven = ClassificationRobustness((0.01, 0.1))
+    with pytest.warns(MissingEvidenceWarning, match="differ on the two sides"):
+        result = Exact().verify(model, NEAR, [0, 1], property=uneven, **required)
+    assert "verified" not in result.verdicts

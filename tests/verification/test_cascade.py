@@ -278,7 +278,9 @@ def test_other_properties_of_trees_are_refused_at_once(digits):
     model = RandomForestClassifier(3, random_state=0).fit(X[:100], y[:100])
     for output in ("logits", "probabilities"):
         property = StandardRobustness(0.1, delta=0.1, output=output)
-        with pytest.raises(UnsupportedPropertyError, match="ClassificationRobustness and Monotonicity"):
+        with pytest.raises(
+            UnsupportedPropertyError, match="ClassificationRobustness and Monotonicity"
+        ):
             Cascade().verify(model, X[:5], y[:5], property=property)
 
 

@@ -6,9 +6,10 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from skrobust.exceptions import MissingEvidenceWarning, UnsupportedPropertyError
 from skrobust.properties import ClassificationRobustness, Domain, StandardRobustness
 from skrobust.scorers import ConstraintAccuracy, ConstraintSatisfaction, ConstraintSecurity
-from skrobust.verification import Cascade, Exact, TreeVerifier
+from skrobust.verification import Cascade, Exact, TreeVerifier, export_query
 
 CODES = np.eye(3).tolist()
 EVERY = np.array([[a, *code, u] for a in range(6) for code in CODES for u in range(4)])
@@ -118,3 +119,14 @@ def test_too_many_values_end_as_a_limit_on_work():
     result = Exact().verify(model, Z[:6], property=property)
     is_open = result.verdicts == "unknown"
     assert all("at most 4096 are tried" in note for note in result.notes[is_open])
+
+
+def test_evidence_and_queries_of_domains_are_refused_by_name(tmp_path):
+    property = ClassificationRobustness(1.0, bounds=DOMAINS["groups"])
+    with pytest.warns(MissingEvidenceWarning, match="domains beyond a box"):
+        result = Exact().verify(
+            MODELS["network"], X, Y, property=property, evidence="required", random_state=0
+        )
+    assert "verified" not in result.verdicts
+    with pytest.raises(UnsupportedPropertyError, match="a query is about a box"):
+        export_query(MODELS["network"], property, X[0], 0, folder=tmp_path)
