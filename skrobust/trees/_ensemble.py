@@ -85,7 +85,7 @@ class TreeEnsemble:
     def slack(self):
         """How far rounding can take a difference of scores, at most."""
         if self.has_exact_sums:
-            return 0.0
+            return self.link
         largest = np.maximum.reduceat(np.abs(self.values[self.leaves]).max(axis=1), self.starts)
         total = largest.sum() + np.abs(self.base).max()
         return 8 * (len(self.roots) + 4) * self.unit * total + self.link
