@@ -85,7 +85,7 @@ class TreeEnsemble:
     def slack(self):
         """How far rounding can take a difference of scores, at most."""
         if self.has_exact_sums:
-            return 0.0
+            return self.link
         largest = np.maximum.reduceat(np.abs(self.values[self.leaves]).max(axis=1), self.starts)
         total = largest.sum() + np.abs(self.base).max()
         return 8 * (len(self.roots) + 4) * self.unit * total + self.link
@@ -100,14 +100,20 @@ class TreeEnsemble:
             reached[:, self.right[nodes]] = here & (upper[:, feature] > last)
         return reached
 
+    def leaves_at(self, x):
+        """Return the nodes that points x end in, of shape (n, n_trees)."""
+        nodes = np.broadcast_to(self.roots, (len(x), len(self.roots)))
+        flat, start = x.ravel(), x.shape[1] * np.arange(len(x))[:, None]
+        for _ in self.levels:
+            # A leaf, of feature -1, compares some number, and stays where it is.
+            goes_left = flat.take(start + self.feature.take(nodes) % x.shape[1])
+            goes_left = goes_left <= self.last.take(nodes)
+            nodes = np.where(goes_left, self.left.take(nodes), self.right.take(nodes))
+        return nodes
+
     def scores(self, x):
         """Return the scores at points x, of shape (n, n_classes)."""
-        nodes = np.broadcast_to(self.roots, (len(x), len(self.roots)))
-        rows = np.arange(len(x))[:, None]
-        for _ in self.levels:
-            goes_left = x[rows, self.feature[nodes]] <= self.last[nodes]
-            nodes = np.where(goes_left, self.left[nodes], self.right[nodes])
-        return self.base + self.values[nodes].sum(axis=1)
+        return self.base + self.values[self.leaves_at(x)].sum(axis=1)
 
     def cell(self, point):
         """Return the sides of the largest box around a point in which all trees are constant.
@@ -151,7 +157,10 @@ class TreeEnsemble:
         )
 
     def within(self, lower, upper):
-        """Return the ensemble without the nodes that no point of one box comes to."""
+        """Return the ensemble without the nodes that no point of one box comes to.
+
+        Trees that are constant there become a part of the base; one tree is left at least.
+        """
         reached = self.reach(lower[None], upper[None])[0]
         stands_for = np.arange(len(self.feature))
         for nodes in reversed(self.levels):
@@ -161,12 +170,18 @@ class TreeEnsemble:
                 stands_for[right],
                 np.where(~reached[right], stands_for[left], nodes),
             )
-        kept = reached & (stands_for == np.arange(len(self.feature)))
+        roots = stands_for[self.roots]
+        varies = self.feature[roots] >= 0
+        varies[0] |= not varies.any()
+        kept = reached & (stands_for == np.arange(len(self.feature))) & varies[self.tree_of]
         place = np.cumsum(kept) - 1
         moved = {
             "left": place[stands_for[self.left[kept]]],
             "right": place[stands_for[self.right[kept]]],
-            "roots": place[stands_for[self.roots]],
+            "roots": place[roots[varies]],
+            "base": self.base + self.values[roots[~varies]].sum(axis=0),
+            # The estimator adds all of them.
+            "link": self.slack,
         }
         same = {name: getattr(self, name)[kept] for name in ("feature", "last", "values")}
         return replace(self, **moved, **same)
@@ -211,10 +226,15 @@ class Rivals:
         """Return whether leads, or upper bounds of them, are all below their limits, (n,)."""
         return (leads < self.limits).all(axis=1)
 
+    def surely_lead(self, leads):
+        """Return whether leads at points are so large that one surely changes the prediction."""
+        return (leads >= self.limits + 2 * self.trees.slack).any(axis=1)
+
     def at(self, points):
         """Return the leads at points, of shape (n, n_rivals)."""
-        scores = self.trees.scores(points)
-        return scores[:, self.classes] - scores[:, [self.label]]
+        place = np.cumsum(self.trees.feature < 0) - 1  # in `leaves`, of each node that is one
+        gains = self.gains.take(place.take(self.trees.leaves_at(points)), axis=0)
+        return self.base + gains.sum(axis=1)
 
     def among(self, kept):
         """Return a selection of the rivals."""

@@ -26,6 +26,9 @@ class Question:
     ball : ExactBall
     i : int
     rng : numpy.random.Generator
+    asks : bool, default=True
+        Whether `predict` is asked about each point that may break the property; else only where
+        rounding could hide what it says.
     """
 
     rivals: Rivals
@@ -33,14 +36,15 @@ class Question:
     ball: ExactBall
     i: int
     rng: np.random.Generator
+    asks: bool = True
 
     @classmethod
-    def ask(cls, trees, target, ball, label, i, rng):
+    def ask(cls, trees, target, ball, label, i, rng, asks=True):
         lower, upper = ball.lower[[i]], ball.upper[[i]]
         near = trees.within(lower[0], upper[0])
         rivals = near.rivals(label)
         leads, _, _ = rivals.leads(near.reach(lower, upper))
-        return cls(rivals.among(leads[0] >= rivals.limits), target, ball, i, rng)
+        return cls(rivals.among(leads[0] >= rivals.limits), target, ball, i, rng, asks)
 
     @property
     def trees(self):
@@ -59,11 +63,37 @@ class Question:
             points = np.clip(center + (1 - _ROUNDING) * step, lower, upper)
         return points
 
+    def climbed(self, lower, upper):
+        """Return a vertex of one box with a lead that no change of one coordinate raises."""
+        inner = self.trees.feature >= 0
+        features = np.unique(self.trees.feature[inner])
+        index, n_starts = np.arange(len(features)), 16
+        sides = (np.repeat(side[None], n_starts, axis=0) for side in (lower, upper))
+        points, height = self.vertices(*sides), -np.inf
+        point = points[0]
+        while True:
+            heights = (self.rivals.at(points) - self.rivals.limits).max(axis=1)
+            if heights.max() <= height:
+                return point
+            point, height = points[heights.argmax()], heights.max()
+            turned = np.repeat(point[None], len(features), axis=0)
+            is_low = point[features] == lower[features]
+            turned[index, features] = np.where(is_low, upper[features], lower[features])
+            heights = (self.rivals.at(turned) - self.rivals.limits).max(axis=1)
+            together = point.copy()
+            rises = heights > height
+            together[features[rises]] = turned[index, features][rises]
+            points = np.stack([turned[heights.argmax()], together])
+
     def breaking(self, points):
         """Return the first of the points that breaks the property, or None."""
         # Asking `predict` is slow: our own scores tell where it is needed.
-        for k in np.flatnonzero(~self.rivals.beaten(self.rivals.at(points))):
+        leads = self.rivals.at(points)
+        is_sure = self.rivals.surely_lead(leads) & (not self.asks)
+        for k in np.flatnonzero(~self.rivals.beaten(leads)):
             if self.ball.holds(self.i, points[k]):
+                if is_sure[k]:
+                    return points[k]
                 point = torch.as_tensor(points[[k]])
                 if self.target[[self.i]].replay(point).broken[0]:
                     return points[k]
@@ -84,7 +114,9 @@ class Question:
 
 
 _BATCH = 64  # boxes that are cut together, at most
-_VERTICES = 256  # that are tried before the first cut
+_VERTICES = (8, 56)  # that are tried before the first cut, one lot after the other
+_CLIMB = 10  # boxes until a vertex is looked for by turning coordinates, and the factor of more
+_TRIED = 16  # of the boxes that are cut together, those whose points are tried
 
 
 def search(question, watch, max_boxes, cuts=None):
@@ -95,13 +127,14 @@ def search(question, watch, max_boxes, cuts=None):
     """
     trees, ball, i = question.trees, question.ball, question.i
     lower, upper = ball.lower[[i]], ball.upper[[i]]
-    many = np.repeat(lower, _VERTICES, axis=0), np.repeat(upper, _VERTICES, axis=0)
-    point = question.breaking(question.vertices(*many))
-    if point is not None:
-        return point
+    for n in _VERTICES:
+        many = np.repeat(lower, n, axis=0), np.repeat(upper, n, axis=0)
+        point = question.breaking(question.vertices(*many))
+        if point is not None:
+            return point
     entries = 2 * len(trees.leaves) * len(question.rivals.classes)
     batch = min(_BATCH, rows_at_once(entries))
-    queue, numbers, seen = [], np.zeros(1, dtype=int), 0
+    queue, numbers, seen, climb_at = [], np.zeros(1, dtype=int), 0, _CLIMB
     while True:
         point = _queue_open_boxes(question, lower, upper, queue, numbers)
         if point is not None:
@@ -113,6 +146,11 @@ def search(question, watch, max_boxes, cuts=None):
             return Reason.TIME_OUT
         if max_boxes is not None and seen >= max_boxes:
             return Reason.BOUNDS_TOO_LOOSE
+        if seen >= climb_at and ball.norm == "linf":
+            point = question.breaking(question.climbed(ball.lower[i], ball.upper[i])[None])
+            if point is not None:
+                return point
+            climb_at *= _CLIMB
         boxes = [heapq.heappop(queue)[1:] for _ in range(min(batch, len(queue)))]
         cut, *boxes = (np.array(column) for column in zip(*boxes, strict=True))
         if cuts is not None:
@@ -146,15 +184,15 @@ def _queue_open_boxes(question, lower, upper, queue, numbers):
     lower, upper, reached, leads, numbers = (part[is_open] for part in parts)
     if len(lower) == 0:
         return None
-    tried = (
-        question.nearest(lower, upper),
-        lower / 2 + upper / 2,
-        question.vertices(lower, upper),
-    )
+    cuts = _cuts(question.trees, reached, leads, (most - least)[is_open])
+    # Where nothing is left to cut, one point stands for all of the box.
+    is_tried = cuts < 0
+    is_tried[np.argsort(-leads.max(axis=1))[:_TRIED]] = True
+    low, high = lower[is_tried], upper[is_tried]
+    tried = (question.nearest(low, high), low / 2 + high / 2, question.vertices(low, high))
     point = question.breaking(np.concatenate(tried))
     if point is not None:
         return point
-    cuts = _cuts(question.trees, reached, leads, (most - least)[is_open])
     feature, last = question.trees.feature[cuts], question.trees.last[cuts]
     for k in np.flatnonzero(cuts >= 0):
         place = (-leads[k].max(), int(numbers[k]))

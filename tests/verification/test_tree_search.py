@@ -60,6 +60,20 @@ def hard():
     raise AssertionError("no such point")
 
 
+def test_vertices_are_climbed():
+    """No turn of one coordinate raises the lead, which is above that of random vertices."""
+    question = hard()
+    lower, upper = question.ball.lower[0], question.ball.upper[0]
+    point = question.climbed(lower, upper)
+    assert ((point == lower) | (point == upper)).all()
+    turned = np.repeat(point[None], len(point), axis=0)
+    np.fill_diagonal(turned, np.where(point == lower, upper, lower))
+    leads = question.rivals.at(np.concatenate([point[None], turned])).max(axis=1)
+    assert (leads[0] >= leads[1:]).all()
+    lower, upper = (np.repeat(side[None], 101, axis=0) for side in (lower, upper))
+    assert leads[0] > np.median(question.rivals.at(question.vertices(lower, upper)).max(axis=1))
+
+
 def test_a_search_ends_at_its_limits():
     question = hard()
     assert search(question, Stopwatch(0.0), None) is Reason.TIME_OUT

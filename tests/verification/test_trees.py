@@ -16,7 +16,7 @@ from sklearn.tree import DecisionTreeClassifier
 from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.networks import BlackBox
 from skrobust.properties import ClassificationRobustness, StandardRobustness
-from skrobust.trees import ExactBall, read_trees
+from skrobust.trees import ExactBall, Rivals, read_trees
 from skrobust.verification import Reason, TreeVerifier, _trees
 from tests._asserts import assert_inside_ball
 from tests.trees._models import ENSEMBLES, SINGLE, cells, data, fitted, lengths
@@ -276,3 +276,15 @@ def test_counterexamples_of_any_input_are_float64():
     assert (
         TreeVerifier().decide(encoding, x, torch.tensor([0])).counterexamples.dtype == np.float64
     )
+
+
+def test_what_predict_does_not_confirm_is_searched_again(monkeypatch):
+    """Our own scores speak first, `predict` last: verdicts stand where the scores are wrong."""
+    model, (X, y) = fitted(ENSEMBLES["forest"]), data(seed=3)
+    property = ClassificationRobustness(0.05, reference="prediction")
+    expected = TreeVerifier().verify(model, X[:8], y[:8], property=property).verdicts
+    right = Rivals.at
+    monkeypatch.setattr(Rivals, "at", lambda self, points: right(self, points) + 10.0)
+    found = TreeVerifier().verify(model, X[:8], y[:8], property=property).verdicts
+    np.testing.assert_array_equal(found, expected)
+    assert set(expected) == {"verified", "falsified"}
