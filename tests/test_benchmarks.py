@@ -198,6 +198,7 @@ SMALLEST = {
     "--rows 3",
     "bounds": "--train 200 --images 2 --epochs 1 --width 20 --repeats 1 --epsilons 0.01",
     "certified": "--train 240 --images 8 --epochs 2 --ramp-epochs 1 --lrs 1e-3 --timeout 5",
+    "faults": "--rows 40 --rounds 2",
     "grid_search": "--epochs 1 --repeats 1",
     "closest": "--points 2 --train 240 --epochs 1",
     "large_networks": "--images 1 --epochs 1 --depths 2 --epsilons 0.03 --timeout 5 --queries 1 "
