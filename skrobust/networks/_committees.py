@@ -24,7 +24,7 @@ class _Member(torch.nn.Module):
     def __init__(self, network, columns=None):
         super().__init__()
         self.module, self.dtype, self.device = network.module, network.dtype, network.device
-        self.columns = columns
+        self.register_buffer("columns", None if columns is None else torch.as_tensor(columns))
 
     def forward(self, x):
         own = x if self.columns is None else x[:, self.columns]
@@ -49,7 +49,8 @@ class _MeanProbabilities(torch.nn.Module):
     def __init__(self, members, places, weights, n_classes):
         super().__init__()
         self.members = torch.nn.ModuleList(members)
-        self.places, self.n_classes = places, n_classes
+        # Tuples, which a fingerprint holds.
+        self.places, self.n_classes = tuple(map(tuple, places)), n_classes
         shares = torch.as_tensor(np.asarray(weights, dtype=np.float64))
         self.register_buffer("log_shares", (shares / shares.sum()).log())
 

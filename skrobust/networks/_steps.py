@@ -207,8 +207,8 @@ class StepReader:
 def _layer(z):
     """Return a map as a layer: a scale where each output is one input, in their order."""
     weight = z.weight
-    if weight.ndim == 2 and np.array_equal(weight, np.diag(np.diag(weight))[: len(weight)]):
-        weight = np.diag(weight) if weight.shape[0] == weight.shape[1] else weight
+    if weight.ndim == 2 and np.array_equal(weight, np.diag(np.diag(weight))):
+        weight = np.diag(weight)
     if weight.ndim == 1:
         return Scale(torch.tensor(weight), torch.tensor(z.bias))
     return linear_layer(weight, z.bias)
@@ -232,7 +232,8 @@ def _places(columns, transformer):
 
 def _numbers(categories, step, name):
     """Return the categories of one column as rising numbers, or raise."""
-    if categories.dtype.kind not in "iufb":
+    is_number = categories.dtype.kind in "iufb"
+    if not (is_number and np.isfinite(categories).any()):
         raise UnsupportedModelError(
             f"The step {name!r} of the pipeline, {kind_of(step)}, encodes the categories "
             f"{categories.tolist()}, but expected numbers: perturbations move numbers. Make them "

@@ -26,7 +26,7 @@ def read_xgboost(model):
     the left.
     """
     kind = kind_of(model)
-    if not np.isnan(model.missing):
+    if model.missing is not None and not np.isnan(model.missing):
         raise UnsupportedModelError(
             f"Got {kind} with missing={model.missing!r}, but expected NaN: trees send a number "
             "that means missing another way than its neighbors."
@@ -37,12 +37,13 @@ def read_xgboost(model):
         raise UnsupportedModelError(
             f"Got {kind} with booster={gradient_booster['name']!r}, but expected 'gbtree'."
         )
-    if objective not in ("binary:logistic", "multi:softprob"):
-        raise UnsupportedModelError(
-            f"Got {kind} with objective={objective!r}, but expected 'binary:logistic' or "
-            "'multi:softprob', whose scores are read."
-        )
     n_classes = len(model.classes_)
+    readable = "binary:logistic" if n_classes == 2 else "multi:softprob"
+    if objective != readable:
+        raise UnsupportedModelError(
+            f"Got {kind} of {n_classes} classes with objective={objective!r}, but expected "
+            f"{readable!r}, whose scores are read."
+        )
     stored = gradient_booster["model"]
     start = learner["learner_model_param"]["base_score"].strip("[]").split(",")
     start = np.array(start, dtype=np.float32)
@@ -89,16 +90,17 @@ def read_lightgbm(model):
     """Return the `TreeEnsemble` of a fitted LGBMClassifier, which computes in float64."""
     kind, dump = kind_of(model), model.booster_.dump_model()
     objective = dump.get("objective", "custom").split(" ")[0]
-    if objective not in ("binary", "multiclass"):
+    n_classes = len(model.classes_)
+    readable = "binary" if n_classes == 2 else "multiclass"
+    if objective != readable:
         raise UnsupportedModelError(
-            f"Got {kind} with objective={objective!r}, but expected 'binary' or 'multiclass', "
-            "whose scores are read."
+            f"Got {kind} of {n_classes} classes with objective={objective!r}, but expected "
+            f"{readable!r}, whose scores are read."
         )
     if model.booster_.params.get("linear_tree"):
         raise UnsupportedModelError(
             f"Got {kind} with linear_tree=True, but expected leaves of one value each."
         )
-    n_classes = len(model.classes_)
     per_round = dump["num_tree_per_iteration"]
     trees = [
         _lightgbm_tree(tree["tree_structure"], k % per_round, n_classes, kind)

@@ -98,8 +98,17 @@ def test_columns_are_named_where_pandas_is_there(monkeypatch):
     box(torch.zeros(1, 2, dtype=torch.float64))
     assert box.estimator.columns_ == ["a", "b"]
     monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.setitem(sys.modules, "polars", None)
     box(torch.zeros(1, 2, dtype=torch.float64))
     assert box.estimator.columns_ == ["none"]
+
+
+def test_columns_are_named_by_polars_where_pandas_is_not_there(monkeypatch):
+    pytest.importorskip("polars")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    box = BlackBox(Named())
+    box(torch.zeros(1, 2, dtype=torch.float64))
+    assert box.estimator.columns_ == ["a", "b"]
 
 
 def test_a_model_of_named_columns_works_without_pandas(monkeypatch):

@@ -90,6 +90,14 @@ def test_members_that_missed_a_class():
     assert_same_classifier(as_network(model), model, X)
 
 
+def test_other_columns_are_another_model():
+    X, y = data()
+    model = BaggingClassifier(LogisticRegression(), 2, max_features=0.5, random_state=0).fit(X, y)
+    before = repr(as_network(model).fingerprint())
+    model.estimators_features_[0] = np.roll(model.estimators_features_[0], 1)
+    assert repr(as_network(model).fingerprint()) != before
+
+
 def test_frames():
     X, y = data()
     frame = pd.DataFrame(X, columns=list("abcd"))

@@ -129,6 +129,8 @@ def test_what_is_not_read_is_refused():
         (clone(XGB).set_params(missing=-1.0), X, r"missing=-1\.0, but expected NaN"),
         (clone(XGB).set_params(booster="dart"), X, "booster='dart', but expected 'gbtree'"),
         (clone(XGB).set_params(objective="binary:hinge"), X, "objective='binary:hinge'"),
+        (clone(XGB).set_params(objective="multi:softprob", num_class=2), X, "'multi:softprob'"),
+        (clone(LGBM).set_params(objective="multiclass", num_class=2), X, "of 2 classes with"),
         (clone(XGB).set_params(enable_categorical=True), codes, "splits of categories"),
         (clone(LGBM).set_params(min_data_per_group=1, cat_smooth=0), codes, "of categories"),
         (clone(LGBM).set_params(objective="cross_entropy"), X, "objective='cross_entropy'"),
