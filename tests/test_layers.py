@@ -38,6 +38,7 @@ ORDER = [
     "estimators",
     "scorers",
     "displays",
+    "report",
     "datasets",
 ]
 

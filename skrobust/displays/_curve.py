@@ -1,10 +1,12 @@
 """Robustness against the radius."""
 
+from itertools import cycle
+
 import numpy as np
 from sklearn.base import clone
 
 from skrobust._validation import check_flag, check_instance, check_real, expected
-from skrobust.displays._axes import axes_for, check_array, check_dict, named
+from skrobust.displays._axes import SERIES, axes_for, check_array, check_dict, named
 from skrobust.properties import RobustnessProperty
 from skrobust.scorers import RobustnessScorer
 from skrobust.statistics import clopper_pearson
@@ -227,9 +229,9 @@ class RobustnessCurveDisplay:
         self.ax_ = axes_for(ax)
         self.figure_ = self.ax_.figure
         self.lines_ = []
-        for name, scores in self.scores.items():
+        for (name, scores), series in zip(self.scores.items(), cycle(SERIES), strict=False):
             label = name if self.areas is None else f"{name}, area {self.areas[name]:.3g}"
-            style = {"marker": "o", "label": label} | kwargs
+            style = series | {"label": label} | kwargs
             (line,) = self.ax_.plot(self.epsilons, scores, **style)
             self.lines_.append(line)
             if self.intervals is not None:
