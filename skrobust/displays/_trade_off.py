@@ -267,7 +267,10 @@ class TradeOffDisplay:
         # Where there are bars, they name the groups.
         is_named = self.shades is None
         title = "\n".join(filter(None, (self.group_name if is_named else "", self._growth())))
-        legend_beside(self.ax_, widen=ax is None, title=title or None)
+        legend = legend_beside(self.ax_, widen=ax is None, title=title or None)
+        for handle in legend.legend_handles:
+            if hasattr(handle, "set_sizes"):  # one size, whatever the first candidate has
+                handle.set_sizes([50.0])
         return self
 
     def _sizes(self):

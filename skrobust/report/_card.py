@@ -102,7 +102,7 @@ def _with_interval(score, interval):
 
 
 def _bounds(bounds):
-    return None if bounds is None else list(bounds)
+    return list(bounds) if isinstance(bounds, tuple | list) else bounds
 
 
 def _plain(value):

@@ -218,6 +218,15 @@ def _without_evidence(setting, property):
     )
 
 
+def _unrecorded(setting, property):
+    if setting.evidence == "required":
+        raise UnsupportedModelError(
+            "Got evidence='required', but the checker of evidence knows no estimator of this "
+            "kind, so that no proof counts."
+        )
+    return _without_evidence(setting, property)
+
+
 def _adversarial(kind, setting, property):
     if property.norm != "linf" or np.ndim(property.epsilon) > 0:
         raise UnsupportedPropertyError(
@@ -294,7 +303,7 @@ _MEASURES = {
     ),
     "satisfaction": Measure(
         "Constraint satisfaction",
-        {"": _satisfaction, "no evidence files, since": _without_evidence},
+        {"": _satisfaction, "no evidence files, since": _unrecorded},
         (
             Reading(
                 "satisfaction",

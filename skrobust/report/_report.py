@@ -153,6 +153,8 @@ def robustness_report(
     check_real("confidence", confidence, low=0, high=1, closed="neither")
     if tolerance is not None:
         check_real("tolerance", tolerance, low=0, high=1, closed="neither")
+    if timeout is not None:
+        check_real("timeout", timeout, low=0, closed="neither")
     check_integer("n_examples", n_examples)
     check_seed(random_state)
     check_evidence(evidence)

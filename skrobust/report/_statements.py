@@ -53,6 +53,8 @@ def _domain(report):
 
 def shown_bounds(bounds):
     """Return the domain in words."""
+    if not isinstance(bounds, tuple | list):
+        return " ".join(repr(bounds).split())
     low, high = bounds
     if np.ndim(low) == np.ndim(high) == 0:
         return f"[{low:g}, {high:g}]"
@@ -100,5 +102,6 @@ def _evidence(report):
         return "No evidence files were kept, so that nobody else can check the proofs."
     return (
         "Evidence files were written and not read again here: "
-        "python -m skrobust.evidence check FOLDER checks them."
+        "python -m skrobust.evidence check FOLDER checks them. They are those of constraint "
+        "satisfaction; global robustness has proofs of its own."
     )

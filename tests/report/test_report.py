@@ -9,6 +9,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 import skrobust
 from skrobust import robustness_report
@@ -40,6 +41,17 @@ def test_a_forest_has_no_radii_and_says_so(forest_report):
     assert "satisfaction" in forest_report.curves
     assert isinstance(forest_report.attack, UniformSampling)
     assert any("random points" in text for text in forest_report.not_checked)
+
+
+def test_required_evidence_is_not_done_without(digits):
+    X, X_test, y, y_test = digits
+    tree = DecisionTreeClassifier(max_depth=4, random_state=0).fit(X, y)
+    given = {"epsilons": [0.1], "n_examples": 0, "random_state": 0}
+    report = robustness_report(tree, X_test[:5], y_test[:5], evidence="required", **given)
+    assert "evidence='required'" in report.not_measured["Constraint satisfaction"]
+    report = robustness_report(tree, X_test[:5], y_test[:5], evidence="folder", **given)
+    assert "satisfaction" in report.curves and report.evidence is None
+    assert report.messages[0].startswith("Constraint satisfaction: no evidence files, since")
 
 
 def test_equal_seeds_give_equal_reports(blobs, model):
@@ -135,6 +147,7 @@ def test_the_name_is_found_at_the_top():
         ({"property": ClassificationRobustness(np.full(4, 0.1))}, "features have their scale"),
         ({"confidence": 1.0}, "Got confidence=1.0"),
         ({"tolerance": 0}, "Got tolerance=0"),
+        ({"timeout": 0}, "Got timeout=0"),
         ({"n_examples": -1}, "Got n_examples=-1"),
         ({"image_shape": (3, 3)}, "Got image_shape=(3, 3)"),
         ({"random_state": "a"}, "Got random_state='a'"),
