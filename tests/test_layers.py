@@ -39,6 +39,7 @@ ORDER = [
     "scorers",
     "model_selection",
     "displays",
+    "report",
     "datasets",
 ]
 

@@ -1,10 +1,26 @@
 """What all displays share: pyplot where it is installed, checks, names, and a legend outside."""
 
+from textwrap import fill
+
 import numpy as np
 
 from skrobust._validation import expected
 
 __all__ = []
+
+# Colors that people of any color vision tell apart (Okabe and Ito, "Color universal design",
+# 2008), in an order that alternates dark and light; markers and lines do so in gray print.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (1, 1)))
+# After the first round of colors each has another marker.
+SERIES = tuple(
+    {"color": color, "marker": _MARKERS[(i + turn) % len(_MARKERS)], "linestyle": _LINES[i]}
+    for turn in range(len(_MARKERS))
+    for i, color in enumerate(_COLORS)
+)
+_WIDEST = 40  # characters of a line in a legend
+_ROOM = 0.6  # inches of a figure above and below its legend
 
 
 def import_pyplot():
@@ -30,14 +46,18 @@ def axes_for(ax, **kwargs):
 def legend_beside(ax, *, widen, **kwargs):
     """Draw the legend on the right of the axes: inside, it would hide what is drawn.
 
-    With `widen`, the figure becomes wider by as much, so that the axes keep their width.
+    With `widen`, the figure becomes wider by as much, so that the axes keep their width, and as
+    high as the legend needs.
     """
     legend = ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), **kwargs)
+    for text in legend.get_texts():
+        text.set_text(fill(text.get_text(), _WIDEST))
     if widen:
         figure = ax.figure
         width, height = figure.get_size_inches()
         extent = legend.get_window_extent(figure.canvas.get_renderer())
-        figure.set_size_inches(width + extent.width / figure.dpi, height)
+        needed = extent.height / figure.dpi + _ROOM
+        figure.set_size_inches(width + extent.width / figure.dpi, max(height, needed))
     return legend
 
 

@@ -1,10 +1,12 @@
 """Robustness against the radius."""
 
+from itertools import cycle
+
 import numpy as np
 from sklearn.base import clone
 
 from skrobust._validation import check_flag, check_instance, check_real, expected
-from skrobust.displays._axes import axes_for, check_array, check_dict, named
+from skrobust.displays._axes import SERIES, axes_for, check_array, check_dict, named
 from skrobust.properties import RobustnessProperty
 from skrobust.scorers import RobustnessScorer
 from skrobust.statistics import clopper_pearson
@@ -105,9 +107,11 @@ class RobustnessCurveDisplay:
             Fitted classifiers.
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
-        scorer : RobustnessScorer with a `property` or an `epsilon`
-            Such as ConstraintSecurity or AdversarialFrequency; every one of `epsilons` is set
-            in turn, on its property where it has one.
+        scorer : RobustnessScorer
+            With a `property`, such as ConstraintSecurity, an `epsilon`, such as
+            AdversarialFrequency, or `epsilons`, such as RobustnessScore: every one of `epsilons`
+            is set in turn. With an `epsilon_max`, as MarginRobustness, the largest one is set, and
+            the share of samples beyond each is drawn, as `from_radius` does.
         epsilons : array-like of shape (n_epsilons,)
         ax : matplotlib Axes, default=None
         **kwargs : dict
@@ -118,17 +122,30 @@ class RobustnessCurveDisplay:
         RobustnessCurveDisplay
         """
         check_instance("scorer", scorer, RobustnessScorer, "ConstraintSecurity(...)")
-        _check_sweep(scorer)
+        way = _way_to_sweep(scorer)
         epsilons = check_array("epsilons", epsilons, ("n_epsilons",))
         if not (np.isfinite(epsilons).all() and (epsilons >= 0).all()):
             raise ValueError(expected("epsilons", list(epsilons), "finite radii of at least 0"))
+        if way == "epsilon_max":
+            return cls._from_margins(estimator, X, y, scorer, epsilons, ax, kwargs)
         scores, intervals = {}, {}
         for name, model in named(estimator).items():
-            results = [_with_epsilon(scorer, each).evaluate(model, X, y) for each in epsilons]
+            results = [_with_epsilon(scorer, way, each).evaluate(model, X, y) for each in epsilons]
             scores[name] = np.array([result.score for result in results])
             intervals[name] = np.array([[r.interval.low, r.interval.high] for r in results])
         display = cls(epsilons, scores, intervals=intervals, score_name=type(scorer).__name__)
         return display.plot(ax=ax, **kwargs)
+
+    @classmethod
+    def _from_margins(cls, estimator, X, y, scorer, epsilons, ax, style):
+        """Draw the shares beyond each epsilon from one computation of the radii."""
+        if not epsilons.max() > 0:
+            raise ValueError(expected("epsilons", list(epsilons), "one above 0 at least"))
+        copy = clone(scorer).set_params(epsilon_max=float(epsilons.max()))
+        radii = {name: copy.evaluate(model, X, y) for name, model in named(estimator).items()}
+        style = {"marker": "o"} | style
+        how = {"epsilons": epsilons, "confidence": scorer.confidence}
+        return cls.from_radius(radii, **how, ax=ax, **style)
 
     @classmethod
     def from_radius(
@@ -227,9 +244,9 @@ class RobustnessCurveDisplay:
         self.ax_ = axes_for(ax)
         self.figure_ = self.ax_.figure
         self.lines_ = []
-        for name, scores in self.scores.items():
+        for (name, scores), series in zip(self.scores.items(), cycle(SERIES), strict=False):
             label = name if self.areas is None else f"{name}, area {self.areas[name]:.3g}"
-            style = {"marker": "o", "label": label} | kwargs
+            style = series | {"label": label} | kwargs
             (line,) = self.ax_.plot(self.epsilons, scores, **style)
             self.lines_.append(line)
             if self.intervals is not None:
@@ -243,27 +260,29 @@ class RobustnessCurveDisplay:
         return self
 
 
-def _check_sweep(scorer):
-    """Raise where a scorer has nothing that a curve could go along."""
+def _way_to_sweep(scorer):
+    """Return the parameter that a curve goes along, or raise where there is none."""
     params = scorer.get_params(deep=False)
     if isinstance(params.get("property"), RobustnessProperty):
         if np.ndim(scorer.property.epsilon) > 0:
             one = "one whose property has one epsilon for all features, for the curve replaces it"
             raise ValueError(expected("scorer", scorer, one))
-    elif "epsilon" not in params:
-        some = (
-            "one with a property or an epsilon, such as ConstraintSecurity or "
-            "AdversarialFrequency; the radii of MarginRobustness are drawn by from_radius"
-        )
-        raise ValueError(expected("scorer", scorer, some))
+        return "property"
+    for name in ("epsilon", "epsilons", "epsilon_max"):
+        if name in params:
+            return name
+    some = (
+        "one with a property, an epsilon, epsilons or an epsilon_max, such as ConstraintSecurity, "
+        "AdversarialFrequency or MarginRobustness"
+    )
+    raise ValueError(expected("scorer", scorer, some))
 
 
-def _with_epsilon(scorer, epsilon):
+def _with_epsilon(scorer, way, epsilon):
     """Return a copy of the scorer, at another radius."""
-    copy = clone(scorer)
-    if "property" in copy.get_params(deep=False):
-        return copy.set_params(property=scorer.property.with_epsilon(float(epsilon)))
-    return copy.set_params(epsilon=float(epsilon))
+    epsilon = float(epsilon)
+    value = scorer.property.with_epsilon(epsilon) if way == "property" else epsilon
+    return clone(scorer).set_params(**{way: value})
 
 
 def _radii(name, value):

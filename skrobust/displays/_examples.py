@@ -10,7 +10,7 @@ from skrobust.displays._axes import import_pyplot, labels_of
 from skrobust.networks import as_model
 from skrobust.scorers import RobustnessScorer
 
-__all__ = ["AdversarialExamplesDisplay"]
+__all__ = ["AdversarialExamplesDisplay", "as_image", "check_image_shape"]
 
 
 class AdversarialExamplesDisplay:
@@ -44,7 +44,7 @@ class AdversarialExamplesDisplay:
         self.perturbed = _check_rows("perturbed", perturbed, (n, n_features))
         self.labels_before = _check_labels("labels_before", labels_before, n)
         self.labels_after = _check_labels("labels_after", labels_after, n)
-        self.image_shape = _check_image_shape(image_shape, n_features)
+        self.image_shape = check_image_shape(image_shape, n_features)
 
     @classmethod
     def from_estimator(
@@ -135,8 +135,9 @@ class AdversarialExamplesDisplay:
         high = max(self.originals.max(), self.perturbed.max())
         for j, column in enumerate(self.axes_.T):
             for ax, row in zip(column, (self.originals, self.perturbed), strict=False):
-                ax.imshow(self._image(row[j], low, high), cmap="gray", vmin=low, vmax=high)
-            change = self._image(difference[j], -reach, reach)
+                image = as_image(row[j], self.image_shape, low, high)
+                ax.imshow(image, cmap="gray", vmin=low, vmax=high)
+            change = as_image(difference[j], self.image_shape, -reach, reach)
             column[2].imshow(change, cmap="RdBu", vmin=-reach, vmax=reach)
             column[0].set_title(str(self.labels_before[j]))
             column[1].set_title(str(self.labels_after[j]), color="tab:red")
@@ -147,14 +148,15 @@ class AdversarialExamplesDisplay:
             ax.set_ylabel(name)
         return self
 
-    def _image(self, row, low, high):
-        """Return what `imshow` takes: (height, width), or RGB in [0, 1]."""
-        image = np.reshape(row, self.image_shape)
-        if image.ndim == 2:
-            return image
-        if image.shape[0] in (1, 3):
-            image = np.moveaxis(image, 0, -1)
-        return image[..., 0] if image.shape[-1] == 1 else (image - low) / (high - low)
+
+def as_image(row, image_shape, low, high):
+    """Return what `imshow` takes: (height, width), or RGB in [0, 1]."""
+    image = np.reshape(row, image_shape)
+    if image.ndim == 2:
+        return image
+    if image.shape[0] in (1, 3):
+        image = np.moveaxis(image, 0, -1)
+    return image[..., 0] if image.shape[-1] == 1 else (image - low) / (high - low)
 
 
 def _check_rows(name, rows, shape=None):
@@ -184,7 +186,7 @@ def _check_labels(name, labels, n):
     return array
 
 
-def _check_image_shape(shape, n_features):
+def check_image_shape(shape, n_features):
     """Return the shape as a tuple, if `imshow` can draw rows of so many features by it."""
     if not isinstance(shape, list | tuple) or not all(isinstance(n, Integral) for n in shape):
         raise TypeError(expected("image_shape", shape, "a tuple of two or three integers"))

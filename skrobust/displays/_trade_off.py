@@ -1,13 +1,15 @@
 """Accuracy against robustness of the candidates of a search."""
 
+import math
 from itertools import cycle
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
 
-from skrobust._validation import check_instance, expected
-from skrobust.displays._axes import axes_for, check_array, legend_beside, short_names
+from skrobust._validation import check_instance, check_real, expected
+from skrobust.displays._axes import SERIES, axes_for, check_array, legend_beside, short_names
 from skrobust.displays._search import mean_scores, parameter_values, parameters_of, results_of
+from skrobust.statistics import Interval
 
 __all__ = ["TradeOffDisplay"]
 
@@ -21,9 +23,17 @@ class TradeOffDisplay:
     ----------
     accuracy, robustness : array-like of shape (n_candidates,)
         Mean test scores. Candidates with NaN (failed fits) are left out and counted.
+    surviving : array-like of shape (n_candidates,), default=None
+        Where `robustness` is the share that is proved, the share that no attack has broken: a
+        bar is drawn from one to the other, and the truth lies in it. At least `robustness`.
     groups : array-like of shape (n_candidates,), default=None
         Color the candidates by this: estimators, regimes and the like are named by their
-        class and the parameters that differ.
+        class and the parameters that differ. Each has a marker and a line of its own as well.
+    joins : array-like of shape (n_candidates,), default=None
+        Numbers, such as the epsilon that was trained for: the candidates of a group are joined
+        in their order, and the markers grow with them. Those with NaN stay by themselves.
+    join_name : str, default=None
+        What these numbers are, for the legend.
     group_name : str, default=None
         Title of the legend.
     shades : array-like of shape (n_candidates,), default=None
@@ -33,6 +43,8 @@ class TradeOffDisplay:
         Label of the bars.
     accuracy_name, robustness_name : str
         Labels of the axes.
+    confidence : float, default=0.95
+        Of the interval of the correlation.
 
     Attributes
     ----------
@@ -40,6 +52,9 @@ class TradeOffDisplay:
         Candidates that no other one beats in one score and equals or beats in the other.
     correlation_ : float
         Spearman's rank correlation; NaN for fewer than three candidates, or constant scores.
+    correlation_interval_ : Interval
+        By Fisher's transformation with the variance of [1]_, equation 2, as if the candidates
+        were drawn at random. NaN for fewer than four, and for a correlation of -1 or 1.
     group_correlations_ : dict of str to float
         The same within each group; with no groups, empty.
     n_failed_ : int
@@ -49,7 +64,13 @@ class TradeOffDisplay:
     Raises
     ------
     ValueError
-        If there are no candidates, or not as many scores, groups or shades of each kind.
+        If there are no candidates, or not as many scores, groups or shades of each kind, or
+        if fewer survive than are proved.
+
+    References
+    ----------
+    .. [1] Bonett and Wright, "Sample size requirements for estimating Pearson, Kendall and
+       Spearman correlations", Psychometrika 65, 2000.
     """
 
     def __init__(
@@ -57,25 +78,33 @@ class TradeOffDisplay:
         accuracy,
         robustness,
         *,
+        surviving=None,
         groups=None,
         group_name=None,
+        joins=None,
+        join_name=None,
         shades=None,
         shade_name=None,
         accuracy_name="accuracy",
         robustness_name="robustness",
+        confidence=0.95,
     ):
         self.accuracy = check_array("accuracy", accuracy, ("n_candidates",))
         self.robustness = check_array("robustness", robustness, (len(self.accuracy),), "accuracy")
+        self.surviving = self._numbers("surviving", surviving)
+        if surviving is not None and (self.surviving < self.robustness - 1e-9).any():
+            raise ValueError(expected("surviving", surviving, "at least robustness, everywhere"))
         self.groups = None if groups is None else self._names(groups)
-        if group_name is not None:
-            check_instance("group_name", group_name, str, "'epsilon'")
-        self.group_name = group_name
-        if shades is not None:
-            shades = check_array("shades", shades, (len(self.accuracy),), "accuracy")
-        self.shades = shades
-        if shade_name is not None:
-            check_instance("shade_name", shade_name, str, "'max_epochs'")
-        self.shade_name = shade_name
+        self.joins = self._numbers("joins", joins)
+        self.shades = self._numbers("shades", shades)
+        for argument, name in (
+            ("group_name", group_name),
+            ("join_name", join_name),
+            ("shade_name", shade_name),
+        ):
+            if name is not None:
+                check_instance(argument, name, str, "'max_epochs'")
+        self.group_name, self.join_name, self.shade_name = group_name, join_name, shade_name
         self.accuracy_name = check_instance("accuracy_name", accuracy_name, str, "'accuracy'")
         self.robustness_name = check_instance(
             "robustness_name", robustness_name, str, "'robustness'"
@@ -84,11 +113,19 @@ class TradeOffDisplay:
         self.n_failed_ = int(failed.sum())
         self.pareto_front_ = _pareto_front(self.accuracy, self.robustness)
         self.correlation_ = _correlation(self.accuracy[~failed], self.robustness[~failed])
+        self.confidence = check_real("confidence", confidence, low=0, high=1, closed="neither")
+        n_candidates = len(failed) - self.n_failed_
+        self.correlation_interval_ = _interval(self.correlation_, n_candidates, self.confidence)
         self.group_correlations_ = {
             group: _correlation(self.accuracy[chosen & ~failed], self.robustness[chosen & ~failed])
             for group, chosen in self._parts()
             if self.groups is not None
         }
+
+    def _numbers(self, name, values):
+        if values is None:
+            return None
+        return check_array(name, values, (len(self.accuracy),), "accuracy")
 
     def _names(self, groups):
         groups = list(groups) if np.iterable(groups) and not isinstance(groups, str) else [groups]
@@ -109,7 +146,9 @@ class TradeOffDisplay:
         *,
         accuracy="accuracy",
         robustness="security",
+        surviving=None,
         group_by=None,
+        join_by=None,
         shade_by=None,
         ax=None,
         **kwargs,
@@ -122,9 +161,14 @@ class TradeOffDisplay:
             Fitted. Of several searches, each is a group, by its name in the dict.
         accuracy, robustness : str
             Names of the two scores in the search's `scoring`.
+        surviving : str, default=None
+            Name of a score, such as "surviving_share" beside "verified_share".
         group_by : str, default=None
             Name of a parameter of the search; candidates are colored by its value. Of one search
             only.
+        join_by : str, default=None
+            Name of a parameter with numbers as values, such as "property__epsilon", in whose
+            order the candidates of each group are joined.
         shade_by : str, default=None
             Name of a parameter with numbers as values, by which each group is shaded in a color
             scale of its own.
@@ -164,24 +208,34 @@ class TradeOffDisplay:
         if isinstance(search, dict) and group_by is not None:
             expectation = "None, as the searches of a dict are the groups"
             raise ValueError(expected("group_by", group_by, expectation))
-        given = {name: [] for name in ("accuracy", "robustness", "groups", "shades")}
+        names = ("accuracy", "robustness", "surviving", "groups", "joins", "shades")
+        given = {name: [] for name in names}
         results_by_name = {name: results_of(each) for name, each in searches.items()}
         # What one of several searches does not vary is gray there.
         varied = parameters_of(*results_by_name.values())
         for name, results in results_by_name.items():
             given["accuracy"].extend(mean_scores(results, "accuracy", accuracy))
             given["robustness"].extend(mean_scores(results, "robustness", robustness))
+            if surviving is not None:
+                given["surviving"].extend(mean_scores(results, "surviving", surviving))
             if group_by is not None:
                 given["groups"] += parameter_values(results, "group_by", group_by)
             elif isinstance(search, dict):
                 given["groups"] += [name] * len(results["params"])
-            if shade_by is not None:
-                given["shades"] += parameter_values(results, "shade_by", shade_by, np.nan, varied)
+            for kind, argument, by in (
+                ("joins", "join_by", join_by),
+                ("shades", "shade_by", shade_by),
+            ):
+                if by is not None:
+                    given[kind] += parameter_values(results, argument, by, np.nan, varied)
         display = cls(
             given["accuracy"],
             given["robustness"],
+            surviving=given["surviving"] or None,
             groups=given["groups"] or None,
             group_name=group_by,
+            joins=given["joins"] or None,
+            join_name=join_by,
             shades=given["shades"] or None,
             shade_name=shade_by,
             accuracy_name=accuracy,
@@ -193,12 +247,59 @@ class TradeOffDisplay:
         """Draw the candidates and the Pareto front; return self."""
         self.ax_ = axes_for(ax)
         self.figure_ = self.ax_.figure
-        for (group, chosen), scale in zip(self._parts(), cycle(_SCALES), strict=False):
-            if self.shades is not None:
-                self._shaded(group, chosen, scale, kwargs)
-                continue
-            style = {"label": group or None, "alpha": 0.85} | kwargs
-            self.ax_.scatter(self.accuracy[chosen], self.robustness[chosen], **style)
+        for (group, chosen), scale, series in zip(
+            self._parts(), cycle(_SCALES), cycle(SERIES), strict=False
+        ):
+            style = {"marker": series["marker"], "s": self._sizes()[chosen], "zorder": 3}
+            if self.shades is not None and len(np.unique(_finite(self.shades[chosen]))) > 1:
+                self._shaded(group, chosen, scale, style | kwargs)
+                color = "gray"
+            else:
+                color = series["color"]
+                label = ", ".join(filter(None, (group, self._constant(chosen)))) or None
+                style |= {"label": label, "color": color, "alpha": 0.85}
+                points = self.accuracy[chosen], self.robustness[chosen]
+                self.ax_.scatter(*points, **_one_color(style, kwargs))
+            self._lines(chosen, {"color": color, "linestyle": series["linestyle"]})
+        self._front()
+        self.ax_.set(xlabel=self.accuracy_name, ylabel=self._vertical_name())
+        self.ax_.set_title(self._title())
+        # Where there are bars, they name the groups.
+        is_named = self.shades is None
+        title = "\n".join(filter(None, (self.group_name if is_named else "", self._growth())))
+        legend = legend_beside(self.ax_, widen=ax is None, title=title or None)
+        for handle in legend.legend_handles:
+            if hasattr(handle, "set_sizes"):  # one size, whatever the first candidate has
+                handle.set_sizes([50.0])
+        return self
+
+    def _sizes(self):
+        """Return the areas of the markers, which grow with what joins them."""
+        sizes = np.full(len(self.accuracy), 36.0)
+        if self.joins is None or len(_finite(self.joins)) == 0:
+            return sizes
+        low, high = _finite(self.joins).min(), _finite(self.joins).max()
+        grown = 36 + 84 * (self.joins - low) / ((high - low) or 1.0)
+        return np.where(np.isfinite(self.joins), grown, sizes)
+
+    def _lines(self, chosen, style):
+        """Draw what joins the candidates of a group, and bars to the share that survives."""
+        if self.joins is not None:
+            index = np.flatnonzero(chosen & np.isfinite(self.joins))
+            index = index[np.argsort(self.joins[index], kind="stable")]
+            self.ax_.plot(
+                self.accuracy[index], self.robustness[index], linewidth=1.2, alpha=0.7, **style
+            )
+        if self.surviving is not None:
+            ends = self.robustness[chosen], self.surviving[chosen]
+            self.ax_.vlines(
+                self.accuracy[chosen], *ends, color=style["color"], linewidth=3, alpha=0.35
+            )
+            self.ax_.scatter(
+                self.accuracy[chosen], ends[1], marker="_", s=70, color=style["color"], alpha=0.85
+            )
+
+    def _front(self):
         front = np.flatnonzero(self.pareto_front_)
         front = front[np.argsort(self.accuracy[front])]
         self.ax_.plot(
@@ -207,30 +308,49 @@ class TradeOffDisplay:
             color="black",
             linewidth=1,
             marker="o",
-            markersize=11,
+            markersize=13,
             markerfacecolor="none",
-            zorder=0,
+            zorder=1,
             label="Pareto front",
         )
-        self.ax_.set(xlabel=self.accuracy_name, ylabel=self.robustness_name)
-        self.ax_.set_title(f"Spearman correlation {self.correlation_:+.2f}")
-        title = self.group_name if self.shades is None else None  # then the bars name the groups
-        legend_beside(self.ax_, widen=ax is None, title=title)
-        return self
+
+    def _vertical_name(self):
+        if self.surviving is None:
+            return self.robustness_name
+        return f"{self.robustness_name}, and bar to what survives"
+
+    def _title(self):
+        interval = self.correlation_interval_
+        title = f"Spearman correlation {self.correlation_:+.2f}"
+        if math.isnan(interval.low):
+            return title
+        return f"{title} [{interval.low:+.2f}, {interval.high:+.2f}]"
+
+    def _growth(self):
+        if self.joins is None:
+            return ""
+        return f"markers grow with {self.join_name or 'what joins them'}"
+
+    def _constant(self, chosen):
+        """Return the one value that a group is shaded by, which needs no color scale."""
+        if self.shades is None:
+            return ""
+        name = self.shade_name or "shade"
+        values = np.unique(_finite(self.shades[chosen]))
+        return f"{name}={values[0]:g}" if len(values) else f"{name} not set"
 
     def _shaded(self, group, chosen, scale, style):
         """Draw a group in its color scale, and the bar below the axes."""
         shades = self.shades[chosen]
-        finite = shades[np.isfinite(shades)]
-        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
-        if low == high:
-            low, high = low - 0.5, high + 0.5
+        low, high = _finite(shades).min(), _finite(shades).max()
         # The lightest third of a scale is hardly seen on white.
         style = {
             "cmap": scale,
             "vmin": low - (high - low) / 2,
             "vmax": high,
             "alpha": 0.85,
+            "edgecolors": "black",
+            "linewidths": 0.5,
         } | style
         points = self.ax_.scatter(
             self.accuracy[chosen],
@@ -245,6 +365,17 @@ class TradeOffDisplay:
         bar.ax.set_xlim(low, high)
 
 
+def _finite(values):
+    return values[np.isfinite(values)]
+
+
+def _one_color(style, given):
+    """Return the style, changed by what a user gives; "c" is another name of the color."""
+    if "c" in given:
+        style = {name: value for name, value in style.items() if name != "color"}
+    return style | given
+
+
 def _pareto_front(first, second):
     """Return the candidates that are not dominated; NaN never is on the front."""
     at_least = (first[None] >= first[:, None]) & (second[None] >= second[:, None])
@@ -256,3 +387,15 @@ def _correlation(first, second):
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return np.nan
     return float(spearmanr(first, second).statistic)
+
+
+def _interval(correlation, n, confidence):
+    """Return the interval of Spearman's correlation of `n` pairs."""
+    method = "fisher-z"
+    if math.isnan(correlation) or n < 4 or abs(correlation) > 1 - 1e-12:
+        return Interval(math.nan, math.nan, confidence, method)
+    deviation = math.sqrt((1 + correlation**2 / 2) / (n - 3))
+    half = norm.ppf((1 + confidence) / 2) * deviation
+    middle = math.atanh(correlation)
+    low, high = math.tanh(middle - half), math.tanh(middle + half)
+    return Interval(low, high, confidence, method)

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils.metadata_routing import UNUSED
 
 from skrobust._evaluation import evaluate_in_chunks, model_key
 from skrobust._validation import (
@@ -24,18 +25,21 @@ from skrobust._validation import (
 from skrobust.attacks import Target, attack_and_confirm
 from skrobust.networks import as_model, frame_like
 from skrobust.properties import check_property
-from skrobust.statistics import Interval
+from skrobust.statistics import Interval, check_weights, clopper_pearson, hoeffding
 
 __all__ = [
     "PropertyScorer",
     "RobustnessScorer",
     "Sample",
     "ScoreResult",
+    "WeightedScorer",
     "as_arrays",
     "as_target",
     "as_tensors",
     "attack_chunk",
     "level_outside",
+    "share_of",
+    "weights_of_rows",
 ]
 
 
@@ -145,9 +149,9 @@ class RobustnessScorer(BaseEstimator, ABC):
             True labels, where the property needs them.
         """
 
-    def __call__(self, estimator, X, y=None):
+    def __call__(self, estimator, X, y=None, **metadata):
         """Return the score alone, as scikit-learn's searches ask for it."""
-        return self.evaluate(estimator, X, y).score
+        return self.evaluate(estimator, X, y, **metadata).score
 
     def _check_common(self):
         """Validate the parameters that all scorers have."""
@@ -251,6 +255,51 @@ class PropertyScorer(RobustnessScorer):
         """
         self._check_common()
         return self._in_chunks(measure, self._prepare(estimator, X, y, needs_gradient))
+
+
+class WeightedScorer(PropertyScorer):
+    """Base class of scorers whose score is a mean, of samples that may have weights."""
+
+    # scikit-learn reads off `score` what can be asked for; the estimator is no metadata.
+    __metadata_request__score = {"estimator": UNUSED}  # noqa: RUF012
+
+    def score(self, estimator, X, y=None, sample_weight=None):
+        """Return the score alone, as a call of the scorer does.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+        y : array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        return self(estimator, X, y, sample_weight=sample_weight)
+
+
+# ---- weights -----------------------------------------------------------------------------
+
+
+def weights_of_rows(sample_weight, X):
+    """Return the weights of the rows of X as an array, or None; raise where they do not fit."""
+    if sample_weight is None:
+        return None
+    return check_weights("sample_weight", sample_weight, len(X))
+
+
+def share_of(holds, weights, confidence):
+    """Return a share, or its weighted form, and its interval.
+
+    An exact binomial interval is for equal weights alone; others take Hoeffding's.
+    """
+    if weights is None:
+        return float(holds.mean()), clopper_pearson(holds.sum(), len(holds), confidence)
+    interval = hoeffding(holds, confidence=confidence, weights=weights)
+    return float(np.average(holds, weights=weights)), interval
 
 
 # ---- one chunk ---------------------------------------------------------------------------

@@ -9,13 +9,15 @@ from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance
 from skrobust.attacks import Attack, NearMissPGD, UniformSampling, confirm_outcome
 from skrobust.scorers._base import (
-    PropertyScorer,
     ScoreResult,
+    WeightedScorer,
     as_arrays,
     as_target,
     attack_chunk,
+    share_of,
+    weights_of_rows,
 )
-from skrobust.statistics import Interval, clopper_pearson
+from skrobust.statistics import Interval, clopper_pearson, hoeffding
 
 __all__ = [
     "ConstraintAccuracy",
@@ -34,7 +36,7 @@ class ConstraintSecurityResult(ScoreResult):
     score : float
         Share of samples where the attack found no violation.
     interval : Interval
-        Clopper-Pearson interval of the score.
+        Clopper-Pearson interval of the score; with weights Hoeffding's.
     holds : ndarray of bool, shape (n_samples,)
         Whether the property withstood the attack.
     margins : ndarray of shape (n_samples,)
@@ -52,7 +54,7 @@ class ConstraintSecurityResult(ScoreResult):
     unconfirmed: np.ndarray
 
 
-class ConstraintSecurity(DefaultParts, PropertyScorer):
+class ConstraintSecurity(DefaultParts, WeightedScorer):
     """Share of samples around which an attack finds no violation of a property.
 
     An upper estimate of the share for which the property truly holds.
@@ -127,14 +129,28 @@ class ConstraintSecurity(DefaultParts, PropertyScorer):
     def _default_parts(self):
         return {"attack": NearMissPGD()}
 
-    def evaluate(self, estimator, X, y=None):
+    def evaluate(self, estimator, X, y=None, sample_weight=None):
+        """Return a `ConstraintSecurityResult`.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+            In the raw input space of the estimator.
+        y : array-like of shape (n_samples,), default=None
+            True labels, where the property needs them.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the score, whose interval is Hoeffding's then. A search hands
+            them on after ``scorer.set_score_request(sample_weight=True)``.
+        """
+        weights = weights_of_rows(sample_weight, X)
         attack = self._part("attack")
         check_instance("attack", attack, Attack, "PGD()").check()
         measure = partial(attack_chunk, property=self.property, attack=attack)
         arrays = self._evaluate_in_chunks(measure, estimator, X, y, attack.needs_gradient)
-        holds = arrays["holds"]
-        interval = clopper_pearson(holds.sum(), len(holds), self.confidence)
-        return ConstraintSecurityResult(float(holds.mean()), interval, **arrays)
+        share = share_of(arrays["holds"], weights, self.confidence)
+        return ConstraintSecurityResult(*share, **arrays)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,7 +163,8 @@ class ConstraintAccuracyResult(ScoreResult):
         Mean of `shares`.
     interval : Interval
         Exact for the share of the whole distribution: Clopper-Pearson from one sampled point
-        around each input, since points around the same input are not independent trials.
+        around each input, since points around the same input are not independent trials. With
+        weights Hoeffding's, as the other one.
     sampling_interval : Interval
         Clopper-Pearson from all sampled points: how far the score is known for these very
         inputs. Approximate: points of different inputs share noise, so that they are
@@ -167,7 +184,7 @@ class ConstraintAccuracyResult(ScoreResult):
     counterexamples: np.ndarray
 
 
-class ConstraintAccuracy(PropertyScorer):
+class ConstraintAccuracy(WeightedScorer):
     """Share of random points of the ball at which a property holds, averaged over samples.
 
     Works with any classifier that has `predict` (properties of probabilities need
@@ -241,17 +258,41 @@ class ConstraintAccuracy(PropertyScorer):
         self.memory = memory
         self.verbose = verbose
 
-    def evaluate(self, estimator, X, y=None):
+    def evaluate(self, estimator, X, y=None, sample_weight=None):
+        """Return a `ConstraintAccuracyResult`.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+            In the raw input space of the estimator.
+        y : array-like of shape (n_samples,), default=None
+            True labels, where the property needs them.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the score, whose interval is Hoeffding's then. A search hands
+            them on after ``scorer.set_score_request(sample_weight=True)``.
+        """
+        weights = weights_of_rows(sample_weight, X)
         sampling = UniformSampling(self.n_samples, batch_size=self.batch_size).check()
         measure = partial(_sample, property=self.property, sampling=sampling)
         arrays = self._evaluate_in_chunks(measure, estimator, X, y, needs_gradient=False)
         counts, first_holds = arrays.pop("counts"), arrays.pop("first_holds")
-        n_points = int(self.n_samples) * len(counts)
+        n_points, shares = int(self.n_samples) * len(counts), counts / self.n_samples
+        _, interval = share_of(first_holds, weights, self.confidence)
+        if weights is None:
+            score = float(counts.sum() / n_points)
+            sampling_interval = clopper_pearson(counts.sum(), n_points, self.confidence)
+        else:
+            score = float(np.average(shares, weights=weights))
+            each = np.repeat(weights, int(self.n_samples))
+            points = np.arange(int(self.n_samples)) < counts[:, None]
+            sampling_interval = hoeffding(points.ravel(), confidence=self.confidence, weights=each)
         return ConstraintAccuracyResult(
-            float(counts.sum() / n_points),
-            clopper_pearson(first_holds.sum(), len(counts), self.confidence),
-            clopper_pearson(counts.sum(), n_points, self.confidence),
-            counts / self.n_samples,
+            score,
+            interval,
+            sampling_interval,
+            shares,
             **arrays,
         )
 

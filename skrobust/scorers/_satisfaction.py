@@ -6,9 +6,9 @@ import numpy as np
 
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance, check_real
-from skrobust.scorers._base import PropertyScorer, ScoreResult
+from skrobust.scorers._base import ScoreResult, WeightedScorer, share_of, weights_of_rows
 from skrobust.scorers._local import Counts, decide_by_verifier
-from skrobust.statistics import Interval, clopper_pearson
+from skrobust.statistics import Interval
 from skrobust.trees import check_tree_property
 from skrobust.verification import (
     Cascade,
@@ -31,7 +31,7 @@ class ConstraintSatisfactionResult(ScoreResult):
     score : float
         Share of samples that are verified.
     interval : Interval
-        Clopper-Pearson.
+        Clopper-Pearson; with weights Hoeffding's, as the other one.
     surviving_share : float
         Share of samples that are not falsified: the score plus the share of unknowns.
     surviving_interval : Interval
@@ -71,7 +71,7 @@ class ConstraintSatisfactionResult(ScoreResult):
     evidence: np.ndarray
 
 
-class ConstraintSatisfaction(DefaultParts, PropertyScorer):
+class ConstraintSatisfaction(DefaultParts, WeightedScorer):
     """Share of samples around which a verifier proves a property on the whole ball.
 
     Unknown verdicts count against the score; the result has the share of samples that survive
@@ -155,7 +155,22 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
     def _default_parts(self):
         return {"verifier": Cascade()}
 
-    def evaluate(self, estimator, X, y=None):
+    def evaluate(self, estimator, X, y=None, sample_weight=None):
+        """Return a `ConstraintSatisfactionResult`.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+            In the raw input space of the estimator.
+        y : array-like of shape (n_samples,), default=None
+            True labels, where the property needs them.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the score, whose interval is Hoeffding's then. A search hands
+            them on after ``scorer.set_score_request(sample_weight=True)``.
+        """
+        weights = weights_of_rows(sample_weight, X)
         verifier = self._part("verifier")
         check_instance("verifier", verifier, Verifier, "Cascade()").check()
         if self.timeout is not None:
@@ -181,18 +196,19 @@ class ConstraintSatisfaction(DefaultParts, PropertyScorer):
                 recorder=recorder,
                 verbose=verbose,
             )
-        return self._result(verdicts if recorder is None else recorder.finish(verdicts))
+        return self._result(verdicts if recorder is None else recorder.finish(verdicts), weights)
 
-    def _result(self, verification):
-        n = len(verification)
-        verified = int((verification.verdicts == Verdict.VERIFIED).sum())
-        surviving = int((verification.verdicts != Verdict.FALSIFIED).sum())
+    def _result(self, verification, weights):
+        is_verified = verification.verdicts == Verdict.VERIFIED
+        is_surviving = verification.verdicts != Verdict.FALSIFIED
+        score, interval = share_of(is_verified, weights, self.confidence)
+        surviving_share, surviving_interval = share_of(is_surviving, weights, self.confidence)
         return ConstraintSatisfactionResult(
-            score=verified / n,
-            interval=clopper_pearson(verified, n, self.confidence),
-            surviving_share=surviving / n,
-            surviving_interval=clopper_pearson(surviving, n, self.confidence),
-            n_unknown=surviving - verified,
+            score=score,
+            interval=interval,
+            surviving_share=surviving_share,
+            surviving_interval=surviving_interval,
+            n_unknown=int((is_surviving & ~is_verified).sum()),
             **{field.name: getattr(verification, field.name) for field in fields(verification)},
         )
 

@@ -7,6 +7,7 @@ from skrobust.statistics._intervals import (
     empirical_bernstein,
     hoeffding,
 )
+from skrobust.statistics._intervals import check_weights as check_weights
 from skrobust.statistics._sequential import (
     AnytimeRule,
     SequentialRule,

@@ -57,8 +57,12 @@ def clopper_pearson(n_successes, n, confidence=0.95):
     return Interval(float(ci.low), float(ci.high), confidence, "clopper-pearson")
 
 
-def hoeffding(values, low=0.0, high=1.0, confidence=0.95):
+def hoeffding(values, low=0.0, high=1.0, confidence=0.95, *, weights=None):
     """Return Hoeffding's `Interval` for a mean, cut to [`low`, `high`].
+
+    With weights that do not depend on the values, it holds for the weighted mean, with the number
+    of values replaced by the effective number of Kish, the square of the sum of the weights
+    divided by the sum of their squares.
 
     Parameters
     ----------
@@ -67,11 +71,16 @@ def hoeffding(values, low=0.0, high=1.0, confidence=0.95):
     low, high : float, default=0.0, 1.0
         Between which all values lie.
     confidence : float, default=0.95
+    weights : array-like of shape (n,), default=None
+        Non-negative, some above 0; for independent draws, not those without replacement.
 
     References
     ----------
     Hoeffding, "Probability inequalities for sums of bounded random variables", Journal of the
-    American Statistical Association 58, 1963, Theorem 2 and section 6.
+    American Statistical Association 58, 1963, Theorem 2 (whose variables may have different
+    ranges, as weighted ones have) and section 6.
+
+    Kish, "Survey Sampling", 1965, section 11.7.
 
     Examples
     --------
@@ -80,8 +89,16 @@ def hoeffding(values, low=0.0, high=1.0, confidence=0.95):
     """
     low, high = check_range(low, high)
     values = _check_values(values, low, high)
-    half = hoeffding_half_width(len(values), confidence, high - low)
-    return interval_around(values.mean(), half, low, high, confidence, "hoeffding")
+    if weights is None:
+        mean, n, method = values.mean(), len(values), "hoeffding"
+    else:
+        # Divided by the largest one, whose square is finite then.
+        weights = check_weights("weights", weights, len(values))
+        weights = weights / weights.max()
+        n = weights.sum() ** 2 / (weights**2).sum()
+        mean, method = np.average(values, weights=weights), "weighted hoeffding"
+    half = hoeffding_half_width(n, confidence, high - low)
+    return interval_around(mean, half, low, high, confidence, method)
 
 
 def empirical_bernstein(values, low=0.0, high=1.0, confidence=0.95):
@@ -193,6 +210,22 @@ def check_counts(n_successes, n):
     if n_successes > n:
         raise ValueError(expected("n_successes", n_successes, f"at most n={n}"))
     return n_successes, n
+
+
+def check_weights(name, weights, n):
+    """Return the weights of `n` values as float64 array, or raise a ValueError."""
+    expectation = f"non-negative finite numbers of shape ({n},), one above 0 at least"
+    try:
+        array = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(expected(name, weights, expectation)) from None
+    if array.shape != (n,):
+        raise ValueError(f"Got {name} of shape {array.shape}, but expected {expectation}.")
+    wrong = array[~(np.isfinite(array) & (array >= 0))]
+    if len(wrong) or not array.any():
+        found = f"the entry {wrong[0]}" if len(wrong) else "zeros alone"
+        raise ValueError(f"Got {name} with {found}, but expected {expectation}.")
+    return array
 
 
 def _check_values(values, low, high):

@@ -13,6 +13,7 @@ from skrobust.scorers import (
     MarginRobustness,
     RobustnessScore,
 )
+from skrobust.statistics import clopper_pearson
 
 SCORER = ConstraintSecurity(ClassificationRobustness(0.1), random_state=0)
 
@@ -173,12 +174,43 @@ def test_scorers_with_a_radius_of_their_own_are_swept_too(model, digits):
     assert scorer.epsilon == 0.3
 
 
-@pytest.mark.parametrize(
-    "scorer", [MarginRobustness(), RobustnessScore(), CorruptionRobustness()], ids=repr
-)
-def test_refuses_scorers_with_nothing_to_sweep(model, digits, scorer):
-    with pytest.raises(ValueError, match=r"Got scorer=.*expected one with a property or an eps"):
+def test_refuses_scorers_with_nothing_to_sweep(model, digits):
+    scorer = CorruptionRobustness()
+    with pytest.raises(ValueError, match=r"Got scorer=.*expected one with a property, an epsilon"):
         RobustnessCurveDisplay.from_estimator(model, *digits, scorer=scorer, epsilons=[0.1])
+
+
+def test_curve_of_margins_is_that_of_their_radii(model, digits):
+    X, y = digits[0][:40], digits[1][:40]
+    scorer = MarginRobustness(reference="label", confidence=0.9, random_state=0)
+    epsilons = [0.0, 0.05, 0.2]
+    display = RobustnessCurveDisplay.from_estimator(model, X, y, scorer=scorer, epsilons=epsilons)
+    limited = MarginRobustness(
+        reference="label", epsilon_max=0.2, confidence=0.9, random_state=0
+    ).evaluate(model, X, y)
+    shares = display.scores["LogisticRegression"]
+    np.testing.assert_array_equal(shares, (limited.radius[:, None] > epsilons).mean(axis=0))
+    low, high = display.intervals["LogisticRegression"][1]
+    exact = clopper_pearson(int(shares[1] * 40 + 0.5), 40, 0.9)
+    assert (low, high) == (exact.low, exact.high)
+    with pytest.raises(ValueError, match=r"Got epsilons=\[.*0.0.*\], but expected one above 0"):
+        RobustnessCurveDisplay.from_estimator(model, X, y, scorer=scorer, epsilons=[0])
+
+
+def test_curve_of_a_score_with_epsilons(model, digits):
+    X, y = digits[0][:20], digits[1][:20]
+    scorer = RobustnessScore(n_samples=5, random_state=0)
+    display = RobustnessCurveDisplay.from_estimator(
+        model, X, y, scorer=scorer, epsilons=[0.1, 0.5]
+    )
+    at_radius = RobustnessScore(epsilons=0.5, n_samples=5, random_state=0)
+    assert display.scores["LogisticRegression"][1] == at_radius.evaluate(model, X, y).score
+
+
+def test_curves_differ_without_their_colors():
+    display = RobustnessCurveDisplay([0, 1], {"a": [1, 0], "b": [1, 0.5], "c": [1, 1]}).plot()
+    assert len({line.get_marker() for line in display.lines_}) == 3
+    assert len({line.get_linestyle() for line in display.lines_}) == 3
 
 
 @pytest.mark.parametrize(

@@ -136,11 +136,13 @@ def test_each_group_has_a_color_scale_of_its_own():
     assert legend == ["Pareto front"]
 
 
-def test_one_shade_alone_can_be_drawn():
-    for shades in ([5, 5], [np.nan, np.nan]):
-        display = TradeOffDisplay([0.1, 0.2], [0.2, 0.1], shades=shades).plot()
+def test_one_shade_alone_needs_no_bar():
+    for shades, text in (([5, 5], "width=5"), ([np.nan, np.nan], "width not set")):
+        display = TradeOffDisplay([0.1, 0.2], [0.2, 0.1], shades=shades, shade_name="width").plot()
         display.figure_.canvas.draw()
-        assert len(display.figure_.axes) == 2
+        assert display.figure_.axes == [display.ax_]
+        legend = [entry.get_text() for entry in display.ax_.get_legend().get_texts()]
+        assert legend == [text, "Pareto front"]
 
 
 def test_several_searches_are_the_groups(search, digits):
@@ -177,4 +179,100 @@ def test_several_searches_are_the_groups(search, digits):
 )
 def test_refuses_odd_shades(params, error, message):
     with pytest.raises(error, match=message):
+        TradeOffDisplay([0.1, 0.2], [0.2, 0.1], **params)
+
+
+# ---- bars, joined candidates, and the interval ---------------------------------------
+
+
+def test_bars_go_from_the_proved_to_the_surviving_share():
+    display = TradeOffDisplay([0.9, 0.8], [0.2, 0.5], surviving=[0.6, 0.5]).plot()
+    (bars,) = [c for c in display.ax_.collections if hasattr(c, "get_segments")]
+    segments = np.array(bars.get_segments())
+    np.testing.assert_array_equal(segments[:, :, 0], [[0.9, 0.9], [0.8, 0.8]])
+    np.testing.assert_array_equal(segments[:, :, 1], [[0.2, 0.6], [0.5, 0.5]])
+    assert "bar to what survives" in display.ax_.get_ylabel()
+
+
+def test_candidates_of_a_group_are_joined_in_order():
+    accuracy, robustness = [0.9, 0.7, 0.8, 0.95, 0.6], [0.1, 0.5, 0.3, 0.0, 0.2]
+    display = TradeOffDisplay(
+        accuracy,
+        robustness,
+        groups=["a", "a", "a", "b", "b"],
+        joins=[1, 3, 2, np.nan, 2],
+        join_name="epsilon",
+    ).plot()
+    first, second = [line for line in display.ax_.lines if line.get_label().startswith("_")]
+    np.testing.assert_array_equal(first.get_xdata(), [0.9, 0.8, 0.7])
+    np.testing.assert_array_equal(second.get_xdata(), [0.6])  # NaN stays by itself
+    assert first.get_linestyle() != second.get_linestyle()
+    points = display.ax_.collections[0]
+    assert np.argsort(points.get_sizes()).tolist() == [0, 2, 1]
+    assert "markers grow with epsilon" in display.ax_.get_legend().get_title().get_text()
+
+
+def test_groups_differ_without_their_colors():
+    n = 10
+    scores = np.linspace(0, 1, n)
+    display = TradeOffDisplay(scores, scores, groups=[str(i) for i in range(n)]).plot()
+    outlines = [c.get_paths()[0].vertices for c in display.ax_.collections]
+    colors = [tuple(c.get_facecolor()[0]) for c in display.ax_.collections]
+    looks = {(v.tobytes(), color) for v, color in zip(outlines, colors, strict=True)}
+    assert len(looks) == n
+    assert len({v.tobytes() for v in outlines[:7]}) == 7
+
+
+def test_names_of_scores_in_a_search(search):
+    display = TradeOffDisplay.from_estimator(
+        search, robustness="security", surviving="accuracy", join_by="C"
+    )
+    np.testing.assert_array_equal(display.surviving, display.accuracy)
+    np.testing.assert_array_equal(display.joins, [0.01, 1.0, 100.0])
+    assert display.join_name == "C"
+
+
+def test_interval_of_the_correlation_by_hand():
+    """Bonett and Wright: the variance of Fisher's z is (1 + r^2 / 2) / (n - 3)."""
+    accuracy, robustness = np.arange(20.0), np.arange(20.0) % 7
+    display = TradeOffDisplay(accuracy, robustness, confidence=0.9)
+    r = display.correlation_
+    half = 1.6448536 * np.sqrt((1 + r**2 / 2) / 17)
+    interval = display.correlation_interval_
+    assert interval.low == pytest.approx(np.tanh(np.arctanh(r) - half))
+    assert interval.high == pytest.approx(np.tanh(np.arctanh(r) + half))
+    assert (interval.confidence, interval.method) == (0.9, "fisher-z")
+    assert f"[{interval.low:+.2f}, {interval.high:+.2f}]" in display.plot().ax_.get_title()
+
+
+def test_interval_of_few_or_perfect_correlations_is_unknown():
+    for n in (2, 3, 10):
+        interval = TradeOffDisplay(np.arange(n), np.arange(n)).correlation_interval_
+        assert np.isnan([interval.low, interval.high]).all()
+
+
+def test_interval_covers_the_true_correlation():
+    """Of normal pairs, whose rank correlation is known: 6 / pi * arcsin(r / 2)."""
+    rng = np.random.default_rng(0)
+    truth = 6 / np.pi * np.arcsin(0.6 / 2)
+    hits = 0
+    for _ in range(200):
+        x = rng.normal(size=30)
+        y = 0.6 * x + 0.8 * rng.normal(size=30)
+        interval = TradeOffDisplay(x, y).correlation_interval_
+        hits += interval.low <= truth <= interval.high
+    assert hits >= 180
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"surviving": [0.1, 0.2]}, r"Got surviving=\[0.1, 0.2\], but expected at least robust"),
+        ({"surviving": [0.5]}, r"Got surviving of shape \(1,\), but expected \(2,\)"),
+        ({"joins": ["a", "b"]}, "Got joins=.*but expected numbers"),
+        ({"confidence": 1}, "Got confidence=1, but expected"),
+    ],
+)
+def test_refuses_odd_bars(params, message):
+    with pytest.raises(ValueError, match=message):
         TradeOffDisplay([0.1, 0.2], [0.2, 0.1], **params)

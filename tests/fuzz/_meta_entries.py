@@ -10,10 +10,23 @@ from sklearn.exceptions import ConvergenceWarning
 import skrobust
 from skrobust import attacks, estimators, exceptions, training
 from tests.fuzz._display_entries import ENTRIES
-from tests.fuzz._entries import X, Y, add, fitted, parameters_of
+from tests.fuzz._entries import X, Y, add, fitted, model, parameters_of
 
 __all__ = ["ENTRIES"]
 
+_REPORT = {"X": X, "y": Y, "epsilons": [0.1], "attack": attacks.PGD(2), "random_state": 0}
+add(
+    "robustness_report",
+    lambda **options: skrobust.robustness_report(model(), **options).to_dict(),
+    lambda: dict(_REPORT),
+    {"X": "array", "y": "labels"}
+    | dict.fromkeys(
+        ("epsilons", "scale", "property", "attack", "verifier", "timeout", "tolerance"), "value"
+    )
+    | dict.fromkeys(
+        ("confidence", "n_examples", "image_shape", "details", "random_state"), "value"
+    ),
+)
 _TUNED = {"estimator": skrobust.RobustClassifier(hidden_layer_sizes=4, max_epochs=1),
           "attack": attacks.LinearBoundary(2), "margin": 0.0, "n_epochs": 1}  # fmt: skip
 

@@ -172,3 +172,37 @@ def test_bernstein_needs_two_values():
 def test_bad_range_refused(low, high, message):
     with pytest.raises(ValueError, match=message):
         hoeffding([0.5], low, high)
+
+
+# ---- weights ---------------------------------------------------------------------------------
+
+
+def test_equal_weights_change_nothing():
+    values = np.linspace(0, 1, 30)
+    plain, weighted = hoeffding(values), hoeffding(values, weights=np.full(30, 7.0))
+    assert weighted.low == pytest.approx(plain.low) and weighted.high == pytest.approx(plain.high)
+    assert (plain.method, weighted.method) == ("hoeffding", "weighted hoeffding")
+
+
+def test_weighted_interval_by_hand():
+    """Weights 3 and 1: effective number 16 / 10."""
+    interval = hoeffding([0.0, 4.0], 0.0, 100.0, weights=[3, 1], confidence=0.9)
+    assert interval.high == pytest.approx(1 + 100 * np.sqrt(np.log(20) / (2 * 1.6)))
+    assert interval.low == 0.0
+
+
+def test_weighted_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    weights = rng.exponential(size=40) ** 2
+    draws = rng.random((500, 40)) < 0.5
+    intervals = [hoeffding(each, confidence=0.8, weights=weights) for each in draws]
+    assert np.mean([i.low <= 0.5 <= i.high for i in intervals]) >= 0.8
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1, -1], [0, 0], [np.inf, 1], "ab", None])
+def test_odd_weights_are_refused_but_none(weights):
+    if weights is None:
+        assert hoeffding([0.0, 1.0], weights=None) == hoeffding([0.0, 1.0])
+        return
+    with pytest.raises(ValueError, match="Got weights"):
+        hoeffding([0.0, 1.0], weights=weights)
