@@ -39,4 +39,6 @@ def ensemble_arrays(model, n_features):
         "base": np.asarray(trees.base, dtype=np.float64),
         "last": np.where(is_leaf, 0.0, trees.last),
         "values": np.where(is_leaf[:, None], trees.values, 0.0),
+        "unit": np.array(trees.unit),
+        "link": np.array(trees.link),
     }

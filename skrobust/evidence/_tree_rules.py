@@ -15,7 +15,8 @@ Rounding: where values are multiples of 2^-20 and sums stay below 2^30, and the 
 them as they are ("votes"), no sum is rounded; nor where there is one tree, without a base. Else
 a sum of T + 1 numbers in any order, each of which may stem from a rounded product, errs by at
 most (T + 2) UNIT total, with total the sum of their largest sizes; a lead has two such sums, and
-is computed here within as much: 16 (T + 4) UNIT total is more than all of it. Exact mode sums
+is computed here within as much: 16 (T + 4) UNIT total is more than all of it. Models that add
+less precisely say so by `unit`, which takes the place of 2 UNIT, and by `link`, which is added. Exact mode sums
 whole numbers, and allows for the same.
 """
 
@@ -42,6 +43,12 @@ class Ensemble:
         self.ties, self.votes = about.get("ties"), about.get("votes")
         need(self.ties in ("first", "last"), f"ties are won by {self.ties!r}")
         need(isinstance(self.votes, bool), "votes is neither true nor false")
+        # How precisely the model adds, and what its probabilities hide of its scores.
+        self.unit, self.link = (
+            float(numbers(arrays, name, ())) if name in arrays else least
+            for name, least in (("unit", 2 * UNIT), ("link", 0.0))
+        )
+        need(self.unit >= 2 * UNIT and self.link >= 0, "it adds more precisely than floats do")
         self.lift = integers if exact else floats
         self.n_features = int(numbers(arrays, "n_features", (), below=2**40))
         self.base = numbers(arrays, "base", (None,))
@@ -93,7 +100,8 @@ class Ensemble:
         is_small = np.abs(whole).max() * (n_trees + 1) < 2.0**50
         is_whole = is_small and (whole == np.rint(whole)).all()
         is_exact = self.votes and (is_whole or (n_trees == 1 and not self.base.any()))
-        self.slack = 0.0 if is_exact else 16 * (n_trees + 4) * UNIT * total
+        self.slack = self.link + (0.0 if is_exact else 8 * (n_trees + 4) * self.unit * total)
+        is_exact = is_exact and self.link == 0
         # Below the least number above 0 is what is at most 0: enough, where a tie is the label's.
         loses = self.others > label if self.ties == "first" else self.others < label
         self.tie = np.where(loses & is_exact, _LEAST, 0.0)
