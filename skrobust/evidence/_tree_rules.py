@@ -16,8 +16,8 @@ them as they are ("votes"), no sum is rounded; nor where there is one tree, with
 a sum of T + 1 numbers in any order, each of which may stem from a rounded product, errs by at
 most (T + 2) UNIT total, with total the sum of their largest sizes; a lead has two such sums, and
 is computed here within as much: 16 (T + 4) UNIT total is more than all of it. Models that add
-less precisely say so by `unit`, which takes the place of 2 UNIT, and by `link`, which is added. Exact mode sums
-whole numbers, and allows for the same.
+less precisely say so by `unit`, which takes the place of 2 UNIT, and by `link`, which is added.
+Exact mode sums whole numbers, and allows for the same.
 """
 
 import math
