@@ -115,7 +115,7 @@ def test_jobs_and_chunks_make_no_difference(tmp_path):
         ({"method": "magic"}, "Got method='magic', but expected one of 'lp'"),
         ({"solver": "abacus"}, "Got solver='abacus', but expected one of 'lazy', 'cvxpy'"),
         ({"margin": -1.0}, r"Got margin=-1.0, but expected a finite number in \[0"),
-        ({"epsilon_max": -1.0}, r"Got epsilon_max=-1.0, but expected a finite number in \[0"),
+        ({"epsilon_max": -1.0}, r"Got epsilon_max=-1.0, but expected a non-negative finite float"),
         ({"targets": 7}, r"Got targets=7, but expected .*one of the classes \[0, 1\]"),
         ({"targets": "runner"}, "Got targets='runner', but expected 'runner-up', 'all'"),
         ({"bounds": (0.0, 0.3)}, "1 of 2 rows of X lie outside"),
