@@ -309,7 +309,7 @@ def test_parameters_and_errors(scorer, linear):
     model, X, _ = linear
     assert clone(scorer).set_params(epsilon=0.2, method="attack").epsilon == 0.2
     for changed, message in (
-        ({"epsilon": -0.1}, r"Got epsilon=-0.1, but expected a finite number in \[0"),
+        ({"epsilon": -0.1}, r"Got epsilon=-0.1, but expected a non-negative finite float"),
         ({"method": "certified"}, "Got method='certified', but expected one of 'lp'"),
         ({"reference": "y"}, "Got reference='y', but expected one of"),
         ({"confidence": 1.0}, "Got confidence=1.0, but expected"),
