@@ -88,7 +88,7 @@ class LinfDistanceTraining(PropertyRegime):
     >>> from skrobust.training import LinfDistanceTraining
     >>> X, y = load_digits(return_X_y=True)
     >>> model = RobustClassifier(
-    ...     LinfDistanceNetwork(64, 10, hidden_layer_sizes=64), random_state=0, max_epochs=5,
+    ...     LinfDistanceNetwork(64, 10, hidden_layer_sizes=64), random_state=0, max_epochs=15,
     ...     property=ClassificationRobustness(0.1), training=LinfDistanceTraining(), lr=0.03,
     ... ).fit(X[:1000], y[:1000])
     >>> model.score(X[1000:], y[1000:]) > 0.5

@@ -89,7 +89,7 @@ def test_rows_of_standard_robustness_are_trained_too():
 def test_it_certifies_more_than_intervals_could(digits):
     X, X_test, y, y_test = digits
     model = RobustClassifier(
-        LinfDistanceNetwork(64, 10, 64, spread=0.37, center=0.3), max_epochs=12, lr=0.03,
+        LinfDistanceNetwork(64, 10, 64, spread=0.37, center=0.3), max_epochs=25, lr=0.03,
         batch_size=64, property=CR(0.1), training=LinfDistanceTraining(margin=2.0),
         optimizer_params={"betas": (0.9, 0.99)}, random_state=0,
     ).fit(X, y)  # fmt: skip
