@@ -84,8 +84,7 @@ def pointwise_robustness(
     solver : {"lazy", "cvxpy"}, default="lazy"
         "lazy" adds half-spaces of the region as they are violated. "cvxpy" states the program
         with a variable for every unit, as section 4 of [1]_ does: for teaching and checking.
-    epsilon_max : float, array-like of shape (n_features,), tuple of two such, or None, \
-            default=None
+    epsilon_max : float, array-like of shape (n_features,), pair of these or None, default=None
         Stop as soon as the lower bound passes it; nothing beyond is reported. At 0, only samples
         with radius 0 are. With one limit for each feature (0 for what cannot change), or a tuple
         (down, up) of how far features may fall and rise, only points within these limits count;

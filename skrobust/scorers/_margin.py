@@ -86,8 +86,7 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
     norm : {"linf", "l2"}, default="linf"
         Of the distances. The paper's figures are in L2, which is larger by orders of magnitude
         on images: a score in one norm says nothing about one in the other.
-    epsilon_max : float, array-like of shape (n_features,), tuple of two such, or None, \
-            default=None
+    epsilon_max : float, array-like of shape (n_features,), pair of these or None, default=None
         Largest distance that counts, in units of `scale`: attacks search within it, and a
         sample around which they find nothing counts with it. None is the largest distance
         between two points of `bounds`. With one limit for each feature (0 for what cannot
