@@ -162,10 +162,7 @@ def center_of(ball):
 def distance_of(ball, point):
     """Return numbers below and above the distance of a point from the center."""
     moves = [abs(Fraction(a) - Fraction(b)) for a, b in zip(point, ball.center, strict=True)]
-    if ball.norm == "linf":
-        near = float(max(moves))
-    else:
-        near = math.hypot(*map(float, moves))
+    near = float(max(moves)) if ball.norm == "linf" else math.hypot(*map(float, moves))
     return max(0.0, near * (1 - 4 * UNIT) - TINY), near * (1 + 4 * UNIT) + TINY
 
 

@@ -19,12 +19,12 @@ from skrobust.evidence import Writer, check
 from skrobust.exceptions import MissingEvidenceWarning
 from skrobust.properties import (
     ClassificationRobustness,
-    LipschitzRobustness,
     StandardRobustness,
     StrongClassificationRobustness,
 )
 from skrobust.scorers import ConstraintSatisfaction
 from skrobust.verification import Bounds, Cascade, Exact, Reason
+from tests.verification._examples import PROPERTIES, small
 
 
 @pytest.fixture(scope="module")
@@ -78,29 +78,6 @@ def test_what_has_no_evidence_is_said(trained, tmp_path, monkeypatch):
         required = Bounds().verify(model, X, y, property=property, evidence="required")
     assert (required.verdicts[verified] == "unknown").all()
     assert (required.reasons[verified] == Reason.WITHOUT_EVIDENCE).all()
-
-
-def small(kind, n=6):
-    torch.manual_seed(2)
-    middle = {
-        "relu": [nn.Linear(n, 10), nn.LeakyReLU(0.1), nn.Linear(10, 6), nn.ReLU()],
-        "clamp": [nn.Linear(n, 10), nn.Hardtanh(-0.5, 0.5), nn.Linear(10, 6), nn.ReLU6()],
-        "pool": [nn.Linear(n, 9), nn.Unflatten(1, (1, 3, 3)), nn.MaxPool2d(2, 1), nn.Flatten(),
-                 nn.Linear(4, 6), nn.ReLU()],
-    }[kind]  # fmt: skip
-    model = TorchClassifier(nn.Sequential(*middle, nn.Linear(6, 3)), [0, 1, 2])
-    return model, np.random.default_rng(0).random((4, n))
-
-
-CR = ClassificationRobustness(0.15, reference="prediction")
-PROPERTIES = {
-    "distance": LipschitzRobustness(0.15, lipschitz=0.9),
-    "distance, L2": LipschitzRobustness(0.15, lipschitz=1.5, norm="l2"),
-    "concave": StrongClassificationRobustness(0.15, eta=0.3, reference="prediction"),
-    "all": LipschitzRobustness(0.15, lipschitz=1.0) & StandardRobustness(0.15, delta=0.3)
-    & StrongClassificationRobustness(0.15, eta=0.25, reference="prediction"),
-    "mixtures": CR | StandardRobustness(0.15, delta=0.05),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["relu", "clamp", "pool"])
