@@ -13,7 +13,8 @@ from skrobust.properties import (
 )
 
 
-def small(kind, n=6):
+def small(kind, n=6, scale=1.0):
+    """Return a network whose weights are `scale` times as large as usual, and points."""
     torch.manual_seed(2)
     middle = {
         "relu": [nn.Linear(n, 10), nn.LeakyReLU(0.1), nn.Linear(10, 6), nn.ReLU()],
@@ -22,7 +23,12 @@ def small(kind, n=6):
                  nn.Linear(4, 6), nn.ReLU()],
         "tanh": [nn.Linear(n, 10), nn.Tanh(), nn.Linear(10, 6), nn.Tanh()],
     }[kind]  # fmt: skip
-    model = TorchClassifier(nn.Sequential(*middle, nn.Linear(6, 3)), [0, 1, 2])
+    module = nn.Sequential(*middle, nn.Linear(6, 3))
+    with torch.no_grad():
+        for layer in module:
+            if isinstance(layer, nn.Linear):
+                layer.weight.mul_(scale)
+    model = TorchClassifier(module, [0, 1, 2])
     return model, np.random.default_rng(0).random((4, n))
 
 
@@ -35,3 +41,16 @@ PROPERTIES = {
     & StrongClassificationRobustness(0.15, eta=0.25, reference="prediction"),
     "mixtures": CR | StandardRobustness(0.15, delta=0.05),
 }  # fmt: skip
+
+# For weights of twice the size, these need trees, on some kinds of units at least.
+HARD = {
+    "distance": [LipschitzRobustness(0.15, lipschitz=v) for v in (2.0, 3.0, 4.0)],
+    "distance, L2": [LipschitzRobustness(0.15, lipschitz=v, norm="l2") for v in (2.0, 3.0)],
+    "concave": [
+        StrongClassificationRobustness(v, eta=0.3, reference="prediction") for v in (0.1, 0.2)
+    ],
+    "mixtures": [
+        ClassificationRobustness(v, reference="prediction") | StandardRobustness(v, delta=v + 0.1)
+        for v in (0.1, 0.15, 0.25)
+    ],
+}

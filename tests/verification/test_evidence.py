@@ -203,7 +203,7 @@ def test_a_solvers_word_is_named_and_is_no_evidence(monkeypatch):
         nn.Linear(4, 3),
     )  # fmt: skip
     model, X = TorchClassifier(module, [0, 1, 2]), np.random.default_rng(0).random((8, 12))
-    property = StandardRobustness(0.1, delta=0.25)
+    property = StandardRobustness(0.1, delta=0.2)
     monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 1)
     plain = Exact(attack=None, split_inputs=0).verify(model, X, property=property, timeout=5)
     by_solver = plain.reasons == Reason.BY_SOLVER
