@@ -19,6 +19,7 @@ from skrobust.evidence._network import network_arrays as network_arrays
 from skrobust.evidence._network import stored_node
 from skrobust.evidence._relus import pairs as pairs
 from skrobust.evidence._relus import terms_of as terms_of
+from skrobust.evidence._rules import Rejected as Rejected
 from skrobust.evidence._writing import Writer as Writer
 from skrobust.evidence._writing import claim_bytes as claim_bytes
 

@@ -281,7 +281,7 @@ def _check_point(network, rows, ball, point):
     need(ball.holds(point), "its point lies outside of the ball")
     net, at = with_rows(network, rows, ball, side=-1), point[None]
     values, error = net.bound(net.relax(at, at), len(net.nodes) - 1, -np.eye(rows.count))
-    values, is_exact = -values + rows.distances_at(distance_of(ball, point)), net.lift is integers
+    values, is_exact = rows.moved(-values, distance_of(ball, point)), net.lift is integers
     if not rows.broken(values, is_exact):
         # The bounds are off by at most twice what they allow for.
         is_open = rows.broken(values - 2 * error, is_exact)

@@ -25,6 +25,11 @@ def completed(arrays, network, pieces=None):
     Returns
     -------
     dict of str to ndarray
+
+    Raises
+    ------
+    Rejected
+        If the checker has no rule for what the proof needs, as for slopes of smooth units.
     """
     with np.errstate(all="ignore"):
         norm = _checker.read_json(arrays["claim"], "its claim").get("norm")

@@ -95,11 +95,12 @@ class Rows:
         is_single &= (weights != 0).sum(axis=1) == 1
         return np.where(is_single, total, total - 4 * UNIT * (self.count + 2) * size)
 
-    def distances_at(self, ends):
-        """Return numbers above what rows have of a distance, of which both ends are given."""
+    def moved(self, values, ends):
+        """Return numbers above values and what rows have of a distance between two ends."""
         with np.errstate(over="ignore"):
             terms = np.maximum(self.distance * ends[0], self.distance * ends[1])
-        return np.where(self.distance != 0, np.nextafter(terms, np.inf), 0.0)
+            total = np.nextafter(values + np.nextafter(terms, np.inf), np.inf)
+        return np.where(self.distance != 0, total, values)
 
     def within(self, k, values, is_exact):
         """Return whether rows of at least these values prove the clause k, which has a limit."""
@@ -136,7 +137,7 @@ def farthest(ball):
     reach = np.maximum(ball.upper - ball.center, ball.center - ball.lower)
     if ball.norm == "linf":
         return np.nextafter(reach.max(), np.inf)
-    length = math.sqrt(math.fsum(reach**2)) * (1 + 8 * UNIT)
+    length = math.hypot(*reach) * (1 + 8 * UNIT)  # which scales: no square underflows
     return min(length, ball.epsilon.max() * (1 + 8 * UNIT)) + TINY
 
 
@@ -161,10 +162,7 @@ def center_of(ball):
 def distance_of(ball, point):
     """Return numbers below and above the distance of a point from the center."""
     moves = [abs(Fraction(a) - Fraction(b)) for a, b in zip(point, ball.center, strict=True)]
-    if ball.norm == "linf":
-        near = float(max(moves))
-    else:
-        near = math.sqrt(float(sum(move * move for move in moves)))
+    near = float(max(moves)) if ball.norm == "linf" else math.hypot(*map(float, moves))
     return max(0.0, near * (1 - 4 * UNIT) - TINY), near * (1 + 4 * UNIT) + TINY
 
 
@@ -182,7 +180,7 @@ def least(ball, rows, constant, low, high, lift, distance=None):
         if ball.norm == "linf":
             length = np.abs(part).sum(axis=1), k
         else:
-            length = np.sqrt((part**2).sum(axis=1)) * (1 + 4 * UNIT * (part.shape[1] + 8)), 0
+            length = _lengths(part) * (1 + 4 * UNIT * (part.shape[1] + 8)), 0
         free, j = add(lift(distance), (-length[0], length[1]))
         radii = [lift(np.array([radius])) for radius in (near, far)]
         ends = [add(values, (free * radius, j + k)) for radius, k in radii]
@@ -195,6 +193,13 @@ def least(ball, rows, constant, low, high, lift, distance=None):
             values = values - slack
         best = values if best is None else np.fmax(best, values)
     return best, 0.0
+
+
+def _lengths(rows):
+    """Return Euclidean lengths, of which no square that counts underflows."""
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    scaled = rows / np.where(largest > 0, largest, 1.0)[:, None]
+    return largest * np.sqrt((scaled**2).sum(axis=1)) + TINY
 
 
 def _tilts(ball, rows, low, high, distance):
@@ -310,7 +315,7 @@ def slope_nodes(nodes, region, center):
             j = node.inputs[0]
             node = PoolChord(node, node.lines(region.lows[j], region.highs[j]))
         else:
-            need(hasattr(node, "chords"), f"{type(node).__name__} has no rule for slopes")
+            need(node.chords is not None, f"{type(node).__name__} has no rule for slopes")
             j = node.inputs[0]
             ends = (region.lows[j][0], region.highs[j][0], center.lows[j][0], center.highs[j][0])
             node = Chord(*node.chords(*ends), node.inputs)

@@ -217,8 +217,9 @@ class Relu:
         # A line has a slope and a constant of at most 1 + |slope|, and 2 (1 + |slope|) times
         # the largest |z|; twice that, and as much again for the rounding of these ends.
         scale = 8 * (1 + np.abs(self.slope)) * largest
-        # Products are rounded, unless with a power of two (whose mantissa is 1/2) or 0.
-        is_rounded = ~np.isin(np.abs(np.frexp(self.slope)[0]), (0.0, 0.5))
+        # Products are rounded, unless with 0 or a power of two from 1 on (of mantissa 1/2).
+        is_power = (np.abs(np.frexp(self.slope)[0]) == 0.5) & (np.abs(self.slope) >= 1)
+        is_rounded = ~is_power & (np.asarray(self.slope) != 0)
         low, high = ends.min(axis=0), ends.max(axis=0)
         low = np.where(is_rounded, np.nextafter(low, -np.inf), low)
         return low, np.where(is_rounded, np.nextafter(high, np.inf), high), scale
@@ -244,7 +245,8 @@ class Relu:
     def chords(self, low, high, at_low, at_high):
         """Return between which the slopes of chords to the center lie, that is in [low, high].
 
-        For convex and for concave units they are monotone in both ends.
+        For convex and for concave units they are monotone in both ends. Where all is next to 0,
+        products underflow: between the slopes of the pieces they lie in any case.
         """
         ends = []
         for z, center, kink in ((low, at_low, self.slope), (high, at_high, 1.0)):
@@ -252,8 +254,9 @@ class Relu:
                 np.maximum(np.maximum(z, center), 0),
                 np.minimum(np.minimum(z, center), 0),
             )
-            chord = (right - self.slope * left) / np.where(right > left, right - left, 1.0)
-            ends.append(np.where(right > left, chord, kink))
+            is_wide = right - left > TINY
+            chord = (right - self.slope * left) / np.where(is_wide, right - left, 1.0)
+            ends.append(np.where(is_wide, chord, kink))
         slack = 8 * UNIT * (1 + np.abs(self.slope))
         least, most = np.minimum(*ends) - slack, np.maximum(*ends) + slack
         is_linear, slope = (low >= 0) | (high <= 0), np.where(low >= 0, 1.0, self.slope)
@@ -269,6 +272,7 @@ class Clamp(Relu):
         self.low, self.high = limits = numbers(arrays, "limits", (2,), finite=False)
         self.size, self.kinks = sizes[0], [limit for limit in limits if np.isfinite(limit)]
         need(self.low <= self.high, "a clamp has crossed limits")
+        need(self.low < np.inf and self.high > -np.inf, "a clamp leaves no number")
 
     def apply(self, z):
         return np.clip(z, self.low, self.high)

@@ -37,7 +37,7 @@ _BENT = 1e-9  # what lines could gain where a unit is no more bent
 class Smooth(Relu):
     """A function of each entry; two points of a proof for each choose the lines."""
 
-    n_free = 2
+    n_free, chords = 2, None  # they have no rule for slopes of chords
     parameters, bends, convex_first = (), (), True
     growth = 1.0  # f lies between -+ growth (1 + |z|), and its slope between -+ growth
     range = -np.inf, np.inf

@@ -9,6 +9,7 @@ import numpy as np
 from skrobust._validation import expected
 from skrobust.bounds import farthest
 from skrobust.evidence import (
+    Rejected,
     Writer,
     about_point,
     claim_bytes,
@@ -200,7 +201,11 @@ class Recorder:
         """
         reasons = []
         for pieces in ([absolute_pieces(proof, parts)] if proof else []) + [None]:
-            found = completed(arrays, self._network, pieces)
+            try:
+                found = completed(arrays, self._network, pieces)
+            except Rejected as error:  # a claim or a network for which the checker has no rule
+                reasons.append(str(error))
+                continue
             reasons.append(why_rejected(arrays | found, self._network, self._digest))
             if reasons[-1] is None:
                 return arrays | found, None

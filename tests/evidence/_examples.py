@@ -24,9 +24,14 @@ def network(*layers):
         else:
             nodes.append({"kind": "relu", "inputs": [i - 1]})
             arrays[f"{i}.slope"] = np.array(layer)
+    return network_of(nodes, size, arrays)
+
+
+def network_of(nodes, n_features, arrays):
+    """Return the arrays of a network of any nodes."""
     text = json.dumps({"nodes": nodes}).encode()
     nodes = np.frombuffer(text, dtype=np.uint8)
-    return {"nodes": nodes, "n_features": np.array(size)} | arrays
+    return {"nodes": nodes, "n_features": np.array(n_features)} | arrays
 
 
 def outputs(arrays, x):

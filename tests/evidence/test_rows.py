@@ -7,7 +7,7 @@ import pytest
 
 from skrobust.evidence import _checker, _rows, _rules, why_rejected
 from skrobust.evidence._rules import Relu, floats, integers
-from tests.evidence._examples import DIGEST, claim, network, outputs, ramp
+from tests.evidence._examples import DIGEST, claim, network, network_of, outputs, ramp
 from tests.evidence.test_checker import BOTH, random_network, why
 
 
@@ -175,3 +175,56 @@ def test_no_distances_prove_what_is_false(seed):
     for radii in ((1.0,), (0.25, 1.0), (0.01, 0.1, 1.0)):
         assert why_rejected(false | shells(*radii), net, DIGEST) is not None
         assert why_rejected(false | shells(*radii, slopes=0), net, DIGEST) is not None
+
+
+# -- numbers whose squares or products underflow --
+
+LEAST = 5e-324
+
+
+@BOTH
+def test_slopes_next_to_zero(exact):
+    # Of leaky relu - x, with slope 3/4, all products round to x: but it is x / 4 where x < 0.
+    nodes = [{"kind": "relu", "inputs": [0]}, {"kind": "affine", "inputs": [1, 0]}]
+    arrays = {"1.slope": np.array([0.75])}
+    arrays |= {"2.weight": np.array([[-1.0, 1.0]]), "2.bias": np.zeros(1)}
+    options = {"epsilon": LEAST, "anchored": [1], "distance": [1e-13]}
+    arrays = network_of(nodes, 1, arrays)
+    assert "slopes" in why(claim([[1.0]], [0.0], **options) | shells(1.0), arrays, exact)
+
+
+def test_short_euclidean_distances():
+    line = network(([[1.0]], [0.0]))
+    # 1e-150 - 1e99 d is below 0 at d = 1e-200, and the domain has no more.
+    options = {"norm": "l2", "domain_low": [0.0], "domain_high": [1e-200]}
+    arrays = claim([[0.0]], [1e-150], distance=[-1e99], **options)
+    arrays |= {"lower": np.zeros(1), "upper": np.full(1, 1e-200)}
+    assert why(arrays, line) is not None
+    # 1e99 d - 1e-150 is above 0 there.
+    options = {"norm": "l2", "verdict": "falsified", "point": [1e-200]}
+    arrays = claim([[0.0]], [-1e-150], distance=[1e99], **options)
+    for exact in (False, True):
+        assert "breaks no clause" in why(arrays, line, exact)
+
+
+def test_short_rows_have_their_length():
+    # a x + c d + 1e-70 with |a| = 1.5e-161, c = 2.3e-162 and d up to 1e98: -1e-63 at worst. Only
+    # the square of one entry is not rounded to 0.
+    A = np.append(np.full((1, 100), 1.5e-162), [[2e-162]], axis=1)
+    options = {"norm": "l2", "n": 101, "epsilon": 1e98, "distance": [2.3e-162]}
+    plain = network((np.eye(101), np.zeros(101)))
+    assert why(claim(A, [1e-70], **options), plain) is not None
+    assert why(claim(A, [1e-62], **options), plain) is None
+
+
+def test_sums_with_a_distance_are_rounded_up():
+    # exp(-(b + c d)) with b = 64 and c d = 2^-48: the sum is rounded to 64, or above.
+    arrays = claim([[0.0]], [64.0], distance=[2.0**-48], limit=[np.exp(-64.0)])
+    rows = _rows.Rows(arrays, 1)
+    moved = rows.moved(np.array([64.0]), (1.0, 1.0))
+    assert Fraction(moved[0]) > 64 + Fraction(2) ** -48
+
+
+def test_smooth_units_have_no_slopes():
+    smooth = network(([[1.0]], [0.0]), "tanh", ([[1.0]], [0.0]))
+    assert "no rule for slopes" in why(steep(2.0) | shells(2.0), smooth)

@@ -152,3 +152,23 @@ def test_text_that_is_no_object(data):
 def test_arrays_that_do_not_fit(array, options, word):
     with pytest.raises(Rejected, match=word):
         _rules.numbers({"a": array}, "a", **options)
+
+
+@pytest.mark.parametrize("slope", [0.5, 0.25, -0.5, 0.75])
+def test_images_hold_values_next_to_zero(slope):
+    # Products of the least numbers above and below 0 are rounded, with powers of two as well.
+    unit, least = Relu({"slope": np.full(1, slope)}, [1], floats), 5e-324
+    low, high, _ = unit.image(np.full((1, 1), -least), np.zeros((1, 1)))
+    assert Fraction(low[0, 0]) <= Fraction(slope) * Fraction(-least) <= Fraction(high[0, 0])
+
+
+def test_chords_next_to_zero_are_not_rounded_away():
+    unit, least = Relu({"slope": np.full(1, 0.75)}, [1], floats), np.full(1, 5e-324)
+    low, high = unit.chords(-least, least, 0 * least, 0 * least)
+    assert low[0] <= 0.75 and high[0] >= 1
+
+
+@pytest.mark.parametrize("limit", [np.inf, -np.inf])
+def test_clamps_leave_numbers(limit):
+    with pytest.raises(Rejected, match="leaves no number"):
+        Clamp({"limits": np.full(2, limit)}, [1], floats)

@@ -19,12 +19,12 @@ from skrobust.evidence import Writer, check
 from skrobust.exceptions import MissingEvidenceWarning
 from skrobust.properties import (
     ClassificationRobustness,
-    LipschitzRobustness,
     StandardRobustness,
     StrongClassificationRobustness,
 )
 from skrobust.scorers import ConstraintSatisfaction
 from skrobust.verification import Bounds, Cascade, Exact, Reason
+from tests.verification._examples import PROPERTIES, small
 
 
 @pytest.fixture(scope="module")
@@ -80,27 +80,18 @@ def test_what_has_no_evidence_is_said(trained, tmp_path, monkeypatch):
     assert (required.reasons[verified] == Reason.WITHOUT_EVIDENCE).all()
 
 
-def small(kind, n=6):
-    torch.manual_seed(2)
-    middle = {
-        "relu": [nn.Linear(n, 10), nn.LeakyReLU(0.1), nn.Linear(10, 6), nn.ReLU()],
-        "clamp": [nn.Linear(n, 10), nn.Hardtanh(-0.5, 0.5), nn.Linear(10, 6), nn.ReLU6()],
-        "pool": [nn.Linear(n, 9), nn.Unflatten(1, (1, 3, 3)), nn.MaxPool2d(2, 1), nn.Flatten(),
-                 nn.Linear(4, 6), nn.ReLU()],
-    }[kind]  # fmt: skip
-    model = TorchClassifier(nn.Sequential(*middle, nn.Linear(6, 3)), [0, 1, 2])
-    return model, np.random.default_rng(0).random((4, n))
-
-
-CR = ClassificationRobustness(0.15, reference="prediction")
-PROPERTIES = {
-    "distance": LipschitzRobustness(0.15, lipschitz=0.9),
-    "distance, L2": LipschitzRobustness(0.15, lipschitz=1.5, norm="l2"),
-    "concave": StrongClassificationRobustness(0.15, eta=0.3, reference="prediction"),
-    "all": LipschitzRobustness(0.15, lipschitz=1.0) & StandardRobustness(0.15, delta=0.3)
-    & StrongClassificationRobustness(0.15, eta=0.25, reference="prediction"),
-    "mixtures": CR | StandardRobustness(0.15, delta=0.05),
-}  # fmt: skip
+def test_slopes_of_smooth_units_have_no_evidence(tmp_path):
+    model, X = small("tanh")
+    property = PROPERTIES["distance, L2"]
+    plain = Bounds().verify(model, X, property=property)
+    verified = plain.verdicts == "verified"
+    assert verified.any()
+    with pytest.warns(MissingEvidenceWarning, match="no rule for slopes"):
+        result = Bounds().verify(model, X, property=property, evidence=tmp_path)
+    assert (result.verdicts == plain.verdicts).all()
+    assert set(result.evidence[verified]) == {""}
+    required = Bounds().verify(model, X, property=property, evidence="required")
+    assert set(required.reasons[verified]) == {Reason.WITHOUT_EVIDENCE}
 
 
 @pytest.mark.parametrize("kind", ["relu", "clamp", "pool"])
@@ -226,7 +217,7 @@ def test_a_solvers_word_is_named_and_is_no_evidence(monkeypatch):
         nn.Linear(4, 3),
     )  # fmt: skip
     model, X = TorchClassifier(module, [0, 1, 2]), np.random.default_rng(0).random((8, 12))
-    property = StandardRobustness(0.1, delta=0.25)
+    property = StandardRobustness(0.1, delta=0.2)
     monkeypatch.setattr("skrobust.verification._exact._FIRST_DOMAINS", 1)
     plain = Exact(attack=None, split_inputs=0).verify(model, X, property=property, timeout=5)
     by_solver = plain.reasons == Reason.BY_SOLVER
