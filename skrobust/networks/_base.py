@@ -114,16 +114,17 @@ class Model(ABC):
         """
         if not self.categories:
             return
-        epsilon = property.epsilon
-        moved = set()
-        for side in epsilon if isinstance(epsilon, tuple) else (epsilon,):
-            sides = np.broadcast_to(side, np.shape(side) or (1 + max(self.categories),))
-            moved |= {column for column in self.categories if sides[column] > 0}
+        n_features = 1 + max(self.categories) if self.n_features is None else self.n_features
+        # What the property lets move, whatever its epsilon says: protected features, too.
+        sides = [np.broadcast_to(side, n_features) for side in property.sides(n_features)]
+        moved = {column for column in self.categories if any(s[column] > 0 for s in sides)}
         if moved:
             raise UnsupportedPropertyError(
                 f"Got an epsilon above 0 for the columns {sorted(moved)}, which the pipeline "
                 "encodes as categories, but expected 0 there: between two categories it has no "
-                "outputs. Give one epsilon for each column, and 0 for these."
+                "outputs. Give one epsilon for each column, and 0 for these; and of these no "
+                "protected or monotone feature. Categories that may change are encoded in X, and "
+                "are one_hot groups of a Domain."
             )
 
     def check_logits(self, logits, n_samples):

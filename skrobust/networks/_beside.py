@@ -64,4 +64,5 @@ def with_input_rows(network, A):
         _Replay(network, A),
         probabilistic=False,
         dtype=torch.float64,
+        categories=network.categories,
     )

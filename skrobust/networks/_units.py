@@ -87,6 +87,16 @@ class Units:
     scale: np.ndarray
     bounds: tuple | None
 
+    @classmethod
+    def of(cls, model, scale, bounds):
+        """Return units of a model's rows; columns of categories, which cannot move, keep theirs.
+
+        Rounding on the way to other units and back would make another value of a category.
+        """
+        own = np.array(scale, dtype=np.float64)
+        own[list(model.categories)] = 1.0
+        return cls(own, bounds)
+
     @property
     def scaled_bounds(self):
         """The bounds in these units, or None."""
@@ -165,6 +175,7 @@ class Units:
             _Replay(model, self),
             probabilistic=model.probabilistic,
             dtype=torch.float64,
+            categories=model.categories,
         )
 
 

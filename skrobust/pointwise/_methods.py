@@ -85,9 +85,10 @@ def measure(
     bounds,
     precision,
     timeout,
+    unit=None,
     **options,
 ):
-    chunk = Chunk(reading.network, rows, labels, bounds, epsilon_max)
+    chunk = Chunk(reading.network, rows, labels, bounds, epsilon_max, unit)
     records = Records(*chunk.exact.shape, chunk.x.cpu().numpy().dtype)
     wrong = np.flatnonzero(chunk.is_wrong)
     records.keep(

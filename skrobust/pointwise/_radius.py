@@ -16,11 +16,9 @@ from skrobust._validation import (
     check_real,
     check_within_bounds,
     expected,
-    kind_of,
     sample_shape,
 )
 from skrobust.attacks import Attack
-from skrobust.exceptions import UnsupportedModelError
 from skrobust.networks import BlackBox, Units, check_scale
 from skrobust.pointwise._methods import measure, read
 from skrobust.pointwise._result import PointwiseResult, PointwiseStatus
@@ -191,15 +189,9 @@ def pointwise_robustness(
     if epsilon_max is not None:
         check_epsilon(epsilon_max, rows.shape[1], name="epsilon_max")
     scale, units = check_scale(scale, estimator, rows.shape[1]), None
-    if scale is not None:
-        if isinstance(network, BlackBox):
-            raise UnsupportedModelError(
-                f"Got {kind_of(estimator)} with units of its features (scale, or one epsilon for "
-                "each feature of a score), but expected none: trees are measured in raw units. "
-                "Give pointwise_robustness an epsilon_max for each feature, or put a scaler in "
-                "front of the trees, and measure without units."
-            )
-        X, own, units = rows, network, Units(scale, bounds)
+    is_of_trees = isinstance(network, BlackBox)  # whose thresholds stay raw, to the last bit
+    if scale is not None and not is_of_trees:
+        X, own, units = rows, network, Units.of(network, scale, bounds)
         network, rows, bounds = units.model(network), units.rows(rows), units.scaled_bounds
     is_endless = bounds is None or not np.isfinite(bounds).all()
     if is_endless and epsilon_max is None and method != "lp":
@@ -211,8 +203,8 @@ def pointwise_robustness(
     if y is not None:
         check_length("y", y, len(rows))
     labels = None if y is None else network.encode(y).cpu().numpy()
-    if epsilon_max != 0:  # else nothing is moved
-        network.check_property(ClassificationRobustness(1.0))
+    asked_for = 1.0 if epsilon_max is None else epsilon_max
+    network.check_property(ClassificationRobustness(asked_for))  # if anything is moved at all
     reading = read(network, rows.shape[1], method, bounds)  # refuses before any work
     asked = partial(
         measure,
@@ -226,6 +218,7 @@ def pointwise_robustness(
         precision=float(precision),
         timeout=np.inf if timeout is None else float(timeout),
         attack=attack,
+        unit=scale if is_of_trees else None,
     )
     arrays = evaluate_in_chunks(
         asked,
@@ -239,6 +232,8 @@ def pointwise_robustness(
         memory=memory,
         verbose=verbose,
     )
+    if is_of_trees and scale is not None:  # a side of a ball in units is rounded once
+        arrays |= {name: arrays[name] * (1 - 1e-15) for name in ("lower", "bound")}
     if units is not None:
         points = units.examples(own, arrays["adversarial_examples"], X)
         arrays |= {"adversarial_examples": points} | _proven(units, X, arrays, method)

@@ -46,10 +46,14 @@ class Records:
 class Chunk:
     """What the methods need to know about the samples of one chunk."""
 
-    def __init__(self, network, rows, labels, bounds, epsilon_max):
+    def __init__(self, network, rows, labels, bounds, epsilon_max, unit=None):
         self.network, self.bounds = network, bounds
         self.sides = epsilon_sides(epsilon_max)
         self.epsilon_max = max(float(np.max(side)) for side in self.sides)
+        # Of the features, where distances are in units, but rows and sides are raw.
+        self.unit = unit
+        if unit is not None:
+            self.sides = tuple(side * unit for side in self.sides)
         # One limit for all is a limit of the distance; others are sides of a box.
         self.is_boxed = isinstance(epsilon_max, tuple) or np.ndim(epsilon_max) > 0
         self.x = network.rows(rows)
@@ -76,8 +80,13 @@ class Chunk:
     def reach(self, index):
         """Return the largest possible distances within domain and epsilon_max."""
         center = self.exact.numpy()[index]
-        across = np.maximum(center - self.low[index], self.high[index] - center).max(axis=1)
-        return np.minimum(across, self.epsilon_max)
+        across = np.maximum(center - self.low[index], self.high[index] - center)
+        return np.minimum(self.length(across), self.epsilon_max)
+
+    def length(self, steps):
+        """Return the largest entries of steps, of shape (..., n_features), in units."""
+        steps = np.abs(steps)
+        return (steps if self.unit is None else steps / self.unit).max(axis=-1)
 
     def nothing_within(self, reach):
         """Return the statuses of samples where it is proved that nothing is within `reach`."""
@@ -91,7 +100,9 @@ class Chunk:
         ----------
         epsilon : float
         """
-        if self.is_boxed:
+        if self.unit is not None:
+            epsilon = tuple(np.minimum(side, epsilon * self.unit) for side in self.sides)
+        elif self.is_boxed:
             epsilon = tuple(np.minimum(side, epsilon) for side in self.sides)
         return ClassificationRobustness(epsilon, bounds=self.bounds)
 

@@ -106,5 +106,5 @@ def _keep(chunk, records, i, point):
     at = np.array([i])
     _, lead = chunk.rivals(at, torch.as_tensor(point[None]))
     if lead[0] > 0:
-        distance = np.abs(point - chunk.exact[i].numpy()).max()
+        distance = chunk.length(point - chunk.exact[i].numpy())
         records.keep(at, point[None], np.array([distance]), PointwiseStatus.FOUND)

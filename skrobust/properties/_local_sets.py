@@ -1,6 +1,7 @@
 """The valid points near reference points: which single values they may take, and uniform draws."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +70,7 @@ class LocalSet:
 
     def count(self, x):
         """Return the number of assignments of the discrete features near one point."""
-        return int(np.prod([float(len(values)) for _, values in self.values(x)]))
+        return math.prod(len(values) for _, values in self.values(x))
 
     def assignments(self, x, limit=None, rng=None):
         """Return points near one reference whose discrete features take all their values.
@@ -91,7 +92,7 @@ class LocalSet:
             Whether these are all.
         """
         choices = self.values(x)
-        n_points = int(np.prod([float(len(values)) for _, values in choices]))
+        n_points = math.prod(len(values) for _, values in choices)
         is_all = limit is None or n_points <= limit
         if is_all:
             picks = np.array(list(itertools.product(*(range(len(v)) for _, v in choices))))

@@ -233,11 +233,26 @@ def _adversarial(kind, setting, property):
             f"Got {property}, but the distance to the closest adversarial example is measured "
             "in the L-infinity norm, with one epsilon for all features."
         )
-    bounds = {"bounds": property.bounds}
+    if property.ball_parameters != RobustnessProperty.ball_parameters:
+        raise UnsupportedPropertyError(
+            f"Got {type(property).__name__}, but the distance to the closest adversarial example "
+            "is measured over all features alike."
+        )
+    _check_box(property)
+    bounds = {"bounds": property.box()}
     return kind(float(property.epsilon), **bounds, **setting.common())
 
 
+def _check_box(property):
+    """Refuse a property of which only some points of a box are valid."""
+    if not getattr(property.bounds, "is_box", True):
+        raise UnsupportedPropertyError(
+            f"Got bounds={property.bounds!r}, but this is measured in boxes and balls alone."
+        )
+
+
 def _global(local, setting, property):
+    _check_box(property)
     tolerance = _TOLERANCE if setting.tolerance is None else setting.tolerance
     given = {"tolerance": tolerance, "bound": "clopper-pearson"}
     if local == "verifier":

@@ -378,7 +378,7 @@ class RobustnessScore(RobustnessScorer):
         check_within_bounds(data.rows, bounds)
         raw, scale = data.rows, check_scale(self.scale, estimator, n_features)
         if scale is not None:
-            units = Units(scale, bounds)
+            units = Units.of(data.model, scale, bounds)
             data = Sample(units.model(data.model), units.rows(raw), data.labels)
             bounds = units.scaled_bounds
         if self.epsilons is None:

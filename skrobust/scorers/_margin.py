@@ -226,7 +226,7 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
         n_features = sample.rows.shape[1]
         scale, units = check_scale(self.scale, estimator, n_features), None
         if scale is not None:
-            units = Units(scale, bounds)
+            units = Units.of(sample.model, scale, bounds)
             raw, model, rows = sample, units.model(sample.model), units.rows(sample.rows)
             sample, bounds = replace(sample, model=model, rows=rows), units.scaled_bounds
         limits = self._epsilon_max(bounds, n_features)

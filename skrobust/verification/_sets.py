@@ -131,11 +131,10 @@ class _Search:
 
     def enter(self, verdicts, i, timeout):
         """Enter the verdict of the point into the place `i` of a builder."""
-        n_points = self.local_set.count(self.x)
-        if n_points > _MOST_PIECES:
+        if self.local_set.count(self.x) > _MOST_PIECES:
             verdicts.reasons[i] = Reason.WORK_LIMIT
             verdicts.notes[i] = (
-                f"Its integers and one-hot groups have {n_points} values in the ball, and at most "
+                "Its integers and one-hot groups have more values in the ball, of which at most "
                 f"{_MOST_PIECES} are tried. Use a smaller epsilon on these features."
             )
             return

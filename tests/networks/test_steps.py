@@ -30,8 +30,8 @@ from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import as_network
 from skrobust.networks._rows import without_names
 from skrobust.pointwise import pointwise_robustness
-from skrobust.properties import ClassificationRobustness
-from skrobust.scorers import ConstraintSatisfaction, ConstraintSecurity
+from skrobust.properties import ClassificationRobustness, IndividualFairness, Monotonicity
+from skrobust.scorers import AdversarialFrequency, ConstraintSatisfaction, ConstraintSecurity
 
 N = 80
 NAMES = ["age", "income", "debt", "region", "kind"]
@@ -210,6 +210,37 @@ def test_perturbed_categories_are_refused():
             ConstraintSatisfaction(property).evaluate(model, X, Y)
     with pytest.raises(UnsupportedPropertyError, match=r"columns \[3, 4\]"):
         pointwise_robustness(model, X, bounds=None, epsilon_max=1.0)
+
+
+def test_categories_that_a_property_moves_whatever_its_epsilon_are_refused():
+    """Between the categories the network is a straight line, which no estimator computes."""
+    model, bounds = encoded(), (X.min(axis=0), X.max(axis=0))
+    for property in (IndividualFairness([4], bounds=bounds), Monotonicity(3, bounds=bounds)):
+        for scorer in (ConstraintSecurity(property), ConstraintSatisfaction(property)):
+            with pytest.raises(UnsupportedPropertyError, match=r"no protected or monotone feat"):
+                scorer.evaluate(model, X, Y)
+    others = IndividualFairness([0], bounds=bounds)
+    assert ConstraintSatisfaction(others).evaluate(model, X, Y).n_unknown == 0
+
+
+def test_categories_stay_where_distances_are_in_units():
+    """Also where rounding to the unit and back makes another number of a category."""
+    model, epsilon = encoded(), np.array([3.0, 1e3, 0.02, 0.0, 0.0])
+    rows = X[np.abs(model.decision_function(X)).argsort()[[0, 1, 2, -1]]]
+    limits = {"bounds": None, "epsilon_max": epsilon}
+    plain = pointwise_robustness(model, rows, method="exact", **limits)
+    assert np.isfinite(plain.radius).any()
+    found = plain.adversarial_examples[np.isfinite(plain.radius)]
+    assert (model.predict(found) != model.predict(rows[np.isfinite(plain.radius)])).all()
+    scale = np.array([1.0, 1.0, 1.0, 0.7, 0.7])
+    same = pointwise_robustness(model, rows, method="exact", scale=scale, **limits)
+    np.testing.assert_allclose(same.radius, plain.radius, atol=2e-3)
+    relative = AdversarialFrequency(epsilon, bounds=None, method="exact").evaluate(model, rows)
+    np.testing.assert_array_equal(np.isfinite(relative.radius), np.isfinite(plain.radius))
+    with pytest.raises(UnsupportedPropertyError, match=r"columns \[3, 4\]"):
+        pointwise_robustness(model, X, bounds=None, epsilon_max=1.0, scale=scale)
+    with pytest.raises(UnsupportedPropertyError, match=r"columns \[4\]"):
+        AdversarialFrequency([*epsilon[:4], 0.5], bounds=None).evaluate(model, rows)
 
 
 def test_categories_that_were_never_seen_are_refused():

@@ -8,6 +8,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from skrobust.exceptions import UnresolvedWarning, UnsupportedModelError
 from skrobust.pointwise import pointwise_robustness
+from skrobust.properties import ClassificationRobustness
 from skrobust.scorers import AdversarialFrequency, AdversarialSeverity
 from skrobust.verification import TreeVerifier, tree_distances
 from skrobust.verification._result import VerificationBuilder
@@ -100,3 +101,47 @@ def test_what_ran_out_of_time_counts_against_the_classifier(monkeypatch):
 
 def _undecided(self, encoding, x, labels, **options):
     return VerificationBuilder(x).result()
+
+
+SCALE = np.array([0.3, 2.0, 0.05])
+
+
+def nearest_in_units(model, x, unit, down=np.inf, up=np.inf):
+    """Return the distance of the closest corner of a cell with another label."""
+    points = cells(model, x, np.zeros(len(x)), np.ones(len(x)))
+    steps = points - x
+    inside = ((steps <= up) & (-steps <= down)).all(axis=1)
+    other = inside & (model.predict(points) != model.predict(x[None]))
+    return (np.abs(steps[other]) / unit).max(axis=1).min(initial=np.inf)
+
+
+@pytest.mark.parametrize("name", ["forest", "hist"])
+def test_radii_in_units(name):
+    model, X = fitted(ENSEMBLES[name]), data(seed=1)[0][:5]
+    unit = np.resize(SCALE, X.shape[1])
+    options = {"method": "exact", "scale": unit, "random_state": 0}
+    found = pointwise_robustness(model, X, **options)
+    expected = np.array([nearest_in_units(model, x, unit) for x in X])
+    np.testing.assert_allclose(found.radius, expected, rtol=1e-12)
+    assert (found.lower <= expected).all()
+    np.testing.assert_allclose(found.lower, expected, rtol=1e-12)
+    # On one side, and not in the first feature.
+    up = np.where(np.arange(X.shape[1]) > 0, 3.0, 0.0)
+    found = pointwise_robustness(model, X, epsilon_max=(0.0, up), **options)
+    nearest = [nearest_in_units(model, x, unit, 0.0, up * unit) for x in X]
+    np.testing.assert_allclose(found.radius, nearest, rtol=1e-12)
+    assert np.isfinite(nearest).any()
+
+
+@pytest.mark.parametrize("sided", [False, True])
+def test_scores_with_one_epsilon_for_each_feature(sided):
+    model, X = fitted(ENSEMBLES["boosting"]), data(seed=1)[0][:9]
+    epsilon = np.resize([0.0, 0.3, 0.1], X.shape[1])
+    epsilon = (epsilon, epsilon / 4) if sided else epsilon
+    property = ClassificationRobustness(epsilon, reference="prediction")
+    broken = TreeVerifier().verify(model, X, property=property).verdicts == "falsified"
+    assert 0 < broken.sum() < len(X)
+    found = AdversarialFrequency(epsilon, method="exact").evaluate(model, X)
+    np.testing.assert_array_equal(found.radius <= 1, broken)
+    severity = AdversarialSeverity(epsilon, method="exact").evaluate(model, X)
+    assert severity.severity == pytest.approx(found.radius[broken].mean(), abs=1e-9)

@@ -69,3 +69,13 @@ def test_values_without_room_are_left_out():
     near = local_set([2, 0, 0, 0, 0.1], constraints=([[1, 0, 0, 0, 10]], [8]))
     assert sorted(points[near.can_hold(points, X), 0]) == [1, 2, 3, 4]
     assert near.open_rows().tolist() == [0]
+
+
+def test_more_values_than_a_float_can_count():
+    domain = Domain(0, 1000, integers=list(range(200)))
+    near = ClassificationRobustness(50.0, bounds=domain).local_set(200)
+    x = np.full(200, 500.0)
+    assert near.count(x) == 101**200
+    points, is_all = near.assignments(x, 8, np.random.default_rng(0))
+    assert not is_all and 1 < len(points) <= 8
+    assert (np.abs(points - x) <= 50).all()

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
-from skrobust.properties import ClassificationRobustness
+from skrobust.properties import ClassificationRobustness, Domain, IndividualFairness
+from skrobust.report import robustness_report
 from skrobust.scorers import (
     AdversarialFrequency,
     AdversarialSeverity,
@@ -74,3 +76,28 @@ def test_without_proofs_global_robustness_is_measured_by_the_attack(digits, knn_
     (message,) = [m for m in knn_report.messages if m.startswith("Global robustness")]
     assert "by the attack, since" in message and "KNeighborsClassifier" in message
     assert "Constraint satisfaction" in knn_report.not_measured
+
+
+TABLE = np.array([[0, 0.1], [1, 0.3], [2, 0.8], [3, 0.9], [1, 0.2], [2, 0.7]])
+LABELS = [0, 0, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("kind", [CR, lambda **options: IndividualFairness([0], **options)])
+def test_where_only_some_points_are_valid_the_rest_is_measured(kind):
+    domain = Domain([0, 0], [3, 1], integers=[0])
+    model = LogisticRegression().fit(TABLE, LABELS)
+    property = kind(epsilon=0.1, bounds=domain)
+    found = robustness_report(model, TABLE, LABELS, epsilons=[0.1], property=property)
+    assert {"security", "satisfaction"} <= set(found.curves)
+    whole = {"Adversarial frequency", "Adversarial severity", "Global robustness"}
+    assert set(found.not_measured) == whole
+
+
+def test_the_distance_takes_no_notice_of_what_is_protected_and_is_left_out():
+    model = LogisticRegression().fit(TABLE, LABELS)
+    box = Domain([0, 0], [3, 1])
+    fair = IndividualFairness([0], bounds=box)
+    found = robustness_report(model, TABLE, LABELS, epsilons=[0.1], property=fair)
+    assert "over all features alike" in found.not_measured["Adversarial frequency"]
+    found = robustness_report(model, TABLE, LABELS, epsilons=[0.1], property=CR(bounds=box))
+    assert found.not_measured == {}
