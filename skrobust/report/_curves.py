@@ -43,7 +43,7 @@ class RobustnessCurve:
         From which side the score estimates what it is about: an attack misses violations, so
         that a share that withstands it is an estimate from above.
     unit : {"share", "distance"}
-        A share is in [0, 1]; a distance is in units of the input.
+        A share is in [0, 1]; a distance is in units of the input, or of the scale.
     larger_is_better : bool
     scores : ndarray of shape (n_epsilons,)
     low, high : ndarray of shape (n_epsilons,)
@@ -117,9 +117,12 @@ class Setting:
 
     def unscaled(self, property):
         """Return which of the epsilons a property has."""
-        if self.scale is None:
-            return property.epsilon
-        return float(np.max(property.epsilon / self.scale))
+        epsilon = property.epsilon
+        if self.scale is not None:
+            # The division may miss it by rounding.
+            distances = np.abs(self.epsilons - np.max(epsilon / self.scale))
+            epsilon = self.epsilons[distances.argmin()]
+        return float(epsilon)
 
 
 @dataclass(frozen=True)
@@ -228,13 +231,20 @@ def _unrecorded(setting, property):
 
 
 def _adversarial(kind, setting, property):
-    if property.norm != "linf" or np.ndim(property.epsilon) > 0:
+    refusal = "but the distance to the closest adversarial example is measured"
+    if property.norm != "linf":
+        raise UnsupportedPropertyError(f"Got {property}, {refusal} in the L-infinity norm.")
+    if set(property.ball_parameters) - set(RobustnessProperty.ball_parameters):
         raise UnsupportedPropertyError(
-            f"Got {property}, but the distance to the closest adversarial example is measured "
-            "in the L-infinity norm, with one epsilon for all features."
+            f"Got {property}, {refusal} with one epsilon, and not in its own set of points."
         )
-    bounds = {"bounds": property.bounds}
-    return kind(float(property.epsilon), **bounds, **setting.common())
+    if not getattr(property.bounds, "is_box", True):
+        raise UnsupportedPropertyError(
+            f"Got bounds={property.bounds!r}, {refusal} in boxes alone, without single values "
+            "and constraints."
+        )
+    given = {"bounds": property.box(), "scale": setting.scale}
+    return kind(setting.unscaled(property), **given, **setting.common())
 
 
 def _global(local, setting, property):
