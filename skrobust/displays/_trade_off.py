@@ -29,13 +29,13 @@ class TradeOffDisplay:
     groups : array-like of shape (n_candidates,), default=None
         Color the candidates by this: estimators, regimes and the like are named by their
         class and the parameters that differ. Each has a marker and a line of its own as well.
+    group_name : str, default=None
+        Title of the legend.
     joins : array-like of shape (n_candidates,), default=None
         Numbers, such as the epsilon that was trained for: the candidates of a group are joined
         in their order, and the markers grow with them. Those with NaN stay by themselves.
     join_name : str, default=None
         What these numbers are, for the legend.
-    group_name : str, default=None
-        Title of the legend.
     shades : array-like of shape (n_candidates,), default=None
         Numbers, such as a hyperparameter: each group then has a color scale of its own, from its
         smallest number to its largest, and a bar that shows it. Gray where NaN.
