@@ -43,7 +43,7 @@ class RobustnessCurve:
         From which side the score estimates what it is about: an attack misses violations, so
         that a share that withstands it is an estimate from above.
     unit : {"share", "distance"}
-        A share is in [0, 1]; a distance is in units of the input.
+        A share is in [0, 1]; a distance is in units of the input, or of the scale.
     larger_is_better : bool
     scores : ndarray of shape (n_epsilons,)
     low, high : ndarray of shape (n_epsilons,)
@@ -117,9 +117,12 @@ class Setting:
 
     def unscaled(self, property):
         """Return which of the epsilons a property has."""
-        if self.scale is None:
-            return property.epsilon
-        return float(np.max(property.epsilon / self.scale))
+        epsilon = property.epsilon
+        if self.scale is not None:
+            # The division may miss it by rounding.
+            distances = np.abs(self.epsilons - np.max(epsilon / self.scale))
+            epsilon = self.epsilons[distances.argmin()]
+        return float(epsilon)
 
 
 @dataclass(frozen=True)
@@ -228,19 +231,16 @@ def _unrecorded(setting, property):
 
 
 def _adversarial(kind, setting, property):
-    if property.norm != "linf" or np.ndim(property.epsilon) > 0:
-        raise UnsupportedPropertyError(
-            f"Got {property}, but the distance to the closest adversarial example is measured "
-            "in the L-infinity norm, with one epsilon for all features."
-        )
+    refusal = "but the distance to the closest adversarial example is measured"
+    if property.norm != "linf":
+        raise UnsupportedPropertyError(f"Got {property}, {refusal} in the L-infinity norm.")
     if property.ball_parameters != RobustnessProperty.ball_parameters:
         raise UnsupportedPropertyError(
-            f"Got {type(property).__name__}, but the distance to the closest adversarial example "
-            "is measured over all features alike."
+            f"Got {type(property).__name__}, {refusal} over all features alike."
         )
     _check_box(property)
-    bounds = {"bounds": property.box()}
-    return kind(float(property.epsilon), **bounds, **setting.common())
+    given = {"bounds": property.box(), "scale": setting.scale}
+    return kind(setting.unscaled(property), **given, **setting.common())
 
 
 def _check_box(property):

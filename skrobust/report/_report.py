@@ -19,7 +19,7 @@ from skrobust._validation import (
 )
 from skrobust.attacks import Attack, NearMissPGD, UniformSampling
 from skrobust.displays import check_image_shape
-from skrobust.networks import Model, as_model
+from skrobust.networks import Model, as_model, check_scale
 from skrobust.properties import ClassificationRobustness, RobustnessProperty
 from skrobust.report._card import DETAILS
 from skrobust.report._curves import Setting, measured
@@ -70,9 +70,10 @@ def robustness_report(
         True labels.
     epsilons : array-like of shape (n_epsilons,)
         Radii, each at least 0, in units of the input, or of `scale`. They are put in order.
-    scale : array-like of shape (n_features,), default=None
-        Units of the features, such as their spread in the training data: the radius in feature
-        i is epsilon times ``scale[i]``. All above 0.
+    scale : None, "std", float or array-like of shape (n_features,), default=None
+        Units of the features, above 0: the radius in feature i is epsilon times ``scale[i]``,
+        and distances are measured in them. "std" takes the standard deviations of the training
+        data from the StandardScaler that a pipeline starts with.
     property : RobustnessProperty, default=None
         What shall hold in the balls; its epsilon is replaced by each one of `epsilons`. None is
         ``ClassificationRobustness()``, whose inputs are between 0 and 1; data in other units
@@ -160,7 +161,7 @@ def robustness_report(
     check_evidence(evidence)
     details = _checked_details(details)
     sample = _Sample.of(estimator, X, y)
-    scale = _checked_scale(scale, sample.rows.shape[1])
+    scale = check_scale(scale, estimator, sample.rows.shape[1])
     if image_shape is not None:
         check_image_shape(image_shape, sample.rows.shape[1])
     setting = Setting(
@@ -292,26 +293,6 @@ def _checked_attack(attack, model):
     if attack is None:
         attack = NearMissPGD() if model.has_gradient else UniformSampling(1000)
     return check_instance("attack", attack, Attack, "PGD()").check()
-
-
-def _checked_scale(scale, n_features):
-    """Return the units of the features as an array, or None; raise where one is not above 0."""
-    if scale is None:
-        return None
-    expectation = f"finite numbers above 0 of shape ({n_features},), or None"
-    try:
-        array = np.array(scale, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(expected("scale", scale, expectation)) from None
-    if array.shape != (n_features,):
-        raise ValueError(f"Got scale of shape {array.shape}, but expected {expectation}.")
-    wrong = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
-    if len(wrong):
-        raise ValueError(
-            f"Got scale with the entry {array[wrong[0]]} for feature {wrong[0]}, but expected "
-            f"{expectation}."
-        )
-    return array
 
 
 def _checked_details(details):

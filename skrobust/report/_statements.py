@@ -37,10 +37,10 @@ def _together(report):
 def _ball(report):
     kind = "in each feature" if report.property.norm == "linf" else "in Euclidean length"
     unit = "" if report.scale is None else ", in units of the feature's scale"
-    return (
-        f"A perturbation changes any features at once, by at most epsilon {kind}{unit}. Features "
-        "are taken to vary freely: points that cannot occur count as well."
-    )
+    free = "Features are taken to vary freely: points that cannot occur count as well."
+    if not getattr(report.property.bounds, "is_box", True):
+        free = "Only the integers, categories and constraints of the domain bind them together."
+    return f"A perturbation changes any features at once, by at most epsilon {kind}{unit}. {free}"
 
 
 def _domain(report):

@@ -23,6 +23,7 @@ from skrobust._validation import (
     sample_shape,
 )
 from skrobust.attacks import Target, attack_and_confirm
+from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.networks import as_model, frame_like
 from skrobust.properties import check_property
 from skrobust.statistics import Interval, check_weights, clopper_pearson, hoeffding
@@ -223,7 +224,7 @@ class PropertyScorer(RobustnessScorer):
                 f"a box, since {type(self).__name__} draws from boxes and balls alone. "
                 "Use ConstraintAccuracy, ConstraintSecurity or ConstraintSatisfaction"
             )
-            raise ValueError(expected("bounds", bounds, expectation))
+            raise UnsupportedPropertyError(expected("bounds", bounds, expectation))
 
     def _prepare(self, estimator, X, y, needs_gradient, property=None):
         """Return the `Sample` that a property is asked of; the scorer's own if None."""

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from skrobust import robustness_report
+from skrobust.attacks import FGSM
 from skrobust.properties import ClassificationRobustness, Domain, IndividualFairness
-from skrobust.report import robustness_report
 from skrobust.scorers import (
     AdversarialFrequency,
     AdversarialSeverity,
@@ -14,6 +15,7 @@ from skrobust.scorers import (
     ConstraintSecurity,
     GlobalRobustness,
 )
+from skrobust.verification import Bounds
 
 CR = ClassificationRobustness
 SCORERS = {
@@ -44,6 +46,20 @@ def test_the_frequency_is_a_share_with_its_interval_turned(report, digits, digit
     assert curve.scores[-1] == result.frequency == -result.score
     assert (curve.low[-1], curve.high[-1]) == (-result.interval.high, -result.interval.low)
     assert not curve.larger_is_better
+
+
+def test_radii_are_in_units_of_the_scale(digits, digits_model):
+    _, X, _, y = digits
+    scale = np.linspace(0.5, 2, 64)
+    given = {"epsilons": [0.0, 0.03, 0.07], "scale": scale, "random_state": 0, "n_examples": 0}
+    report = robustness_report(
+        digits_model, X[:5], y[:5], attack=FGSM(), verifier=Bounds(), **given
+    )
+    for i, epsilon in enumerate(report.epsilons):
+        scorer = AdversarialSeverity(float(epsilon), scale=scale, random_state=0)
+        result = scorer.evaluate(digits_model, X[:5], y[:5])
+        assert report.curves["severity"].scores[i] == result.score
+        assert report.curves["frequency"].scores[i] == result.frequency
 
 
 def test_surviving_and_proved_come_from_one_result(report):

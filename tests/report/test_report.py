@@ -15,7 +15,12 @@ import skrobust
 from skrobust import robustness_report
 from skrobust.attacks import FGSM, PGD, UniformSampling
 from skrobust.exceptions import UnsupportedModelError
-from skrobust.properties import ClassificationRobustness, StandardRobustness
+from skrobust.properties import (
+    ClassificationRobustness,
+    Domain,
+    IndividualFairness,
+    StandardRobustness,
+)
 from skrobust.report import RobustnessReport
 from skrobust.verification import Bounds
 
@@ -43,15 +48,26 @@ def test_a_forest_has_no_radii_and_says_so(forest_report):
     assert any("random points" in text for text in forest_report.not_checked)
 
 
-def test_required_evidence_is_not_done_without(digits):
+def test_required_evidence_is_not_done_without(blobs, model, monkeypatch, tmp_path):
+    def refuse(*arguments):
+        raise UnsupportedModelError("a node that no checker knows")
+
+    monkeypatch.setattr("skrobust.scorers._satisfaction.make_recorder", refuse)
+    given = {"epsilons": [0.1], "n_examples": 0, "random_state": 0}
+    report = robustness_report(model, *blobs, evidence="required", **given)
+    assert "evidence='required'" in report.not_measured["Constraint satisfaction"]
+    report = robustness_report(model, *blobs, evidence=tmp_path / "folder", **given)
+    assert "satisfaction" in report.curves and report.evidence is None
+    assert report.messages[0].startswith("Constraint satisfaction: no evidence files, since")
+
+
+def test_trees_have_evidence(digits, tmp_path):
     X, X_test, y, y_test = digits
     tree = DecisionTreeClassifier(max_depth=4, random_state=0).fit(X, y)
     given = {"epsilons": [0.1], "n_examples": 0, "random_state": 0}
-    report = robustness_report(tree, X_test[:5], y_test[:5], evidence="required", **given)
-    assert "evidence='required'" in report.not_measured["Constraint satisfaction"]
-    report = robustness_report(tree, X_test[:5], y_test[:5], evidence="folder", **given)
-    assert "satisfaction" in report.curves and report.evidence is None
-    assert report.messages[0].startswith("Constraint satisfaction: no evidence files, since")
+    report = robustness_report(tree, X_test[:5], y_test[:5], evidence=tmp_path / "trees", **given)
+    assert report.evidence == tmp_path / "trees"
+    assert list((tmp_path / "trees" / "epsilon-0.1").iterdir())
 
 
 def test_equal_seeds_give_equal_reports(blobs, model):
@@ -94,10 +110,69 @@ def test_a_scale_gives_each_feature_its_epsilon(blobs):
     scaled = make_pipeline(StandardScaler(), LogisticRegression()).fit(X * units, y)
     one = robustness_report(plain, X, y, epsilons=[0.1], **given)
     other = robustness_report(scaled, X * units, y, epsilons=[0.1], scale=units, **given)
-    for name in ("security", "satisfaction"):
-        np.testing.assert_allclose(one.curves[name].scores, other.curves[name].scores)
-    assert "one epsilon for all features" in other.not_measured["Adversarial frequency"]
+    assert set(other.curves) == set(one.curves) and other.not_measured == {}
+    for name in ("security", "satisfaction", "frequency", "severity"):
+        np.testing.assert_allclose(one.curves[name].scores, other.curves[name].scores, rtol=1e-4)
+    assert 0 < one.curves["severity"].scores[0] < 0.1  # some are found, in units of the scale
     np.testing.assert_array_equal(other.scale, units)
+
+
+def test_the_scale_std_is_that_of_the_scaler(blobs):
+    X, y = blobs
+    given = {"epsilons": [0.2], "property": ClassificationRobustness(bounds=None)}
+    given |= {"random_state": 0, "n_examples": 0}
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    report = robustness_report(model, X, y, scale="std", **given)
+    np.testing.assert_array_equal(report.scale, model[0].scale_)
+    same = robustness_report(model, X, y, scale=model[0].scale_, **given)
+    assert report.to_dict() == same.to_dict()
+
+
+def test_scores_that_know_no_domain_say_so(blobs):
+    X, y = blobs
+    rows = np.column_stack([X, (X[:, 0] > np.median(X[:, 0])).astype(float)])
+    domain = Domain(0.0, 1.0, integers=[4])
+    model = LogisticRegression().fit(rows, y)
+    report = robustness_report(
+        model,
+        rows,
+        y,
+        epsilons=[0.05, 1.0],
+        property=ClassificationRobustness(bounds=domain),
+        random_state=0,
+    )
+    measured = ["constraint_accuracy", "security", "satisfaction", "surviving"]
+    assert list(report.curves) == measured
+    assert set(report.not_measured) == {
+        "Adversarial frequency",
+        "Adversarial severity",
+        "Global robustness",
+    }
+    for reason in report.not_measured.values():
+        assert reason.startswith("Got bounds=Domain(0, 1, integers=[4])") and "boxes" in reason
+    binary = report.examples.perturbed[:, 4]
+    assert len(binary) and np.isin(binary, [0.0, 1.0]).all()
+    assert "integers, categories and constraints" in " ".join(report.assumed)
+    assert "Domain(0, 1, integers=[4])" in report.to_html()
+
+
+def test_a_domain_that_is_a_box_is_its_box(blobs, model):
+    X, y = blobs
+    given = {"epsilons": [0.1], "random_state": 0, "n_examples": 3}
+    domain = ClassificationRobustness(bounds=Domain(0.0, 1.0))
+    report = robustness_report(model, X, y, property=domain, **given)
+    plain = robustness_report(model, X, y, **given)
+    assert report.not_measured == {}
+    for name, curve in plain.curves.items():
+        np.testing.assert_array_equal(report.curves[name].scores, curve.scores)
+
+
+def test_a_ball_of_a_kind_of_its_own_has_no_radii(blobs, model):
+    report = robustness_report(
+        model, *blobs, epsilons=[0.0, 0.05], property=IndividualFairness([1]), random_state=0
+    )
+    assert "IndividualFairness" in report.not_measured["Adversarial severity"]
+    assert "global_robustness" in report.curves
 
 
 def test_l2_has_no_radii(blobs, model):
@@ -141,8 +216,9 @@ def test_the_name_is_found_at_the_top():
         ({"epsilons": 0.1}, "Got epsilons=0.1, but expected"),
         ({"epsilons": ["a"]}, "Got epsilons=['a']"),
         ({"epsilons": [np.inf]}, "Got epsilons=[inf]"),
-        ({"scale": [1.0, 0.0, 1.0, 1.0]}, "Got scale with the entry 0.0 for feature 1"),
-        ({"scale": [1.0]}, "Got scale of shape (1,), but expected"),
+        ({"scale": [1.0, 0.0, 1.0, 1.0]}, "Got scale=0.0 in feature 1, but expected"),
+        ({"scale": [1.0]}, "Got scale=[1.0], but expected None, 'std', or units above 0"),
+        ({"scale": "std"}, "a pipeline that starts with a StandardScaler"),
         ({"scale": "unit"}, "Got scale='unit'"),
         ({"property": ClassificationRobustness(np.full(4, 0.1))}, "features have their scale"),
         ({"confidence": 1.0}, "Got confidence=1.0"),
