@@ -48,15 +48,27 @@ def _upper(x, epsilon, high):
     What rounding adds to a sum is known exactly (Knuth's TwoSum), so that a corner that is a
     number of the dtype is reached.
     """
-    upper = (x + epsilon).clamp(max=torch.finfo(x.dtype).max)
-    share = upper - x
-    rest = (x - (upper - share)) + (epsilon - share)
+    upper, rest = _two_sum(x, epsilon)
     below = torch.nextafter(upper, torch.full_like(upper, -torch.inf))
     upper = torch.where(rest < 0, below, upper)
     if high is not None:
         upper = torch.minimum(upper, high)
     # A center may lie a little outside of the domain; see `Ball`.
     return torch.maximum(upper, x)
+
+
+def _two_sum(x, epsilon):
+    """Return x + epsilon, finite, and what rounding took off it."""
+    upper = (x + epsilon).clamp(max=torch.finfo(x.dtype).max)
+    share = upper - x
+    return upper, (x - (upper - share)) + (epsilon - share)
+
+
+def _at_least(x, epsilon):
+    """Return at least x + epsilon, by rounding, and finite."""
+    upper, rest = _two_sum(x, epsilon)
+    above = torch.nextafter(upper, torch.full_like(upper, torch.inf))
+    return torch.where(rest > 0, above.clamp(max=torch.finfo(x.dtype).max), upper)
 
 
 def _checked_distances(distance, n):
@@ -176,7 +188,8 @@ class Ball:
         """Return the balls whose radius is, in each feature, cut to `distance`.
 
         They lie in these balls, and their points are no farther from the center than `distance`,
-        but for the rounding of the box. For L-infinity these are all such points.
+        but for the rounding of the box, which is outwards. For L-infinity these are all such
+        points, so that a proof of them and one of all that are farther leave none out.
 
         Parameters
         ----------
@@ -195,8 +208,8 @@ class Ball:
         distance = _checked_distances(distance, len(self.center)).to(self.epsilon)
         distance = distance.unsqueeze(1) if distance.ndim else distance
         epsilon = torch.minimum(self.epsilon, distance)
-        lower = torch.maximum(self.lower, self.center - epsilon)
-        upper = torch.minimum(self.upper, self.center + epsilon)
+        lower = torch.maximum(self.lower, -_at_least(-self.center, epsilon))
+        upper = torch.minimum(self.upper, _at_least(self.center, epsilon))
         return Ball(self.center, epsilon, self.norm, lower, upper, self.local_set)
 
     def settle(self, x):

@@ -261,6 +261,21 @@ def test_each_ball_has_its_own_radius_by_hand():
     torch.testing.assert_close(wide.within(9.0).upper, wide.upper)
 
 
+def test_smaller_balls_leave_no_point_out():
+    """Shells of distances would else have gaps between them, of a last digit."""
+    center = torch.rand(300, 2, dtype=torch.float64, generator=generator()) * 3 - 1
+    wide = Ball.outside(center, 0.5, "linf", None)
+    radii = 0.3 * torch.rand(300, dtype=torch.float64, generator=generator())
+    ball = wide.within(radii)
+    rounded = 0
+    for k in range(300):
+        for x, low, high in zip(center[k], ball.lower[k], ball.upper[k], strict=True):
+            x, radius = Fraction(x.item()), Fraction(radii[k].item())
+            assert Fraction(low.item()) <= x - radius and Fraction(high.item()) >= x + radius
+            rounded += Fraction(low.item()) != x - radius
+    assert rounded > 100
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_samples_of_smaller_balls_lie_in_them(norm):
     center = torch.full((3, 4), 0.5)
