@@ -6,9 +6,19 @@ from functools import cache
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 
 import skrobust
-from skrobust import attacks, estimators, exceptions, training
+from skrobust import (
+    attacks,
+    estimators,
+    exceptions,
+    model_selection,
+    networks,
+    properties,
+    scorers,
+    training,
+)
 from tests.fuzz._display_entries import ENTRIES
 from tests.fuzz._entries import X, Y, add, fitted, model, parameters_of
 
@@ -148,4 +158,49 @@ add(
     {"X": "array", "y": "labels"},
     lambda result, call: np.isfinite(result).all(),
     package="pyro",
+)
+
+
+# ---- races ------------------------------------------------------------------------------------
+
+_RACE = {"confidence": 0.95, "batch_size": 16, "growth": 1.5, "value_range": (0.0, 1.0),
+         "random_state": 0, "cv": 2, "error_score": "raise"}  # fmt: skip
+
+
+def _raced(X=X, y=Y, **parameters):
+    scoring = scorers.ConstraintAccuracy(
+        properties.ClassificationRobustness(0.05, bounds=None), n_samples=4, random_state=0
+    )
+    race = model_selection.RacingSearchCV(
+        LogisticRegression(), {"C": [0.1, 1.0]}, scoring=scoring, **(_RACE | parameters)
+    )
+    return race.fit(X, y)
+
+
+add(
+    "RacingSearchCV",
+    lambda **parameters: _raced(**parameters),
+    lambda: dict(_RACE),
+    dict.fromkeys((name for name in _RACE if name not in ("cv", "error_score")), "value"),
+    lambda result, call: result.best_index_ in (0, 1),
+)
+add(
+    "RacingSearchCV.fit",
+    _raced,
+    lambda: {"X": X, "y": Y},
+    {"X": "array", "y": "labels"},
+    lambda result, call: result.best_index_ in (0, 1),
+)
+
+
+def _halved(rows):
+    return rows / 2
+
+
+add(
+    "networks.affine",
+    lambda function: networks.affine(function),
+    lambda: {"function": _halved},
+    {"function": "value"},
+    lambda result, call: callable(result),
 )
