@@ -6,7 +6,15 @@ import torch
 from skrobust.attacks import Target
 from skrobust.bounds import relax
 
-__all__ = ["about_point", "asked", "claimed_rows", "joined_rows", "reference_error"]
+__all__ = [
+    "about_point",
+    "about_reach",
+    "asked",
+    "claimed_rows",
+    "joined_rows",
+    "reference_error",
+    "why_uncovered",
+]
 
 
 def asked(network, graph, property, x, labels=None):
@@ -51,22 +59,36 @@ def reference_error(graph, ball, rows, x=None):
 
 
 def about_point(ball, property):
-    """Return the arrays of a claim that say what the ball is; `ball` is around one point.
+    """Return the arrays of a claim that say what the ball is; `ball` is around one point."""
+    ends = {"lower": ball.lower[0].cpu().numpy(), "upper": ball.upper[0].cpu().numpy()}
+    return about_reach(ball.center[0].cpu().numpy(), property) | ends
 
-    Features may fall and rise by the same radius, or not at all on one side; the domain is a box.
+
+def about_reach(center, property):
+    """Return the arrays of a claim that say how far points may go from a center.
+
+    See `why_uncovered` for properties of which they do not say it all.
     """
-    n, center = ball.center.shape[1], ball.center[0].cpu().numpy()
+    n = len(center)
     bounds, (down, up) = property.box(n), property.sides(n)
     low, high = (-np.inf, np.inf) if bounds is None else bounds
     return {
         "center": center,
         "epsilon": np.broadcast_to(np.maximum(down, up), n),
-        "lower": ball.lower[0].cpu().numpy(),
-        "upper": ball.upper[0].cpu().numpy(),
         # A side on which a feature cannot move ends where the reference is, as a domain does.
         "domain_low": np.broadcast_to(np.where(np.asarray(down) > 0, low, center), n),
         "domain_high": np.broadcast_to(np.where(np.asarray(up) > 0, high, center), n),
     }
+
+
+def why_uncovered(property, n_features):
+    """Return why a claim cannot say what the points of a property are, or None."""
+    if property.local_set(n_features) is not None:
+        return "domains beyond a box are not covered by this version"
+    down, up = (np.broadcast_to(side, n_features) for side in property.sides(n_features))
+    if ((down != up) & (down > 0) & (up > 0)).any():
+        return "radii that differ on the two sides are not covered by this version"
+    return None
 
 
 def claimed_rows(graph, ball, conclusion, is_proof):

@@ -19,6 +19,7 @@ from skrobust.evidence import (
     network_arrays,
     opened,
     why_rejected,
+    why_uncovered,
 )
 from skrobust.exceptions import MissingEvidenceWarning
 from skrobust.graphs import read_graph
@@ -232,12 +233,9 @@ class Recorder:
         """Return what is claimed of one point as arrays, or why it cannot be; and its parts."""
         property, ball = self.encoding.property, query.ball
         is_proof = verdict == Verdict.VERIFIED
-        n = ball.center.shape[1]
-        if property.local_set(n) is not None:
-            return "domains beyond a box are not covered by this version", []
-        down, up = (np.broadcast_to(side, n) for side in property.sides(n))
-        if ((down != up) & (down > 0) & (up > 0)).any():
-            return "radii that differ on the two sides are not covered by this version", []
+        why = why_uncovered(property, ball.center.shape[1])
+        if why is not None:
+            return why, []
         rows = claimed_rows(self.encoding.graph, ball, query.conclusion, is_proof)
         if len(rows[0]["b"]) == 0:
             return "the property has no linear rows that it implies", []

@@ -4,8 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from skrobust._validation import check_bounds, check_epsilon
-from skrobust.evidence import Writer, claim_bytes, ensemble_arrays, why_rejected
+from skrobust.evidence import (
+    Writer,
+    about_reach,
+    claim_bytes,
+    ensemble_arrays,
+    why_rejected,
+    why_uncovered,
+)
+from skrobust.properties import Monotonicity
 from skrobust.trees import read_trees
 from skrobust.verification._evidence import Recorder
 from skrobust.verification._result import Verdict
@@ -47,7 +54,13 @@ class TreeRecorder(Recorder):
         x, property = x.double(), self.encoding.property
         logits = self.encoding.target(x, labels).reference_logits
         classes = property.reference_labels(logits, labels).tolist()
+        uncovered = why_uncovered(property, x.shape[1])
+        if isinstance(property, Monotonicity):
+            uncovered = "how scores rise with a feature is not covered by this version"
         for i in index:
+            if uncovered is not None:
+                self._go_without(answer, i, uncovered, answer.decided_by[i] or name)
+                continue
             arrays = self._claim(x[i].cpu().numpy(), classes[i], answer.verdicts[i])
             if answer.verdicts[i] == Verdict.FALSIFIED:
                 arrays["point"] = answer.counterexamples[i]
@@ -62,17 +75,10 @@ class TreeRecorder(Recorder):
 
     def _claim(self, center, label, verdict):
         """Return what is claimed of one point as arrays."""
-        property, n = self.encoding.property, len(center)
-        bounds = check_bounds(property.bounds)
-        low, high = (-np.inf, np.inf) if bounds is None else bounds
+        property = self.encoding.property
         about = {"norm": property.norm, "network": self._digest, "property": repr(property)}
-        return {
-            "claim": claim_bytes(verdict=str(verdict), label=label, **about),
-            "center": center,
-            "epsilon": np.broadcast_to(check_epsilon(property.epsilon), n),
-            "domain_low": np.broadcast_to(np.asarray(low, dtype=np.float64), n),
-            "domain_high": np.broadcast_to(np.asarray(high, dtype=np.float64), n),
-        }
+        claim = claim_bytes(verdict=str(verdict), label=label, **about)
+        return {"claim": claim} | about_reach(center, property)
 
 
 class Cuts:

@@ -13,7 +13,12 @@ from sklearn.tree import DecisionTreeClassifier
 from skrobust.evidence import check
 from skrobust.evidence._writing import Writer
 from skrobust.exceptions import MissingEvidenceWarning
-from skrobust.properties import ClassificationRobustness
+from skrobust.properties import (
+    ClassificationRobustness,
+    Domain,
+    IndividualFairness,
+    Monotonicity,
+)
 from skrobust.scorers import ConstraintSatisfaction
 from skrobust.trees import read_trees
 from skrobust.verification import Cascade, TreeVerifier
@@ -141,3 +146,44 @@ def test_one_tree_is_cut_where_it_meets_the_box():
     whole = cuts_of_tree(trees, np.zeros(1), np.full(1, 3.0))
     assert (whole["feature"] == 1).sum() == 3
     assert (whole["feature"] == 0).sum() == 4
+
+
+def verified_with_evidence(property, X, tmp_path):
+    """Verify a tree with evidence; return the result, and the arrays of its first file."""
+    rows = np.random.default_rng(0).random((200, 2))
+    model = DecisionTreeClassifier(max_depth=3, random_state=0).fit(rows, rows[:, 0] > 0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MissingEvidenceWarning)
+        result = TreeVerifier().verify(
+            model, X, model.predict(X), property=property, evidence=tmp_path
+        )
+    files = sorted(tmp_path.glob("point-*.npz"))
+    assert not files or check(tmp_path, model).is_accepted
+    return result, dict(np.load(files[0])) if files else None
+
+
+def test_files_claim_the_points_that_the_property_is_about(tmp_path):
+    X = [[0.1, 0.4]]
+    # A pair is how far features fall and rise, not a radius for each of two of them.
+    _, up = verified_with_evidence(ClassificationRobustness((0.0, 0.2)), X, tmp_path / "up")
+    np.testing.assert_allclose(up["epsilon"], 0.2)
+    np.testing.assert_array_equal(up["domain_low"], X[0])
+    np.testing.assert_array_equal(up["domain_high"], 1.0)
+    _, fair = verified_with_evidence(IndividualFairness([1], epsilon=0.05), X, tmp_path / "fair")
+    assert fair["epsilon"][0] == 0.05
+    assert fair["epsilon"][1] >= 0.6  # the protected feature takes any value
+
+
+@pytest.mark.parametrize(
+    ("property", "why"),
+    [
+        (ClassificationRobustness((0.1, 0.2)), "differ on the two sides"),
+        (ClassificationRobustness(0.1, bounds=Domain(0.0, 1.0, integers=[1])), "beyond a box"),
+        (Monotonicity(0, output="probabilities"), "rise with a feature"),
+    ],
+    ids=repr,
+)
+def test_what_a_file_cannot_claim_has_none(property, why, tmp_path):
+    result, arrays = verified_with_evidence(property, [[0.1, 1.0]], tmp_path)
+    assert result.verdicts.tolist() == ["verified"]
+    assert arrays is None and why in result.notes[0]
