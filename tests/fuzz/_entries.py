@@ -4,6 +4,7 @@ import inspect
 import tempfile
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ __all__ = [
     "Y",
     "add",
     "fitted",
+    "folder",
     "model",
     "module",
     "network",
@@ -44,6 +46,17 @@ Y = np.arange(12) % 3
 X = np.clip(np.eye(3)[Y] * 0.6 + 0.2 + 0.1 * _RNG.normal(size=(12, 3)), 0.0, 1.0)
 CR = ClassificationRobustness(0.05)
 OWN = ClassificationRobustness(0.05, reference="prediction")
+
+
+# Read again and again, so kept as long as the process, which removes it when it ends.
+_FOLDER = tempfile.TemporaryDirectory()
+
+
+def folder(name):
+    """Return a folder of this name for the files of the entries."""
+    place = Path(_FOLDER.name) / name
+    place.mkdir(exist_ok=True)
+    return place
 
 
 @cache
@@ -467,7 +480,7 @@ for _name in ("ConstraintAccuracy", "ConstraintSecurity", "ConstraintSatisfactio
 add(
     "export_query",
     lambda x, label, property: verification.export_query(
-        model(), property, x, label, tempfile.mkdtemp()
+        model(), property, x, label, folder("query")
     ),
     lambda: {"x": X[0], "label": 0, "property": CR},
     {"x": "value", "label": "value", "property": "value"},
@@ -476,8 +489,7 @@ add(
 
 @cache
 def _onnx_file():
-    folder = tempfile.mkdtemp()
-    return verification.export_query(model(), CR, X[0], 0, folder)[0]
+    return verification.export_query(model(), CR, X[0], 0, folder("onnx"))[0]
 
 
 add(

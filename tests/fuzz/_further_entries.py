@@ -1,8 +1,6 @@
 """Further entries: methods beside the main ones, and the doors of those who extend the library."""
 
-import tempfile
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,6 +31,7 @@ from tests.fuzz._entries import (
     Y,
     add,
     fitted,
+    folder,
     model,
     module,
     network,
@@ -384,16 +383,15 @@ for _kind in ("tanh", "gelu", "softplus"):
 
 @cache
 def _evidence_folder():
-    # Kept as long as the process: the entry reads it again and again.
-    folder = tempfile.TemporaryDirectory()
-    verification.Bounds().verify(model(), X, Y, property=CR, evidence=folder.name)
-    return folder
+    place = folder("evidence")
+    verification.Bounds().verify(model(), X, Y, property=CR, evidence=place)
+    return place
 
 
 add(
     "evidence.check",
     lambda **arguments: evidence.check(**arguments),
-    lambda: {"folder": _evidence_folder().name, "estimator": model(), "exact": False},
+    lambda: {"folder": _evidence_folder(), "estimator": model(), "exact": False},
     dict.fromkeys(("folder", "estimator", "exact"), "value"),
     lambda result, call: call.replaced or (len(result.files) > 0 and result.is_accepted),
 )
@@ -469,7 +467,7 @@ _add_methods(statistics.anytime_rule(0.3), 4)
 @cache
 def _data_home():
     """Return a folder with a few images of each data set."""
-    folder = Path(tempfile.mkdtemp())
+    place = folder("data")
     for name, shape in {
         "mnist": (28, 28),
         "fashion_mnist": (28, 28),
@@ -479,11 +477,11 @@ def _data_home():
     }.items():
         images, labels = np.zeros((2, *shape), dtype=np.uint8), np.arange(2)
         np.savez(
-            folder / f"{name}.npz", X_train=images, y_train=labels, X_test=images, y_test=labels
+            place / f"{name}.npz", X_train=images, y_train=labels, X_test=images, y_test=labels
         )
     images = np.zeros((2, 28, 28), dtype=np.uint8)
-    np.savez(folder / "mnist_c.npz", y=np.arange(2), **dict.fromkeys(CORRUPTIONS, images))
-    return str(folder)
+    np.savez(place / "mnist_c.npz", y=np.arange(2), **dict.fromkeys(CORRUPTIONS, images))
+    return str(place)
 
 
 for _name in ("load_digits", "fetch_mnist", "fetch_fashion_mnist", "fetch_cifar10",
