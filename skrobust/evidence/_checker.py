@@ -27,6 +27,7 @@ import numpy as np
 
 # isort: off
 if __package__:
+    from skrobust.evidence._distance_rules import Distance
     from skrobust.evidence._relus import Relus
     from skrobust.evidence._rows import (
         Rows, center_of, distance_of, farthest, least, shell, slope_nodes, unit_ball,
@@ -35,23 +36,25 @@ if __package__:
         LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need, numbers,
         plain, read_arrays, read_json,
     )  # fmt: skip
-    from skrobust.evidence._smooth_rules import KINDS
+    from skrobust.evidence._smooth_rules import KINDS as MOST_KINDS
     from skrobust.evidence._splits import AT_ONCE, Proof
     from skrobust.evidence._tree_rules import Ensemble
 else:  # run as a file
     sys.path.insert(0, str(Path(__file__).parent))
+    from _distance_rules import Distance
     from _relus import Relus
     from _rows import Rows, center_of, distance_of, farthest, least, shell, slope_nodes, unit_ball
     from _rules import (
         LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need, numbers,
         plain, read_arrays, read_json,
     )  # fmt: skip
-    from _smooth_rules import KINDS
+    from _smooth_rules import KINDS as MOST_KINDS
     from _splits import AT_ONCE, Proof
     from _tree_rules import Ensemble
 # isort: on
 
 FORMAT, VERSION = "skrobust-evidence", 2
+KINDS = MOST_KINDS | {"distance": Distance}
 # What strangers' files may lead to, beside reasons by name.
 FAULTS = (Rejected, OSError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError)
 

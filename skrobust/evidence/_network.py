@@ -10,7 +10,7 @@ from functools import singledispatch
 import numpy as np
 import torch
 
-from skrobust.graphs import Clamp, Linear, MaxPool, Relu, no_rule
+from skrobust.graphs import Clamp, Linear, LinfDistance, MaxPool, Relu, no_rule
 
 __all__ = ["network_arrays", "stored_node"]
 
@@ -67,7 +67,8 @@ def stored_node(node, graph, i):
 
     Returns
     -------
-    kind : {"affine", "relu", "clamp", "maxpool"}
+    kind : str
+        "affine", "relu", "clamp", "maxpool", "distance", or that of a smooth unit.
     arrays : dict of str to ndarray
 
     Raises
@@ -101,6 +102,11 @@ def _of_clamp(node, graph, i):
 @stored_node.register(MaxPool)
 def _of_max_pool(node, graph, i):
     return "maxpool", {"members": node.members.cpu().numpy()}
+
+
+@stored_node.register(LinfDistance)
+def _of_distance(node, graph, i):
+    return "distance", {"weight": node.weight.cpu().numpy()}
 
 
 def _constant(graph, i):

@@ -23,10 +23,12 @@ import numpy as np
 
 # isort: off
 if __package__:
+    from skrobust.evidence._distance_rules import Distance
     from skrobust.evidence._rules import (
         TINY, UNIT, Affine, Pool, Relu, add, floats, need, numbers, rounded_down,
     )  # fmt: skip
 else:  # run as a file
+    from _distance_rules import Distance
     from _rules import (
         TINY, UNIT, Affine, Pool, Relu, add, floats, need, numbers, rounded_down,
     )  # fmt: skip
@@ -314,6 +316,8 @@ def slope_nodes(nodes, region, center):
         elif isinstance(node, Pool):
             j = node.inputs[0]
             node = PoolChord(node, node.lines(region.lows[j], region.highs[j]))
+        elif isinstance(node, Distance):
+            node = node.slopes()
         else:
             need(node.chords is not None, f"{type(node).__name__} has no rule for slopes")
             j = node.inputs[0]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from skrobust import TorchClassifier
+from skrobust.networks import LinfDistanceLayer
 from skrobust.properties import (
     ClassificationRobustness,
     LipschitzRobustness,
@@ -22,6 +23,7 @@ def small(kind, n=6, scale=1.0):
         "pool": [nn.Linear(n, 9), nn.Unflatten(1, (1, 3, 3)), nn.MaxPool2d(2, 1), nn.Flatten(),
                  nn.Linear(4, 6), nn.ReLU()],
         "tanh": [nn.Linear(n, 10), nn.Tanh(), nn.Linear(10, 6), nn.Tanh()],
+        "linf distance": [LinfDistanceLayer(n, 10), LinfDistanceLayer(10, 6)],
     }[kind]  # fmt: skip
     module = nn.Sequential(*middle, nn.Linear(6, 3))
     with torch.no_grad():

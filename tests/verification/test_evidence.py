@@ -17,8 +17,10 @@ from torch import nn
 from skrobust import TorchClassifier
 from skrobust.evidence import Writer, check
 from skrobust.exceptions import MissingEvidenceWarning
+from skrobust.networks import LinfDistanceNetwork
 from skrobust.properties import (
     ClassificationRobustness,
+    LipschitzRobustness,
     StandardRobustness,
     StrongClassificationRobustness,
 )
@@ -112,6 +114,33 @@ def test_all_kinds_of_rows_and_units_leave_evidence(kind, name, tmp_path):
         assert exact.is_accepted, exact.messages
     other = PROPERTIES["concave" if name != "concave" else "distance"]
     assert not check(tmp_path, model, X, property=other).accepted.any()
+
+
+@pytest.mark.parametrize(
+    "property",
+    [
+        ClassificationRobustness(0.1, norm="l2", reference="prediction"),
+        StrongClassificationRobustness(0.02, eta=0.3, reference="prediction"),
+        StandardRobustness(0.05, delta=0.051) & LipschitzRobustness(0.05, lipschitz=1.0),
+        LipschitzRobustness(0.15, lipschitz=1.0, norm="l2"),
+    ],
+    ids=str,
+)
+def test_networks_of_distances_leave_evidence(property, tmp_path):
+    module = LinfDistanceNetwork(6, 3, (8, 7), random_state=1)
+    model, X = TorchClassifier(module, [0, 1, 2]), np.random.default_rng(0).random((6, 6))
+    plain = Bounds().verify(model, X, property=property)
+    verified = plain.verdicts == "verified"
+    assert verified.sum() >= 3
+    result = Bounds().verify(model, X, property=property, evidence=tmp_path)
+    assert (result.verdicts == plain.verdicts).all()
+    assert (result.evidence[verified] != "").all(), result.notes
+    assert check(tmp_path, model, X, property=property).is_accepted
+    if property.norm == "linf":
+        assert check(tmp_path, model, exact=True).is_accepted
+    other = LinfDistanceNetwork(6, 3, (8, 7), random_state=2)
+    messages = check(tmp_path, TorchClassifier(other, [0, 1, 2])).messages
+    assert all("1.weight differs" in message for message in messages)
 
 
 def test_required_evidence_is_checked_and_not_stored(trained):

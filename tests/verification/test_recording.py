@@ -19,7 +19,7 @@ from skrobust.evidence._rules import read_json
 from skrobust.graphs import read_graph
 from skrobust.networks import as_network
 from skrobust.properties import ClassificationRobustness, StandardRobustness
-from skrobust.verification import Exact, Reason
+from skrobust.verification import Bounds, Exact, Reason
 from skrobust.verification._branch import Problem, _first
 from skrobust.verification._evidence import make_recorder
 from skrobust.verification._leaves import close_leaf
@@ -118,10 +118,17 @@ def proofs_of(kind, name):
 
 EACH = [
     (kind, name)
-    for kind in ("relu", "clamp", "pool", "tanh")
+    for kind in ("relu", "clamp", "pool", "tanh", "linf distance")
     for name in HARD
     if kind != "tanh" or "distance" not in name  # smooth units have no rule for slopes
 ]
+
+
+def test_changed_files_about_distances_are_rejected_or_true():
+    model, X = small("linf distance", scale=2.0)
+    proofs = kept_by(model, X, HARD["distance"][1], Bounds())
+    assert len(proofs[0]) >= 2
+    assert 5 < len(look_at_changes(proofs, 0, 40)) < 35
 
 
 @pytest.mark.slow
