@@ -1,6 +1,7 @@
 """The one driver of per-sample evaluations: chunks, jobs, memory, progress."""
 
 import pickle
+import time
 import warnings
 from concurrent.futures import BrokenExecutor, CancelledError
 from contextlib import nullcontext
@@ -19,6 +20,11 @@ from skrobust.exceptions import LostWorkerWarning, UncachedWarning
 __all__ = ["evaluate_in_chunks", "model_key"]
 
 _MOST_LOSSES = 3  # in a row, without a chunk that ends in between
+# How long a task should take, for each worker that there is. On a cluster of Dask, the driver and
+# the scheduler have about 3 ms of work with a task, however small.
+_TASK_SECONDS = 0.02
+_TASK_BYTES = 2**20  # of the rows of a task with several chunks: tasks are messages, not files
+_MOST_PARTS = 256  # small results that wait to be joined
 
 
 def evaluate_in_chunks(
@@ -40,7 +46,8 @@ def evaluate_in_chunks(
     The chunks, and the random seed of each, do not depend on `n_jobs`; so neither do the
     results. Where jobs are processes, here or on a cluster, what all chunks share is pickled once
     and handed over as one array, which joblib's backends send to each place once; and chunks that
-    were under way where a worker died are evaluated again.
+    were under way where a worker died are evaluated again. The more workers there are, the more
+    quick chunks are handed over as one task, and fewer towards the end.
 
     Parameters
     ----------
@@ -70,7 +77,8 @@ def evaluate_in_chunks(
     verbose : int, default=0
         Progress messages, as in `joblib.Parallel`.
     on_part : callable, default=None
-        ``on_part(part)`` is called with what `measure` returned, chunk by chunk, in order.
+        ``on_part(part)`` is called with what `measure` returned, in order: of one chunk, or of
+        several that were one task.
 
     Returns
     -------
@@ -101,31 +109,42 @@ def evaluate_in_chunks(
     kept = kept.cache(_measure, ignore=["question", "place"])
     # A single chunk is not worth a way to another process, and back.
     alone = parallel_config("sequential") if len(starts) == 1 else nullcontext()
-    parts, n_losses = [], 0
+    parts, n_losses = _Parts(), 0
     with alone:
         question, place = _packed((measure, model), n_jobs)
-        while len(parts) < len(starts):
-            n_before = len(parts)
+        n_workers = effective_n_jobs(n_jobs)
+        while parts.n_chunks < len(starts):
+            n_before = parts.n_chunks
+            tasks = _Tasks(seeds.tolist(), n_before, n_workers, rows[:chunk_size].nbytes)
             results = Parallel(n_jobs=n_jobs, verbose=verbose, return_as="generator")(
-                delayed(kept)(question, place, _chunk(rows, labels, start, chunk_size), seed, key)
-                for start, seed in zip(starts[n_before:], seeds[n_before:].tolist(), strict=True)
+                delayed(_measure_all)(
+                    kept,
+                    question,
+                    place,
+                    _chunk(rows, labels, first * chunk_size, len(some) * chunk_size),
+                    chunk_size,
+                    some,
+                    key,
+                )
+                for first, some in tasks
             )
             try:
-                for part in results:
-                    parts.append(part)
+                for part, n_chunks, seconds in results:
+                    tasks.ended(n_chunks, seconds)
+                    parts.add(part, n_chunks)
                     if on_part is not None:
                         on_part(part)
             except Exception as error:
-                n_losses = n_losses + 1 if len(parts) == n_before else 1
+                n_losses = n_losses + 1 if parts.n_chunks == n_before else 1
                 if not _tells_of_a_lost_worker(error) or n_losses == _MOST_LOSSES:
                     raise
                 warnings.warn(
-                    f"A worker died ({type(error).__name__}) after {len(parts)} of {len(starts)} "
-                    "chunks; the others are evaluated again.",
+                    f"A worker died ({type(error).__name__}) after {parts.n_chunks} of "
+                    f"{len(starts)} chunks; the others are evaluated again.",
                     LostWorkerWarning,
                     stacklevel=2,
                 )
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return parts.joined()
 
 
 def model_key(model, rows):
@@ -155,6 +174,65 @@ def _key(measure, fingerprint):
             stacklevel=2,
         )
         return None
+
+
+class _Tasks:
+    """The chunks from `first` on, in tasks of several where they are quick.
+
+    The driver hands out so many tasks a second and no more: what it takes with one must be little
+    beside what each of many workers does with it. Towards the end tasks are small again, so that
+    no worker has long to go when the others are done.
+    """
+
+    def __init__(self, seeds, first, n_workers, chunk_bytes=0):
+        self.seeds = seeds
+        self.n_handed = first
+        self.n_workers = n_workers
+        self.most = _TASK_BYTES // max(1, chunk_bytes)
+        self.n_ended, self.seconds = 0, 0.0
+
+    def ended(self, n_chunks, seconds):
+        """Note how long some chunks took."""
+        self.n_ended += n_chunks
+        self.seconds += seconds
+
+    def __iter__(self):
+        """Yield the number of the first chunk of a task, and the seeds of its chunks."""
+        while self.n_handed < len(self.seeds):
+            first, self.n_handed = self.n_handed, self.n_handed + self._size()
+            yield first, self.seeds[first : self.n_handed]
+
+    def _size(self):
+        if self.n_workers == 1 or self.n_ended == 0:
+            return 1  # also after a loss: alone, a chunk that kills its worker harms no other
+        enough = _TASK_SECONDS * self.n_workers * self.n_ended / max(self.seconds, 1e-9)
+        fair = (len(self.seeds) - self.n_handed) / (2 * self.n_workers)
+        return max(1, int(min(enough, fair, self.most)))
+
+
+class _Parts:
+    """What chunks returned, in their order; many small arrays are joined on the way.
+
+    Millions of arrays of one entry would take thousands of bytes for each.
+    """
+
+    def __init__(self):
+        self.n_chunks = 0
+        self._blocks, self._latest = [], []
+
+    def add(self, part, n_chunks):
+        self.n_chunks += n_chunks
+        self._latest.append(part)
+        if len(self._latest) == _MOST_PARTS:
+            self._blocks.append(_joined(self._latest))
+            self._latest = []
+
+    def joined(self):
+        return _joined(self._blocks + self._latest)
+
+
+def _joined(parts):
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _chunk(rows, labels, start, size):
@@ -200,6 +278,16 @@ def _tells_of_a_lost_worker(error):
     return isinstance(error, BrokenExecutor | CancelledError) or "KilledWorker" in {
         kind.__name__ for kind in type(error).__mro__
     }
+
+
+def _measure_all(kept, question, place, chunks, size, seeds, key):
+    """Return what the chunks of one task say, joined; how many they are; and the seconds."""
+    start = time.perf_counter()
+    parts = [
+        kept(question, place, _chunk(*chunks, k * size, size), seed, key)
+        for k, seed in enumerate(seeds)
+    ]
+    return _joined(parts), len(parts), time.perf_counter() - start
 
 
 def _measure(question, place, chunk, seed, key):

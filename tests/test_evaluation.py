@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from concurrent.futures import BrokenExecutor
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from joblib import parallel_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from skrobust import TorchClassifier, _keys
-from skrobust._evaluation import evaluate_in_chunks, model_key
+from skrobust._evaluation import _MOST_PARTS, _Parts, _Tasks, evaluate_in_chunks, model_key
 from skrobust.attacks import PGD
 from skrobust.exceptions import LostWorkerWarning, UncachedWarning
 from skrobust.networks import as_network
@@ -57,6 +58,59 @@ def test_jobs_do_not_change_the_results():
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], two[name])
+
+
+def sizes(n_chunks, n_workers, seconds, first=0, **params):
+    """Return how many chunks each task has, where each ends before the next is handed out."""
+    tasks, found = _Tasks(list(range(n_chunks)), first, n_workers, **params), []
+    for start, seeds in tasks:
+        assert seeds == list(range(start, start + len(seeds)))  # each chunk once, in order
+        found.append(len(seeds))
+        tasks.ended(len(seeds), seconds * len(seeds))
+    assert first + sum(found) == n_chunks
+    return found
+
+
+def test_quick_chunks_go_together_where_workers_are_many():
+    found = sizes(100_000, 256, seconds=0.05)
+    assert found[0] == 1  # before anything is known
+    assert max(found) == 102  # 256 workers x 0.02 s a task
+    assert found[-1] == 1  # and no worker waits long for the last
+    assert len(found) < 5_000
+    assert max(sizes(1000, 2, seconds=0.05)) == 1  # two workers are served in time
+    assert max(sizes(1000, 256, seconds=10)) == 1
+    assert max(sizes(1000, 1, seconds=1e-6)) == 1
+    assert max(sizes(100_000, 256, seconds=0.05, chunk_bytes=2**18)) == 4
+    assert sizes(1000, 64, seconds=0.0, first=990) == [1] * 10
+
+
+def test_many_small_parts_are_joined_on_the_way():
+    parts, n = _Parts(), 2 * _MOST_PARTS + 3
+    for k in range(n):
+        parts.add({"k": np.array([k])}, n_chunks=1)
+        assert len(parts._latest) < _MOST_PARTS
+    assert (parts.n_chunks, len(parts._blocks)) == (n, 2)
+    np.testing.assert_array_equal(parts.joined()["k"], np.arange(n))
+
+
+def test_tasks_of_many_chunks_change_nothing(monkeypatch):
+    """Each chunk has its own rows, labels and seed, wherever it is evaluated."""
+    rows, labels = np.arange(400.0).reshape(200, 2), np.arange(200)
+    one = evaluate(measure, 1, rows, labels, chunk_size=3)
+
+    def measure_slowly(*question):
+        time.sleep(0.005)  # else all is handed out before anyone knows that it is quick
+        return measure(*question)
+
+    monkeypatch.setattr("skrobust._evaluation._TASK_SECONDS", 1.0)
+    tasks = []
+    params = {"chunk_size": 3, "n_jobs": 3, "on_part": tasks.append}
+    with parallel_config("threading"):
+        many = evaluate(measure_slowly, 1, rows, labels, **params)
+    assert len(tasks) < 67  # chunks
+    for name in one:
+        np.testing.assert_array_equal(one[name], many[name])
+        np.testing.assert_array_equal(one[name], np.concatenate([part[name] for part in tasks]))
 
 
 def killed(model, rows, labels, seed):

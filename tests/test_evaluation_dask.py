@@ -3,6 +3,7 @@
 import os
 import signal
 import warnings
+from dataclasses import fields, is_dataclass
 
 import joblib
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 
-from skrobust import pointwise_robustness
+from skrobust import pointwise_robustness, robustness_report
 from skrobust._evaluation import evaluate_in_chunks
 from skrobust.attacks import PGD
 from skrobust.datasets import load_digits
@@ -84,6 +85,40 @@ def test_a_search_is_that_of_one_process(cluster):
     serial = search.fit(X, Y).cv_results_["mean_test_score"]
     spread = on_cluster(lambda: search.fit(X, Y)).cv_results_["mean_test_score"]
     np.testing.assert_array_equal(serial, spread)
+
+
+def arrays_of(value, place=""):
+    """Return the arrays and numbers of nested results, by where they stand; no times."""
+    if is_dataclass(value):
+        names = {field.name for field in fields(value)} - {"seconds", "estimator"}
+        inner = {name: getattr(value, name) for name in names}
+    elif isinstance(value, dict):
+        inner = value
+    elif isinstance(value, list | tuple):
+        inner = dict(enumerate(value))
+    else:
+        return {place: value} if isinstance(value, np.ndarray | float | int | str) else {}
+    return {
+        path: array
+        for name, each in inner.items()
+        for path, array in arrays_of(each, f"{place}.{name}").items()
+    }
+
+
+def test_a_report_is_that_of_one_process(cluster, model):
+    X, y = (part[:70] for part in load_digits(return_X_y=True))  # more than one chunk of radii
+
+    def report():
+        found = robustness_report(
+            model, X, y, epsilons=[0.02, 0.08], tolerance=0.1, random_state=0
+        )
+        return arrays_of(found)
+
+    serial, spread = report(), on_cluster(report)
+    assert serial.keys() == spread.keys()
+    assert len([path for path in serial if path.startswith(".results")]) > 50
+    for path, value in serial.items():
+        np.testing.assert_array_equal(value, spread[path], err_msg=path)
 
 
 class Weights:

@@ -9,7 +9,6 @@ from skrobust._evaluation import evaluate_in_chunks, model_key
 from skrobust._validation import check_bounds, check_within_bounds
 from skrobust.attacks import Target
 from skrobust.networks import as_network
-from skrobust.pointwise import pointwise_robustness
 from skrobust.properties import ClassificationRobustness, LinearRobustness
 
 __all__ = []
@@ -48,6 +47,9 @@ def closest_examples(
     ndarray of shape (n_samples, n_features)
     """
     if isinstance(attack, str):
+        # Verifiers, trees and HiGHS stand behind it, which no other fit needs.
+        from skrobust.pointwise import pointwise_robustness
+
         result = pointwise_robustness(
             model,
             X,
