@@ -3,6 +3,7 @@
 __all__ = [
     "AttackWarning",
     "DivergedTrainingError",
+    "InfeasibleWarning",
     "LostWorkerWarning",
     "MissingEvidenceWarning",
     "ReferenceWarning",
@@ -33,6 +34,10 @@ class AttackWarning(RuntimeWarning):
 
 class UnresolvedWarning(RuntimeWarning):
     """A method has no answer for some samples; they count against the classifier."""
+
+
+class InfeasibleWarning(UserWarning):
+    """No candidate of a search is within the bounds of a refit rule; the nearest is taken."""
 
 
 class LostWorkerWarning(RuntimeWarning):

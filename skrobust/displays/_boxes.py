@@ -6,7 +6,7 @@ import numpy as np
 
 from skrobust._validation import check_instance, expected
 from skrobust.displays._axes import axes_for, check_array, short_names
-from skrobust.displays._search import mean_scores, parameter_values, results_of
+from skrobust.model_selection import mean_scores, parameter_values, results_of
 
 __all__ = ["HyperparameterBoxDisplay"]
 

@@ -8,11 +8,18 @@ from scipy.stats import norm, spearmanr
 
 from skrobust._validation import check_instance, check_real, expected
 from skrobust.displays._axes import SERIES, axes_for, check_array, legend_beside, short_names
-from skrobust.displays._search import mean_scores, parameter_values, parameters_of, results_of
+from skrobust.model_selection import (
+    mean_scores,
+    named_results,
+    parameter_values,
+    parameters_of,
+    pareto_front,
+)
 from skrobust.statistics import Interval
 
 __all__ = ["TradeOffDisplay"]
 
+_BAR = ((-1, 1), (1, 1), (0, 1), (0, -1), (0, 1))  # an upright with a lid, as lines
 _SCALES = ("Blues", "RdPu", "Greens", "Oranges", "Purples")
 
 
@@ -43,13 +50,19 @@ class TradeOffDisplay:
         Label of the bars.
     accuracy_name, robustness_name : str
         Labels of the axes.
+    surviving_name : str, default="surviving"
+        What the bars end at, for the legend.
     confidence : float, default=0.95
         Of the interval of the correlation.
 
     Attributes
     ----------
     pareto_front_ : ndarray of bool, shape (n_candidates,)
-        Candidates that no other one beats in one score and equals or beats in the other.
+        Candidates that no other one beats in one score and equals or beats in the other, by
+        `skrobust.model_selection.pareto_front`.
+    hypervolume_ : float
+        The area below and to the left of the front, down to 0 in both scores; NaN where one of
+        them is below 0 or infinite on the front, and where all candidates failed.
     correlation_ : float
         Spearman's rank correlation; NaN for fewer than three candidates, or constant scores.
     correlation_interval_ : Interval
@@ -87,6 +100,7 @@ class TradeOffDisplay:
         shade_name=None,
         accuracy_name="accuracy",
         robustness_name="robustness",
+        surviving_name="surviving",
         confidence=0.95,
     ):
         self.accuracy = check_array("accuracy", accuracy, ("n_candidates",))
@@ -109,9 +123,14 @@ class TradeOffDisplay:
         self.robustness_name = check_instance(
             "robustness_name", robustness_name, str, "'robustness'"
         )
+        self.surviving_name = check_instance("surviving_name", surviving_name, str, "'surviving'")
         failed = np.isnan(self.accuracy) | np.isnan(self.robustness)
         self.n_failed_ = int(failed.sum())
-        self.pareto_front_ = _pareto_front(self.accuracy, self.robustness)
+        means = {"mean_test_accuracy": self.accuracy, "mean_test_robustness": self.robustness}
+        front = pareto_front(means, ["accuracy", "robustness"])
+        self.pareto_front_ = np.isin(np.arange(len(failed)), front.indices)
+        has_volume = len(front) > 0 and ((front.means >= 0) & np.isfinite(front.means)).all()
+        self.hypervolume_ = front.hypervolume() if has_volume else np.nan
         self.correlation_ = _correlation(self.accuracy[~failed], self.robustness[~failed])
         self.confidence = check_real("confidence", confidence, low=0, high=1, closed="neither")
         n_candidates = len(failed) - self.n_failed_
@@ -158,7 +177,8 @@ class TradeOffDisplay:
         Parameters
         ----------
         search : GridSearchCV, RandomizedSearchCV or similar, or dict of str to such
-            Fitted. Of several searches, each is a group, by its name in the dict.
+            Fitted, or ``cv_results_``. Of several searches, each is a group, by its name in the
+            dict.
         accuracy, robustness : str
             Names of the two scores in the search's `scoring`.
         surviving : str, default=None
@@ -202,15 +222,13 @@ class TradeOffDisplay:
         >>> display.groups
         ['linear', 'linear', 'linear', 'kernel', 'kernel', 'kernel']
         """
-        searches = search if isinstance(search, dict) else {"": search}
-        if not searches:
-            raise ValueError(expected("search", search, "one search at least"))
-        if isinstance(search, dict) and group_by is not None:
+        results_by_name = named_results(search)
+        is_several = list(results_by_name) != [""]
+        if is_several and group_by is not None:
             expectation = "None, as the searches of a dict are the groups"
             raise ValueError(expected("group_by", group_by, expectation))
         names = ("accuracy", "robustness", "surviving", "groups", "joins", "shades")
         given = {name: [] for name in names}
-        results_by_name = {name: results_of(each) for name, each in searches.items()}
         # What one of several searches does not vary is gray there.
         varied = parameters_of(*results_by_name.values())
         for name, results in results_by_name.items():
@@ -220,8 +238,8 @@ class TradeOffDisplay:
                 given["surviving"].extend(mean_scores(results, "surviving", surviving))
             if group_by is not None:
                 given["groups"] += parameter_values(results, "group_by", group_by)
-            elif isinstance(search, dict):
-                given["groups"] += [name] * len(results["params"])
+            elif is_several:
+                given["groups"] += [name] * len(mean_scores(results, "accuracy", accuracy))
             for kind, argument, by in (
                 ("joins", "join_by", join_by),
                 ("shades", "shade_by", shade_by),
@@ -240,6 +258,7 @@ class TradeOffDisplay:
             shade_name=shade_by,
             accuracy_name=accuracy,
             robustness_name=robustness,
+            surviving_name=surviving or "surviving",
         )
         return display.plot(ax=ax, **kwargs)
 
@@ -261,8 +280,9 @@ class TradeOffDisplay:
                 points = self.accuracy[chosen], self.robustness[chosen]
                 self.ax_.scatter(*points, **_one_color(style, kwargs))
             self._lines(chosen, {"color": color, "linestyle": series["linestyle"]})
+        self._bars()
         self._front()
-        self.ax_.set(xlabel=self.accuracy_name, ylabel=self._vertical_name())
+        self.ax_.set(xlabel=self.accuracy_name, ylabel=self.robustness_name)
         self.ax_.set_title(self._title())
         # Where there are bars, they name the groups.
         is_named = self.shades is None
@@ -299,28 +319,37 @@ class TradeOffDisplay:
                 self.accuracy[chosen], ends[1], marker="_", s=70, color=style["color"], alpha=0.85
             )
 
+    def _bars(self):
+        """Name the bars in the legend, in the gray of no group."""
+        if self.surviving is not None:
+            label = f"bar: up to {self.surviving_name}"
+            self.ax_.plot([], [], color="gray", marker=_BAR, markersize=12, linewidth=0,
+                          label=label)  # fmt: skip
+
     def _front(self):
+        """Draw the front as the border of what some candidate reaches or exceeds."""
         front = np.flatnonzero(self.pareto_front_)
         front = front[np.argsort(self.accuracy[front])]
+        label = "Pareto front"
+        if not math.isnan(self.hypervolume_):
+            label += f", hypervolume {self.hypervolume_:.3f}"
         self.ax_.plot(
             self.accuracy[front],
             self.robustness[front],
             color="black",
             linewidth=1,
+            drawstyle="steps-pre",
             marker="o",
             markersize=13,
             markerfacecolor="none",
             zorder=1,
-            label="Pareto front",
+            label=label,
         )
-
-    def _vertical_name(self):
-        if self.surviving is None:
-            return self.robustness_name
-        return f"{self.robustness_name}, and bar to what survives"
 
     def _title(self):
         interval = self.correlation_interval_
+        if math.isnan(self.correlation_):
+            return ""
         title = f"Spearman correlation {self.correlation_:+.2f}"
         if math.isnan(interval.low):
             return title
@@ -374,13 +403,6 @@ def _one_color(style, given):
     if "c" in given:
         style = {name: value for name, value in style.items() if name != "color"}
     return style | given
-
-
-def _pareto_front(first, second):
-    """Return the candidates that are not dominated; NaN never is on the front."""
-    at_least = (first[None] >= first[:, None]) & (second[None] >= second[:, None])
-    above = (first[None] > first[:, None]) | (second[None] > second[:, None])
-    return ~(at_least & above).any(axis=1) & ~np.isnan(first) & ~np.isnan(second)
 
 
 def _correlation(first, second):

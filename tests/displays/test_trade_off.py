@@ -30,6 +30,24 @@ def test_pareto_front_by_hand():
     # Equal candidates do not dominate each other; NaN takes no part.
     assert display.pareto_front_.tolist() == [True, True, False, True, True, False]
     assert display.n_failed_ == 1
+    assert display.hypervolume_ == pytest.approx(0.6 * 0.7 + 0.2 * 0.5 + 0.1 * 0.1)
+
+
+def test_front_is_the_border_of_what_is_reached():
+    """The line steps down at each candidate: what lies right of it is reached by the next one."""
+    display = TradeOffDisplay([0.6, 0.9, 0.8], [0.7, 0.1, 0.5]).plot()
+    (front,) = [line for line in display.ax_.lines if line.get_label().startswith("Pareto")]
+    assert front.get_drawstyle() == "steps-pre"
+    np.testing.assert_array_equal(front.get_xdata(), [0.6, 0.8, 0.9])
+    np.testing.assert_array_equal(front.get_ydata(), [0.7, 0.5, 0.1])
+
+
+@pytest.mark.parametrize("robustness", [[-1.0, -0.5], [np.nan, np.nan], [np.inf, 0.0]])
+def test_some_fronts_have_no_hypervolume(robustness):
+    display = TradeOffDisplay([0.5, 0.6], robustness)
+    assert np.isnan(display.hypervolume_)
+    if not np.isinf(robustness[0]):  # of which matplotlib warns
+        assert display.plot().ax_.get_legend().get_texts()[-1].get_text() == "Pareto front"
 
 
 def test_correlation_is_spearmans():
@@ -46,7 +64,8 @@ def test_takes_its_points_from_the_search(search):
     np.testing.assert_array_equal(display.robustness, results["mean_test_security"])
     assert display.groups == ["0.01", "1.0", "100.0"]
     legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    assert legend == ["0.01", "1.0", "100.0", "Pareto front"]
+    volume = display.hypervolume_
+    assert legend == ["0.01", "1.0", "100.0", f"Pareto front, hypervolume {volume:.3f}"]
 
 
 def test_refuses_unknown_names(search):
@@ -133,7 +152,7 @@ def test_each_group_has_a_color_scale_of_its_own():
     assert [bar.get_xlabel() for bar in bars] == ["SGD, width", "HMC, width"]
     assert bars[0].get_xlim() == (1, 3)
     legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    assert legend == ["Pareto front"]
+    assert legend == ["Pareto front, hypervolume 1.000"]
 
 
 def test_one_shade_alone_needs_no_bar():
@@ -142,7 +161,7 @@ def test_one_shade_alone_needs_no_bar():
         display.figure_.canvas.draw()
         assert display.figure_.axes == [display.ax_]
         legend = [entry.get_text() for entry in display.ax_.get_legend().get_texts()]
-        assert legend == [text, "Pareto front"]
+        assert legend == [text, "Pareto front, hypervolume 0.030"]
 
 
 def test_several_searches_are_the_groups(search, digits):
@@ -191,7 +210,9 @@ def test_bars_go_from_the_proved_to_the_surviving_share():
     segments = np.array(bars.get_segments())
     np.testing.assert_array_equal(segments[:, :, 0], [[0.9, 0.9], [0.8, 0.8]])
     np.testing.assert_array_equal(segments[:, :, 1], [[0.2, 0.6], [0.5, 0.5]])
-    assert "bar to what survives" in display.ax_.get_ylabel()
+    assert display.ax_.get_ylabel() == "robustness"  # the markers; the bars are in the legend
+    legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert legend[0] == "bar: up to surviving"
 
 
 def test_candidates_of_a_group_are_joined_in_order():

@@ -193,6 +193,41 @@ add(
 )
 
 
+# ---- what is read from results ------------------------------------------------------------------
+
+_RESULTS = {
+    "mean_test_a": np.array([0.9, 0.8, 0.7]),
+    "mean_test_b": np.array([0.1, 0.5, 0.4]),
+    "split0_test_a": np.array([0.8, 0.8, 0.7]),
+    "split1_test_a": np.array([1.0, 0.8, 0.7]),
+    "params": [{"C": 1}, {"C": 2}, {"C": 3}],
+}
+add(
+    "pareto_front",
+    model_selection.pareto_front,
+    lambda: {"results": _RESULTS, "scores": ["a", "b"], "partial": False},
+    {"results": "value", "scores": "value", "partial": "value"},
+    lambda result, call: 0 < len(result) <= result.n_candidates,
+)
+add(
+    "ParetoFront.hypervolume",
+    lambda reference: model_selection.pareto_front(_RESULTS, ["a", "b"]).hypervolume(reference),
+    lambda: {"reference": [0.0, 0.0]},
+    {"reference": "value"},
+    lambda result, call: result >= 0,
+)
+_RULE = {"score": "b", "at_least": {"a": 0.1}, "within": {"a": 1}, "within_standard_errors": None}
+add(
+    "LargestSubjectTo",
+    lambda cv_results=_RESULTS, **parameters: model_selection.LargestSubjectTo(
+        **(_RULE | parameters)
+    )(cv_results),
+    lambda: {"cv_results": _RESULTS, **_RULE},
+    dict.fromkeys(("cv_results", *_RULE), "value"),
+    lambda result, call: result in (0, 1, 2),
+)
+
+
 def _halved(rows):
     return rows / 2
 
