@@ -49,17 +49,18 @@ def lenet(n_classes=10):
     )
 
 
-def convolutional(n_classes=10):
+def convolutional(n_classes=10, *, channels=(8, 16), hidden=50):
     """Return a small convolutional network for images of shape (1, 28, 28)."""
+    first, second = channels
     return nn.Sequential(
-        nn.Conv2d(1, 8, 4, stride=2, padding=1),
+        nn.Conv2d(1, first, 4, stride=2, padding=1),
         nn.ReLU(),
-        nn.Conv2d(8, 16, 4, stride=2, padding=1),
+        nn.Conv2d(first, second, 4, stride=2, padding=1),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(784, 50),
+        nn.Linear(49 * second, hidden),
         nn.ReLU(),
-        nn.Linear(50, n_classes),
+        nn.Linear(hidden, n_classes),
     )
 
 

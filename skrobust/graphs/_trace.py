@@ -4,6 +4,7 @@ A torch module runs once on marked tensors, and what happens to them is written 
 the forward code may be any Python.
 """
 
+import functools
 import inspect
 import sys
 
@@ -212,10 +213,14 @@ def option(args, kwargs, func, name):
     if name in kwargs:
         return kwargs[name]
     try:
-        bound = inspect.signature(func).bind(*args, **kwargs)
+        bound = _signature(func).bind(*args, **kwargs)
     except (TypeError, ValueError):  # builtins have no signature
         return None
     return bound.arguments.get(name)
+
+
+# Kept, since a module that trains is read at each step.
+_signature = functools.cache(inspect.signature)
 
 
 _METADATA = {

@@ -13,6 +13,7 @@ from skrobust.bounds import crown, interval_rows, relax
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.graphs import read_live
 from skrobust.training._base import PropertyRegime
+from skrobust.training._decay import RateDecay, check_decay
 from skrobust.training._short_warmup import imbalance, initialize
 
 __all__ = ["CertifiedTraining"]
@@ -75,6 +76,9 @@ class CertifiedTraining(PropertyRegime):
     l1 : float, default=0.0
         Weight of the sum of the absolute weights of affine layers (1e-6 to 1e-5 in De Palma et
         al.).
+    decay : {"cosine", "none"}, default="cosine"
+        How the classifier's learning rate falls to 0 in the epochs after the ramp. Where a
+        callback has a scheduler of torch, the rate is left to that.
     property : RobustnessProperty or None, default=None
         What is proved, in the L-infinity norm; the classifier's own property if None. Rows that
         depend on the distance (Lipschitz robustness) have no bound of this kind.
@@ -132,6 +136,7 @@ class CertifiedTraining(PropertyRegime):
         initialization="unchanged",
         ramp_regularization=0.0,
         l1=0.0,
+        decay="cosine",
         property=None,
     ):
         self.method = method
@@ -144,6 +149,7 @@ class CertifiedTraining(PropertyRegime):
         self.initialization = initialization
         self.ramp_regularization = ramp_regularization
         self.l1 = l1
+        self.decay = decay
         self.property = property
 
     def check(self, property, X, n_classes=2):
@@ -157,6 +163,7 @@ class CertifiedTraining(PropertyRegime):
         check_choice("initialization", self.initialization, ("unchanged", "ibp"))
         check_real("ramp_regularization", self.ramp_regularization, low=0)
         check_real("l1", self.l1, low=0)
+        check_decay(self.decay)
         super().check(property, X, n_classes)
         trained_for = self.trained_property(property)
         if trained_for.norm != "linf":
@@ -183,13 +190,16 @@ class CertifiedTraining(PropertyRegime):
                 )
             if self.initialization == "ibp":
                 initialize(fit.module, fit.generator)
-        return super().start(fit)
+        super().start(fit)
+        return _State(RateDecay(self.decay, fit, hold=self.ramp_epochs))
 
     def loss(self, state, step):
         property = self.trained_property(step.property)
         ramp = self._ramped(step)
         weight = 1 - ramp * (1 - self._clean_weight())
-        wide = property.shrunk(ramp * self.radius_factor)
+        state = _State() if state is None else state  # for a step without a fit
+        state.decay.apply(step)
+        wide = state.shrunk(property, ramp * self.radius_factor)
         graph, logits = read_live(step.module, step.x)
         labels = property.reference_labels(logits.detach(), step.labels)
         conclusion = property.conclusion(logits, labels)
@@ -200,7 +210,7 @@ class CertifiedTraining(PropertyRegime):
             return step.mean(torch.logsumexp(functional.pad(-gaps, (1, 0)), dim=1))
 
         points = self._points(step, wide)
-        ball = wide.ball(step.x)
+        ball = _box(wide, step.x)
         if self.method == "sabr":
             ball = _small_boxes(ball, points, self.alpha)
         share = 1 - ramp if self.method == "crown-ibp" else 0.0
@@ -222,6 +232,9 @@ class CertifiedTraining(PropertyRegime):
             loss = loss + self.l1 * sum(w.abs().sum() for w in _weights(step.module))
         return loss, logits
 
+    def finish(self, state):
+        state.decay.finish()
+
     def _clean_weight(self):
         if self.clean_weight is not None:
             return self.clean_weight
@@ -242,6 +255,39 @@ class CertifiedTraining(PropertyRegime):
             property = property.shrunk(1 - self.alpha)
         is_needed = self.alpha < 1
         return step.attack(self._part("attack"), property) if is_needed else step.x
+
+
+class _State:
+    """What a call keeps beside the module.
+
+    Parameters
+    ----------
+    decay : RateDecay, default=None
+        One that changes nothing if None.
+    """
+
+    def __init__(self, decay=None):
+        self.decay = RateDecay() if decay is None else decay
+        self._last = (None, None, None)
+
+    def shrunk(self, property, share):
+        """Return the property at a share of its radius; made anew when that has changed."""
+        if self._last[:2] != (id(property), share):
+            self._last = (id(property), share, property.shrunk(share))
+        return self._last[2]
+
+
+def _box(property, x):
+    """Return the balls around rows, without the care for the last digit that proofs take."""
+    like = {"dtype": x.dtype, "device": x.device}
+    down, up = (torch.as_tensor(side, **like) for side in property.sides(x.shape[1]))
+    lower, upper = x - down, x + up
+    valid = property.box(x.shape[1])
+    if valid is not None:
+        low, high = (torch.as_tensor(end, **like) for end in valid)
+        # A center may lie a little outside of the domain; see `Ball`.
+        lower, upper = torch.clamp(lower, low).minimum(x), torch.clamp(upper, max=high).maximum(x)
+    return Ball(x, torch.maximum(down, up), property.norm, lower, upper)
 
 
 def _smoothly(time):

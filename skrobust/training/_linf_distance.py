@@ -1,15 +1,16 @@
 """Training of networks of L-infinity distances, whose margins are proofs."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from skrobust._validation import check_choice, check_real, kind_of
+from skrobust._validation import check_real, kind_of
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
 from skrobust.networks import LinfDistanceLayer
 from skrobust.training._base import PropertyRegime
 from skrobust.training._certified import linear_rows
+from skrobust.training._decay import RateDecay, check_decay
 
 __all__ = ["LinfDistanceTraining"]
 
@@ -25,16 +26,15 @@ class _State:
     layers : list of LinfDistanceLayer
     scale : Tensor of shape ()
         Logarithm of what logits are multiplied by in the cross-entropy; learned.
-    scale_optimizer, optimizer : torch.optim.Optimizer
-    rates : list of float
-        Learning rates of the optimizer at the start, one for each group.
+    scale_optimizer : torch.optim.Optimizer
+    decay : RateDecay
+        Of the optimizer of the module, in this call.
     """
 
     layers: list
     scale: torch.Tensor
     scale_optimizer: torch.optim.Optimizer
-    optimizer: torch.optim.Optimizer | None
-    rates: list
+    decay: RateDecay
 
 
 class LinfDistanceTraining(PropertyRegime):
@@ -126,7 +126,7 @@ class LinfDistanceTraining(PropertyRegime):
         check_real("weight_end", self.weight_end, low=0, closed="neither")
         check_real("weight_start", self.weight_start, low=self.weight_end)
         check_real("scale_lr", self.scale_lr, low=0)
-        check_choice("decay", self.decay, ("cosine", "none"))
+        check_decay(self.decay)
         super().check(property, X, n_classes)
         trained_for = self.trained_property(property)
         if trained_for.norm != "linf":
@@ -143,21 +143,16 @@ class LinfDistanceTraining(PropertyRegime):
                 "layers of distances: module=skrobust.networks.LinfDistanceNetwork(...)."
             )
         if fit.previous is not None:
-            return fit.previous
+            return replace(fit.previous, decay=RateDecay(self.decay, fit))
         scale = torch.zeros((), device=fit.device, requires_grad=True)
-        groups = [] if fit.optimizer is None else fit.optimizer.param_groups
-        rates = [group["lr"] for group in groups]
         optimizer = torch.optim.Adam([scale], lr=self.scale_lr)
-        return _State(layers, scale, optimizer, fit.optimizer, rates)
+        return _State(layers, scale, optimizer, RateDecay(self.decay, fit))
 
     def loss(self, state, step):
         # The gradient of the step before.
         state.scale_optimizer.step()
         state.scale_optimizer.zero_grad()
-        if self.decay == "cosine" and state.optimizer is not None:
-            share = (1 + math.cos(math.pi * step.progress)) / 2
-            for group, rate in zip(state.optimizer.param_groups, state.rates, strict=True):
-                group["lr"] = rate * share
+        state.decay.apply(step)
         rise = self._rise(step.progress)
         p = math.inf if rise >= 1 else self.p_start * (self.p_end / self.p_start) ** rise
         for layer in state.layers:
@@ -188,5 +183,6 @@ class LinfDistanceTraining(PropertyRegime):
         return missing.clamp(0, 1).amax(dim=1)
 
     def finish(self, state):
+        state.decay.finish()
         for layer in state.layers:
             layer.p = math.inf

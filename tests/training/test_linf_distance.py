@@ -73,9 +73,9 @@ def test_the_scale_learns_and_the_rate_falls():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * (1 + math.cos(math.pi / 2)) / 2)
     assert abs(state.scale.item()) == pytest.approx(0.1, rel=1e-3)  # one step of Adam
     plain = LinfDistanceTraining(decay="none")
-    state = plain.start(fit_of(module, torch.optim.Adam(module.parameters(), lr=0.01)))
-    plain.loss(state, step(module, 5))
-    assert state.optimizer.param_groups[0]["lr"] == 0.01
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    plain.loss(plain.start(fit_of(module, optimizer)), step(module, 5))
+    assert optimizer.param_groups[0]["lr"] == 0.01
 
 
 def test_rows_of_standard_robustness_are_trained_too():
