@@ -24,7 +24,7 @@ from skrobust._validation import (
 )
 from skrobust.attacks import Target, attack_and_confirm
 from skrobust.exceptions import UnsupportedPropertyError
-from skrobust.networks import as_model, frame_like
+from skrobust.networks import as_model, frame_like, import_pandas
 from skrobust.properties import check_property
 from skrobust.statistics import Interval, check_weights, clopper_pearson, hoeffding
 
@@ -68,14 +68,7 @@ class ScoreResult:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ImportError(
-                "Got no pandas, but to_frame needs it. Install it with "
-                'pip install "skrobust[plots]".'
-            ) from None
-
+        pd = import_pandas("to_frame")
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return pd.DataFrame(
             {name: v for name, v in values.items() if isinstance(v, np.ndarray) and v.ndim == 1}
