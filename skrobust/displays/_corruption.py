@@ -4,6 +4,7 @@ import numpy as np
 
 from skrobust._validation import check_choice, check_instance, expected
 from skrobust.displays._axes import axes_for, check_dict, legend_beside, named
+from skrobust.networks import import_pandas
 from skrobust.scorers import CorruptionRobustness, CorruptionRobustnessResult
 
 __all__ = ["CorruptionDisplay"]
@@ -146,8 +147,7 @@ class CorruptionDisplay:
 
     def _values(self):
         """Return the heights, sorted, and the results as frames."""
-        import pandas as pd
-
+        pd = import_pandas("CorruptionDisplay")
         frames = {name: result.to_frame() for name, result in self.results.items()}
         values = pd.DataFrame({name: frame[self.shown] for name, frame in frames.items()})
         if values.isna().to_numpy().any():

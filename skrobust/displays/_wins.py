@@ -4,6 +4,7 @@ import numpy as np
 
 from skrobust._validation import check_instance, expected
 from skrobust.displays._axes import axes_for, check_dict, legend_beside, named
+from skrobust.networks import import_pandas
 from skrobust.scorers import MarginRobustness, MarginRobustnessResult
 
 __all__ = ["WinsDisplay"]
@@ -119,8 +120,7 @@ class WinsDisplay:
 
     def plot(self, *, ax=None, **kwargs):
         """Draw one bar an estimator, the first on top; return self."""
-        import pandas as pd
-
+        pd = import_pandas("WinsDisplay")
         self.values_ = pd.DataFrame({n: r.wins for n, r in self.results.items()}).T
         self.ax_ = axes_for(ax, figsize=(5, 1 + 0.5 * len(self.values_)))
         self.figure_ = self.ax_.figure

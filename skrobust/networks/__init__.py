@@ -7,6 +7,7 @@ from skrobust.networks._beside import with_input_rows as with_input_rows
 from skrobust.networks._black_box import BlackBox, as_model
 from skrobust.networks._columnwise import ColumnwiseSteps
 from skrobust.networks._frames import frame_like as frame_like
+from skrobust.networks._frames import import_pandas as import_pandas
 from skrobust.networks._latent import LatentSpace, as_autoencoder
 from skrobust.networks._linf_distance import LinfDistanceLayer, LinfDistanceNetwork
 from skrobust.networks._modules import (

@@ -1,10 +1,32 @@
-"""Rows back as the frames that they came from."""
+"""Frames of pandas and polars: rows as what they came from, and pandas where it is needed."""
 
 import numpy as np
 
 from skrobust._validation import expected
 
-__all__ = ["frame_like"]
+__all__ = ["frame_like", "import_pandas"]
+
+
+def import_pandas(what):
+    """Return the module pandas.
+
+    Parameters
+    ----------
+    what : str
+        Which needs it, for the error.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        raise ImportError(
+            f'Got no pandas, but {what} needs it. Install it with pip install "skrobust[plots]".'
+        ) from None
+    return pd
 
 
 def frame_like(points, X):

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from skrobust.networks import frame_like
+from skrobust.networks import frame_like, import_pandas
 
 __all__ = ["PointwiseResult", "PointwiseStatus"]
 
@@ -142,9 +142,14 @@ class PointwiseResult:
     method: str
 
     def to_frame(self):
-        """Return the arrays with one entry a sample as a pandas DataFrame."""
-        import pandas as pd
+        """Return the arrays with one entry a sample as a pandas DataFrame.
 
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        pd = import_pandas("to_frame")
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return pd.DataFrame(
             {name: v for name, v in values.items() if isinstance(v, np.ndarray) and v.ndim == 1}

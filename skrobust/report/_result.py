@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skrobust.networks import import_pandas
 from skrobust.properties import RobustnessProperty
 from skrobust.report._card import card_of, sections_of
 from skrobust.report._examples import WorstExamples
@@ -120,13 +121,7 @@ class RobustnessReport:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ImportError(
-                "Got no pandas, but to_frame needs it. Install it with "
-                'pip install "skrobust[plots]".'
-            ) from None
+        pd = import_pandas("to_frame")
         columns = ("score", "epsilon", "value", "low", "high")
         rows = [
             (name, *values)

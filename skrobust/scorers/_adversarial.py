@@ -3,7 +3,7 @@
 import math
 import warnings
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,8 +21,15 @@ from skrobust.attacks import Ensemble
 from skrobust.exceptions import UnresolvedWarning
 from skrobust.networks import check_scale
 from skrobust.pointwise import PointwiseStatus, pointwise_robustness
-from skrobust.scorers._base import RobustnessScorer, ScoreResult, level_outside
-from skrobust.statistics import Interval, clopper_pearson, hoeffding
+from skrobust.scorers._base import (
+    ScoreResult,
+    WeightedScorer,
+    level_outside,
+    share_of,
+    weighted_mean,
+    weights_of_rows,
+)
+from skrobust.statistics import Interval, hoeffding
 
 __all__ = ["AdversarialFrequency", "AdversarialResult", "AdversarialSeverity"]
 
@@ -43,8 +50,8 @@ class AdversarialResult(ScoreResult):
     score : float
         Minus the frequency, or the severity.
     interval : Interval
-        Of the score. For the frequency Clopper-Pearson; for the severity Hoeffding, given the
-        number of adversarial examples.
+        Of the score. For the frequency Clopper-Pearson, with weights Hoeffding's; for the severity
+        Hoeffding's, given which samples have adversarial examples.
     frequency : float
         Share of samples with an adversarial example within epsilon, or unresolved: an upper
         bound of the share that the method would find without its limits.
@@ -72,7 +79,7 @@ class AdversarialResult(ScoreResult):
     adversarial_examples: np.ndarray
 
 
-class _AdversarialScorer(DefaultParts, RobustnessScorer):
+class _AdversarialScorer(DefaultParts, WeightedScorer):
     """Shared by frequency and severity: one computation, and two readings."""
 
     def __init__(
@@ -112,7 +119,22 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         self.memory = memory
         self.verbose = verbose
 
-    def evaluate(self, estimator, X, y=None):
+    def evaluate(self, estimator, X, y=None, sample_weight=None):
+        """Return an `AdversarialResult`.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted classifier.
+        X : array-like of shape ``(n_samples, n_features)`` or ``(n_samples, *input_shape)``
+            In the raw input space of the estimator.
+        y : array-like of shape (n_samples,), default=None
+            True labels, for ``reference="label"``.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the score, whose interval is Hoeffding's then. A search hands
+            them on after ``scorer.set_score_request(sample_weight=True)``.
+        """
+        weights = weights_of_rows(sample_weight, X)
         limits = check_epsilon(self.epsilon)
         check_real("confidence", self.confidence, low=0, high=1, closed="neither")
         # The others prove or bracket, and so find no example to count.
@@ -148,14 +170,16 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         # Bounds are those of the sample's own region, and only "lp" stays there.
         radius, proven = pointwise.radius, pointwise.lower
         proven = pointwise.bound if self.method == "lp" else proven
-        radius = np.where(unresolved, np.minimum(radius, proven), radius)[within]
-        distances = np.append(radius, _lowering(radius, proven[unresolved & ~within], epsilon))
-        frequency = float(against.mean())
-        severity = float(distances.mean()) if len(distances) else float(epsilon)
+        radius = np.where(unresolved, np.minimum(radius, proven), radius)
+        counts = _counting(radius, within, unresolved & ~within, proven, epsilon, weights)
+        distances = np.where(within, radius, proven)[counts]
+        frequency = share_of(against, weights, self.confidence)
+        parts = None if weights is None else weights[counts]
+        severity = _mean_distance(distances, parts, epsilon, self.confidence)
         return AdversarialResult(
-            *self._score(against, distances, frequency, severity, epsilon),
-            frequency,
-            severity,
+            *self._score(frequency, severity),
+            frequency[0],
+            severity[0],
             pointwise.radius,
             pointwise.status,
             int(unresolved.sum()),
@@ -191,19 +215,8 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         }
 
     @abstractmethod
-    def _score(self, against, distances, frequency, severity, epsilon):
-        """Return the score and its interval.
-
-        Parameters
-        ----------
-        against : ndarray of bool, shape (n_samples,)
-            What counts against the classifier: an example within epsilon, or no answer.
-        distances : ndarray of shape (n_distances,)
-            What the severity is the mean of.
-        frequency, severity : float
-        epsilon : float
-            Largest distance that counts; 1 where `epsilon` is the unit.
-        """
+    def _score(self, frequency, severity):
+        """Return the score and its interval, of frequency and severity with theirs."""
 
     def _reference_labels(self, y):
         if self.reference == "prediction":
@@ -212,21 +225,34 @@ class _AdversarialScorer(DefaultParts, RobustnessScorer):
         return y
 
 
-def _lowering(radius, bounds, epsilon):
-    """Return those of the lower bounds of unknown distances that lower the mean the most.
+def _counting(radius, within, is_open, bounds, epsilon, weights):
+    """Return the index of the samples that take part in the severity.
 
-    An unresolved sample may have its example anywhere from its bound on, or none within epsilon,
-    and then takes no part in the mean.
+    These are the ones `within` epsilon, and those of the open ones whose bounds lower the mean
+    the most: an unresolved sample may have its example anywhere from its bound on, or none within
+    epsilon, and then takes no part. Nor does a sample of weight 0.
     """
-    kept = []
-    total, count = radius.sum(), len(radius)
-    for bound in np.sort(bounds):
-        mean = total / count if count else epsilon
-        if bound >= mean:
+    weights = np.ones(len(radius)) if weights is None else weights
+    kept = np.flatnonzero(within & (weights > 0))
+    open_index = np.flatnonzero(is_open & (weights > 0))
+    total, mass = radius[kept] @ weights[kept], weights[kept].sum()
+    for i in open_index[np.argsort(bounds[open_index], kind="stable")]:
+        mean = total / mass if mass else epsilon
+        if bounds[i] >= mean:
             break
-        kept.append(bound)
-        total, count = total + bound, count + 1
+        kept = np.append(kept, i)
+        total, mass = total + weights[i] * bounds[i], mass + weights[i]
     return kept
+
+
+def _mean_distance(distances, weights, epsilon, confidence):
+    """Return the mean of distances up to epsilon, which it is where there are none."""
+    if len(distances) == 0:
+        return float(epsilon), Interval(0.0, epsilon, confidence, "none found")
+    mean = weighted_mean(distances, weights)
+    if epsilon == 0:
+        return mean, Interval(0.0, 0.0, confidence, "one value")
+    return mean, hoeffding(distances, 0.0, epsilon, confidence, weights=weights)
 
 
 class AdversarialFrequency(_AdversarialScorer):
@@ -304,9 +330,9 @@ class AdversarialFrequency(_AdversarialScorer):
     True
     """
 
-    def _score(self, against, distances, frequency, severity, epsilon):
-        share = clopper_pearson(against.sum(), len(against), self.confidence)
-        return -frequency, Interval(-share.high, -share.low, share.confidence, share.method)
+    def _score(self, frequency, severity):
+        share, interval = frequency
+        return -share, replace(interval, low=-interval.high, high=-interval.low)
 
 
 class AdversarialSeverity(_AdversarialScorer):
@@ -383,9 +409,5 @@ class AdversarialSeverity(_AdversarialScorer):
     True
     """
 
-    def _score(self, against, distances, frequency, severity, epsilon):
-        if len(distances) == 0:
-            return severity, Interval(0.0, epsilon, self.confidence, "none found")
-        if epsilon == 0:
-            return severity, Interval(0.0, 0.0, self.confidence, "one value")
-        return severity, hoeffding(distances, 0.0, epsilon, self.confidence)
+    def _score(self, frequency, severity):
+        return severity

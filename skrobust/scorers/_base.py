@@ -24,7 +24,7 @@ from skrobust._validation import (
 )
 from skrobust.attacks import Target, attack_and_confirm
 from skrobust.exceptions import UnsupportedPropertyError
-from skrobust.networks import as_model, frame_like
+from skrobust.networks import as_model, frame_like, import_pandas
 from skrobust.properties import check_property
 from skrobust.statistics import Interval, check_weights, clopper_pearson, hoeffding
 
@@ -40,6 +40,7 @@ __all__ = [
     "attack_chunk",
     "level_outside",
     "share_of",
+    "weighted_mean",
     "weights_of_rows",
 ]
 
@@ -67,14 +68,7 @@ class ScoreResult:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ImportError(
-                "Got no pandas, but to_frame needs it. Install it with "
-                'pip install "skrobust[plots]".'
-            ) from None
-
+        pd = import_pandas("to_frame")
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return pd.DataFrame(
             {name: v for name, v in values.items() if isinstance(v, np.ndarray) and v.ndim == 1}
@@ -258,7 +252,7 @@ class PropertyScorer(RobustnessScorer):
         return self._in_chunks(measure, self._prepare(estimator, X, y, needs_gradient))
 
 
-class WeightedScorer(PropertyScorer):
+class WeightedScorer(RobustnessScorer):
     """Base class of scorers whose score is a mean, of samples that may have weights."""
 
     # scikit-learn reads off `score` what can be asked for; the estimator is no metadata.
@@ -289,7 +283,13 @@ def weights_of_rows(sample_weight, X):
     """Return the weights of the rows of X as an array, or None; raise where they do not fit."""
     if sample_weight is None:
         return None
-    return check_weights("sample_weight", sample_weight, len(X))
+    weights = check_weights("sample_weight", sample_weight, len(X))
+    return weights / weights.max()  # sums of the largest numbers there are would be infinite
+
+
+def weighted_mean(values, weights):
+    """Return the mean of values with weights, or None where all weigh the same, as a float."""
+    return float(values.mean()) if weights is None else float(np.average(values, weights=weights))
 
 
 def share_of(holds, weights, confidence):
@@ -300,7 +300,7 @@ def share_of(holds, weights, confidence):
     if weights is None:
         return float(holds.mean()), clopper_pearson(holds.sum(), len(holds), confidence)
     interval = hoeffding(holds, confidence=confidence, weights=weights)
-    return float(np.average(holds, weights=weights)), interval
+    return weighted_mean(holds, weights), interval
 
 
 # ---- one chunk ---------------------------------------------------------------------------

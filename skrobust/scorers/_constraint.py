@@ -9,12 +9,14 @@ from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance
 from skrobust.attacks import Attack, NearMissPGD, UniformSampling, confirm_outcome
 from skrobust.scorers._base import (
+    PropertyScorer,
     ScoreResult,
     WeightedScorer,
     as_arrays,
     as_target,
     attack_chunk,
     share_of,
+    weighted_mean,
     weights_of_rows,
 )
 from skrobust.statistics import Interval, clopper_pearson, hoeffding
@@ -54,7 +56,7 @@ class ConstraintSecurityResult(ScoreResult):
     unconfirmed: np.ndarray
 
 
-class ConstraintSecurity(DefaultParts, WeightedScorer):
+class ConstraintSecurity(DefaultParts, WeightedScorer, PropertyScorer):
     """Share of samples around which an attack finds no violation of a property.
 
     An upper estimate of the share for which the property truly holds.
@@ -184,7 +186,7 @@ class ConstraintAccuracyResult(ScoreResult):
     counterexamples: np.ndarray
 
 
-class ConstraintAccuracy(WeightedScorer):
+class ConstraintAccuracy(WeightedScorer, PropertyScorer):
     """Share of random points of the ball at which a property holds, averaged over samples.
 
     Works with any classifier that has `predict` (properties of probabilities need
@@ -284,7 +286,7 @@ class ConstraintAccuracy(WeightedScorer):
             score = float(counts.sum() / n_points)
             sampling_interval = clopper_pearson(counts.sum(), n_points, self.confidence)
         else:
-            score = float(np.average(shares, weights=weights))
+            score = weighted_mean(shares, weights)
             each = np.repeat(weights, int(self.n_samples))
             points = np.arange(int(self.n_samples)) < counts[:, None]
             sampling_interval = hoeffding(points.ravel(), confidence=self.confidence, weights=each)

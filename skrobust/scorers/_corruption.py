@@ -15,6 +15,7 @@ from skrobust._validation import (
     check_within_bounds,
     expected,
 )
+from skrobust.networks import import_pandas
 from skrobust.scorers._base import RobustnessScorer, ScoreResult
 from skrobust.scorers._images import CORRUPTIONS
 from skrobust.statistics import clopper_pearson, hoeffding
@@ -61,8 +62,7 @@ class CorruptionRobustnessResult(ScoreResult):
 
     def to_frame(self):
         """Return a pandas DataFrame with one row for each corruption."""
-        import pandas as pd
-
+        pd = import_pandas("to_frame")
         columns = {
             "accuracy": self.accuracies,
             "agreement": self.agreements,

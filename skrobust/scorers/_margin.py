@@ -20,9 +20,15 @@ from skrobust._validation import (
 from skrobust.attacks import Attack, Ensemble, EnsembleOutcome, confirm_beyond
 from skrobust.networks import Units, check_scale
 from skrobust.properties import ClassificationRobustness
-from skrobust.scorers._base import RobustnessScorer, ScoreResult, as_target
+from skrobust.scorers._base import (
+    ScoreResult,
+    WeightedScorer,
+    as_target,
+    weighted_mean,
+    weights_of_rows,
+)
 from skrobust.scorers._radii import diameter
-from skrobust.statistics import empirical_bernstein
+from skrobust.statistics import empirical_bernstein, hoeffding
 
 __all__ = ["MarginRobustness", "MarginRobustnessResult", "closest_changes"]
 
@@ -36,7 +42,8 @@ class MarginRobustnessResult(ScoreResult):
     score : float
         Mean of `distances`, in units of the input.
     interval : Interval
-        Empirical Bernstein, of the mean distance of what the attacks find, cut at `epsilon_max`.
+        Empirical Bernstein, with weights Hoeffding's, of the mean distance of what the attacks
+        find, cut at `epsilon_max`.
     area : float
         The score divided by `epsilon_max`, in [0, 1]: the area under the margin curve, which
         is the share of samples with ``radius > epsilon`` against epsilon from 0 to
@@ -71,7 +78,7 @@ class MarginRobustnessResult(ScoreResult):
     wins: dict
 
 
-class MarginRobustness(DefaultParts, RobustnessScorer):
+class MarginRobustness(DefaultParts, WeightedScorer):
     r"""Mean distance to the closest adversarial example that several attacks find.
 
     The score R2: :math:`R_{Q,H,G}` of the framework (see `RobustnessScore`) with Q uniform in
@@ -195,7 +202,7 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
         self._check_common()
         return self
 
-    def evaluate(self, estimator, X, y=None):
+    def evaluate(self, estimator, X, y=None, sample_weight=None):
         """Return a `MarginRobustnessResult`.
 
         Parameters
@@ -207,7 +214,11 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
             In the raw input space of the estimator; two samples at least.
         y : array-like of shape (n_samples,), default=None
             True labels, for ``reference="label"``; checked in any case.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the score, whose interval is Hoeffding's then. A search hands
+            them on after ``scorer.set_score_request(sample_weight=True)``.
         """
+        weights = weights_of_rows(sample_weight, X)
         self.check()
         attack, by_label = self._part("attack"), self.reference == "label"
         sample = self._sample(
@@ -241,25 +252,27 @@ class MarginRobustness(DefaultParts, RobustnessScorer):
         if units is not None:
             points = arrays["adversarial_examples"]
             arrays["adversarial_examples"] = units.examples(raw.model, points, raw.rows)
-        return self._result(epsilon_max, _names(attack), **arrays)
+        return self._result(epsilon_max, _names(attack), weights, **arrays)
 
     def _epsilon_max(self, bounds, n_features):
         if self.epsilon_max is not None:
             return check_epsilon(self.epsilon_max, n_features, name="epsilon_max")
         return diameter("epsilon_max", None, bounds, self.norm, n_features)
 
-    def _result(self, epsilon_max, names, radius, adversarial_examples, winners):
+    def _result(self, epsilon_max, names, weights, radius, adversarial_examples, winners):
         distances = np.minimum(radius, epsilon_max)
-        score = float(distances.mean())
-        how = {"confidence": self.confidence}
+        score = weighted_mean(distances, weights)
+        interval = partial(empirical_bernstein, confidence=self.confidence)
+        if weights is not None:
+            interval = partial(hoeffding, confidence=self.confidence, weights=weights)
         won = winners[winners >= 0]
         counts = np.bincount(won, minlength=len(names))
         wins = counts / len(won) if len(won) else np.full(len(names), np.nan)
         return MarginRobustnessResult(
             score=score,
-            interval=empirical_bernstein(distances, 0.0, epsilon_max, **how),
+            interval=interval(distances, 0.0, epsilon_max),
             area=score / epsilon_max,
-            area_interval=empirical_bernstein(distances / epsilon_max, **how),
+            area_interval=interval(distances / epsilon_max),
             epsilon_max=epsilon_max,
             radius=radius,
             distances=distances,

@@ -6,7 +6,13 @@ import numpy as np
 
 from skrobust._parameters import DefaultParts
 from skrobust._validation import check_instance, check_real
-from skrobust.scorers._base import ScoreResult, WeightedScorer, share_of, weights_of_rows
+from skrobust.scorers._base import (
+    PropertyScorer,
+    ScoreResult,
+    WeightedScorer,
+    share_of,
+    weights_of_rows,
+)
 from skrobust.scorers._local import Counts, decide_by_verifier
 from skrobust.statistics import Interval
 from skrobust.trees import check_tree_property
@@ -71,7 +77,7 @@ class ConstraintSatisfactionResult(ScoreResult):
     evidence: np.ndarray
 
 
-class ConstraintSatisfaction(DefaultParts, WeightedScorer):
+class ConstraintSatisfaction(DefaultParts, WeightedScorer, PropertyScorer):
     """Share of samples around which a verifier proves a property on the whole ball.
 
     Unknown verdicts count against the score; the result has the share of samples that survive

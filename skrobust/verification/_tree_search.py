@@ -127,11 +127,13 @@ def search(question, watch, max_boxes, cuts=None):
     """
     trees, ball, i = question.trees, question.ball, question.i
     lower, upper = ball.lower[[i]], ball.upper[[i]]
+    tried = ball.center[[i]]  # which may have another label itself
     for n in _VERTICES:
         many = np.repeat(lower, n, axis=0), np.repeat(upper, n, axis=0)
-        point = question.breaking(question.vertices(*many))
+        point = question.breaking(np.concatenate([tried, question.vertices(*many)]))
         if point is not None:
             return point
+        tried = tried[:0]
     entries = 2 * len(trees.leaves) * len(question.rivals.classes)
     batch = min(_BATCH, rows_at_once(entries))
     queue, numbers, seen, climb_at = [], np.zeros(1, dtype=int), 0, _CLIMB

@@ -184,11 +184,13 @@ class _Batch:
 
 
 def _decide_together(encoding, x, labels=None, *, timeout=None, generator=None):
-    """Decide points by the closed form, or by bounds, all at once."""
+    """Decide points by the closed form, or by bounds, all at once.
+
+    `predict` is asked about witnesses alone: a label that the point itself does not have is that
+    of no leaf at distance 0, and no bound of its ball proves it.
+    """
     watch, batch = Stopwatch(), _Batch.ask(encoding, x, labels)
     verdicts = VerificationBuilder(batch.target.x)
-    # A label that the point itself does not have needs no search.
-    _replay(verdicts, batch.target, np.arange(len(x)), batch.ball.center)
     if encoding.boxes is not None:
         _decide_by_distance(verdicts, encoding.boxes, batch)
         if encoding.keeps_proofs:

@@ -1,11 +1,13 @@
 """Frames from rows: columns, types and index of the frame that was evaluated."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from skrobust.networks import frame_like
+from skrobust.networks import frame_like, import_pandas
 from skrobust.pointwise import pointwise_robustness
 from skrobust.properties import ClassificationRobustness, Domain
 from skrobust.scorers import AdversarialFrequency, ConstraintSatisfaction, ViolationProbability
@@ -50,6 +52,14 @@ def test_counterexamples_are_like_the_frame():
         assert (model.predict(frame) != model.predict(FRAME.loc[frame.index])).all()
     empty = frame_like(np.full((40, 3), np.nan), FRAME)
     assert len(empty) == 0 and (empty.dtypes == FRAME.dtypes).all()
+
+
+@pytest.mark.parametrize("what", ["to_frame", "WinsDisplay"])
+def test_missing_pandas_is_said_with_the_command_that_installs_it(monkeypatch, what):
+    assert import_pandas(what) is pd
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=rf"but {what} needs it.*pip install \"skrobust\[plots"):
+        import_pandas(what)
 
 
 def test_polars():

@@ -234,12 +234,21 @@ def test_bounds_of_the_own_region_count_in_lp_alone(linear, monkeypatch, method,
 
 def test_an_unresolved_sample_takes_part_in_the_mean_only_where_that_lowers_it():
     found = np.array([0.2, 0.4])
-    lowering = _adversarial._lowering
-    assert lowering(found, np.array([0.35, 0.1]), 1.0) == [0.1]
-    assert lowering(found, np.array([0.35, 0.25]), 1.0) == [0.25]
-    assert lowering(found, np.array([0.31]), 1.0) == []
-    assert lowering(np.zeros(0), np.array([0.5, 0.0]), 1.0) == [0.0]
-    assert lowering(np.zeros(0), np.array([1.0]), 1.0) == []
+
+    def lowering(found, bounds, weights=None):
+        within = np.arange(len(found) + len(bounds)) < len(found)
+        values = np.r_[found, bounds]
+        counts = _adversarial._counting(values, within, ~within, values, 1.0, weights)
+        assert set(np.flatnonzero(within)) <= set(counts) or weights is not None
+        return values[counts][~within[counts]].tolist()
+
+    assert lowering(found, [0.35, 0.1]) == [0.1]
+    assert lowering(found, [0.35, 0.25]) == [0.25]
+    assert lowering(found, [0.31]) == []
+    assert lowering([], [0.5, 0.0]) == [0.0]
+    assert lowering([], [1.0]) == []
+    assert lowering(found, [0.31], np.array([0.1, 0.9, 1.0])) == [0.31]  # the mean is 0.38
+    assert lowering(found, [0.25, 0.1], np.array([0.0, 0.0, 1.0, 0.0])) == [0.25]
 
 
 def test_epsilon_zero_counts_what_has_radius_zero():

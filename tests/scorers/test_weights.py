@@ -1,4 +1,4 @@
-"""Weights of samples in the scores that are shares: by hand, by repetition, by routing."""
+"""Weights of samples in scores that are means: by hand, by repetition, by routing."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,12 @@ from skrobust.attacks import FGSM
 from skrobust.properties import ClassificationRobustness
 from skrobust.scorers import (
     AdversarialFrequency,
+    AdversarialSeverity,
     ConstraintAccuracy,
     ConstraintSatisfaction,
     ConstraintSecurity,
+    MarginRobustness,
+    RobustnessScore,
 )
 from skrobust.verification import Bounds
 
@@ -21,7 +24,10 @@ SCORERS = [
     ConstraintAccuracy(CR(0.3), 4, random_state=0),
     ConstraintSecurity(CR(0.1), FGSM(), random_state=0),
     ConstraintSatisfaction(CR(0.1), Bounds(), random_state=0),
+    AdversarialFrequency(0.1, random_state=0),
+    MarginRobustness(epsilon_max=1.0, random_state=0),
 ]
+SEVERITY = AdversarialSeverity(0.1, random_state=0)
 by_scorer = pytest.mark.parametrize("scorer", SCORERS, ids=lambda s: type(s).__name__)
 
 
@@ -31,9 +37,11 @@ def model(blobs):
 
 
 def values_of(result):
-    for name in ("shares", "holds"):
+    for name in ("shares", "holds", "distances"):
         if hasattr(result, name):
             return getattr(result, name)
+    if hasattr(result, "frequency"):
+        return -(result.radius <= 0.1).astype(float)
     return result.verdicts == "verified"
 
 
@@ -43,7 +51,7 @@ def test_weighted_score_is_the_weighted_mean(blobs, model, scorer):
     weights = np.linspace(0, 3, len(X))
     plain, weighted = scorer.evaluate(model, X, y), scorer.evaluate(model, X, y, weights)
     values = values_of(plain)
-    assert 0 < values.mean() < 1
+    assert 0 < abs(values.mean()) < 1
     assert weighted.score == pytest.approx((weights * values).sum() / weights.sum())
     assert weighted.score != plain.score
     np.testing.assert_array_equal(values_of(weighted), values)
@@ -59,7 +67,7 @@ def test_weighted_score_is_the_weighted_mean(blobs, model, scorer):
 def test_units_of_weights_do_not_matter(blobs, model, scorer):
     X, y = blobs
     weights = 1.0 + np.arange(len(X)) % 3
-    one, other = (scorer.evaluate(model, X, y, weights * unit) for unit in (1, 1e200))
+    one, other = (scorer.evaluate(model, X, y, weights * unit) for unit in (1, 5e307))
     assert one.score == pytest.approx(other.score)
     assert one.interval.low == pytest.approx(other.interval.low)
 
@@ -81,7 +89,22 @@ def test_the_surviving_share_is_weighted_as_well(blobs, model):
     assert result.surviving_interval.method == "weighted hoeffding"
 
 
-@by_scorer
+def test_severity_is_the_weighted_mean_of_what_lies_within(blobs, model):
+    X, y = blobs
+    weights = np.linspace(0, 3, len(X))
+    result = SEVERITY.evaluate(model, X, y, weights)
+    within = result.radius <= 0.1
+    assert 1 < within.sum() < len(X)
+    assert result.score == pytest.approx(
+        np.average(result.radius[within], weights=weights[within])
+    )
+    assert result.score != SEVERITY(model, X, y)
+    assert result.interval.method == "weighted hoeffding"
+    assert 0 <= result.interval.low < result.score < result.interval.high <= 0.1
+    assert SEVERITY(model, X, y, sample_weight=(~within).astype(float)) == 0.1  # none is left
+
+
+@pytest.mark.parametrize("scorer", [*SCORERS, SEVERITY], ids=lambda s: type(s).__name__)
 def test_searches_route_the_weights(blobs, scorer):
     X, y = blobs
     weights = np.where(y == 0, 1.0, 5.0)
@@ -108,8 +131,8 @@ def test_searches_route_the_weights(blobs, scorer):
 
 def test_scorers_without_weights_refuse_them(blobs, model):
     with pytest.raises(TypeError, match="sample_weight"):
-        AdversarialFrequency(0.1)(model, *blobs, sample_weight=np.ones(80))
-    assert not hasattr(AdversarialFrequency, "set_score_request")
+        RobustnessScore()(model, *blobs, sample_weight=np.ones(80))
+    assert not hasattr(RobustnessScore, "set_score_request")
 
 
 @pytest.mark.parametrize(
