@@ -67,15 +67,12 @@ def about_point(ball, property):
 def about_reach(center, property):
     """Return the arrays of a claim that say which points it is about, around a center."""
     n = len(center)
-    down, up = (np.broadcast_to(side, n).copy() for side in property.sides(n))
-    bounds = property.box(n)
+    bounds, (down, up) = property.box(n), property.sides(n)
     low, high = (-np.inf, np.inf) if bounds is None else bounds
     about, local_set = {}, property.local_set(n)
     if local_set is not None:
-        about = _about_valid(local_set.domain, n)
-        for places, values in local_set.values(center):
-            down[places] = center[places] - values.min(axis=0)
-            up[places] = values.max(axis=0) - center[places]
+        about, (down, up) = _about_valid(local_set.domain, n), local_set.reach(center)
+    down, up = (np.broadcast_to(side, n) for side in (down, up))
     return about | {
         "center": center,
         "epsilon": up if (down == up).all() else np.stack([down, up]),
@@ -100,10 +97,8 @@ def _about_valid(domain, n):
 
 def around_valid(arrays):
     """Return a claim whose box is cut to what points that are valid reach, rounded outwards."""
-    center, sides = (
-        arrays["center"],
-        np.broadcast_to(arrays["epsilon"], (2, len(arrays["center"]))),
-    )
+    center = arrays["center"]
+    sides = np.broadcast_to(arrays["epsilon"], (2, len(center)))
     low, high = (
         np.where(side > 0, np.nextafter(center + sign * side, sign * np.inf), center)
         for sign, side in zip((-1, 1), sides, strict=True)
