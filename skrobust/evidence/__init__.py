@@ -10,11 +10,11 @@ from skrobust.evidence._checking import opened as opened
 from skrobust.evidence._checking import why_rejected as why_rejected
 from skrobust.evidence._claims import about_point as about_point
 from skrobust.evidence._claims import about_reach as about_reach
+from skrobust.evidence._claims import around_valid as around_valid
 from skrobust.evidence._claims import asked as asked
 from skrobust.evidence._claims import claimed_rows as claimed_rows
 from skrobust.evidence._claims import joined_rows as joined_rows
 from skrobust.evidence._claims import reference_error as reference_error
-from skrobust.evidence._claims import why_uncovered as why_uncovered
 from skrobust.evidence._completing import completed as completed
 from skrobust.evidence._ensembles import ensemble_arrays as ensemble_arrays
 from skrobust.evidence._network import network_arrays as network_arrays

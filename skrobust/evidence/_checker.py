@@ -27,13 +27,14 @@ import numpy as np
 
 # isort: off
 if __package__:
+    from skrobust.evidence._ball_rules import Ball
     from skrobust.evidence._distance_rules import Distance
     from skrobust.evidence._relus import Relus
     from skrobust.evidence._rows import (
         Rows, center_of, distance_of, farthest, least, shell, slope_nodes, unit_ball,
     )  # fmt: skip
     from skrobust.evidence._rules import (
-        LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need, numbers,
+        LARGEST, ROOM, TINY, UNIT, Affine, Rejected, add, floats, integers, need, numbers,
         plain, read_arrays, read_json,
     )  # fmt: skip
     from skrobust.evidence._smooth_rules import KINDS as MOST_KINDS
@@ -41,11 +42,12 @@ if __package__:
     from skrobust.evidence._tree_rules import Ensemble
 else:  # run as a file
     sys.path.insert(0, str(Path(__file__).parent))
+    from _ball_rules import Ball
     from _distance_rules import Distance
     from _relus import Relus
     from _rows import Rows, center_of, distance_of, farthest, least, shell, slope_nodes, unit_ball
     from _rules import (
-        LARGEST, ROOM, TINY, UNIT, Affine, Ball, Rejected, add, floats, integers, need, numbers,
+        LARGEST, ROOM, TINY, UNIT, Affine, Rejected, add, floats, integers, need, numbers,
         plain, read_arrays, read_json,
     )  # fmt: skip
     from _smooth_rules import KINDS as MOST_KINDS

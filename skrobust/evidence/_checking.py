@@ -15,7 +15,13 @@ from skrobust._validation import (
     sample_shape,
 )
 from skrobust.evidence import _checker, _rules
-from skrobust.evidence._claims import about_point, asked, claimed_rows, joined_rows
+from skrobust.evidence._claims import (
+    about_point,
+    around_valid,
+    asked,
+    claimed_rows,
+    joined_rows,
+)
 from skrobust.evidence._ensembles import ensemble_arrays
 from skrobust.evidence._network import network_arrays
 from skrobust.exceptions import UnsupportedModelError
@@ -208,15 +214,19 @@ class Claims:
 
     def _difference(self, arrays, claim, i):
         ball, what = self.ball[i], "it is not about the property"
+        center = arrays["center"]
         about, is_proof = about_point(ball, self.property), claim["verdict"] == "verified"
         own, other = (
             joined_rows(claimed_rows(self.graph, ball, self.conclusion[i], is_proof == side))
             for side in (True, False)
         )
-        is_box = (arrays["lower"] <= about["lower"]) & (arrays["upper"] >= about["upper"])
+        least = around_valid(about) if self.property.local_set(len(center)) else about
+        is_box = (arrays["lower"] <= least["lower"]) & (arrays["upper"] >= least["upper"])
         fits = {"norm": claim["norm"] == ball.norm, "box": is_box.all() or not is_proof}
         same = ("epsilon", "domain_low", "domain_high")
         fits |= {name: np.array_equal(arrays[name], about[name]) for name in same}
+        for name in ("integers", "group", "domain_A", "domain_b"):
+            fits[name] = np.array_equal(arrays.get(name, 0), about.get(name, 0))
         for name in ("A", "strict", "clause", "distance", "anchored"):
             fits[name] = np.array_equal(arrays.get(name, 0), own.get(name, 0))
         fits["b"] = fits["A"] and len(arrays["b"]) == len(own["b"])

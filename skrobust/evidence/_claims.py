@@ -9,11 +9,11 @@ from skrobust.bounds import relax
 __all__ = [
     "about_point",
     "about_reach",
+    "around_valid",
     "asked",
     "claimed_rows",
     "joined_rows",
     "reference_error",
-    "why_uncovered",
 ]
 
 
@@ -65,30 +65,46 @@ def about_point(ball, property):
 
 
 def about_reach(center, property):
-    """Return the arrays of a claim that say how far points may go from a center.
-
-    See `why_uncovered` for properties of which they do not say it all.
-    """
+    """Return the arrays of a claim that say which points it is about, around a center."""
     n = len(center)
     bounds, (down, up) = property.box(n), property.sides(n)
     low, high = (-np.inf, np.inf) if bounds is None else bounds
-    return {
+    about, local_set = {}, property.local_set(n)
+    if local_set is not None:
+        about, (down, up) = _about_valid(local_set.domain, n), local_set.reach(center)
+    down, up = (np.broadcast_to(side, n) for side in (down, up))
+    return about | {
         "center": center,
-        "epsilon": np.broadcast_to(np.maximum(down, up), n),
-        # A side on which a feature cannot move ends where the reference is, as a domain does.
-        "domain_low": np.broadcast_to(np.where(np.asarray(down) > 0, low, center), n),
-        "domain_high": np.broadcast_to(np.where(np.asarray(up) > 0, high, center), n),
+        "epsilon": up if (down == up).all() else np.stack([down, up]),
+        "domain_low": np.broadcast_to(low, n),
+        "domain_high": np.broadcast_to(high, n),
     }
 
 
-def why_uncovered(property, n_features):
-    """Return why a claim cannot say what the points of a property are, or None."""
-    if property.local_set(n_features) is not None:
-        return "domains beyond a box are not covered by this version"
-    down, up = (np.broadcast_to(side, n_features) for side in property.sides(n_features))
-    if ((down != up) & (down > 0) & (up > 0)).any():
-        return "radii that differ on the two sides are not covered by this version"
-    return None
+def _about_valid(domain, n):
+    """Return the arrays that say which points of a box are valid."""
+    about = {}
+    if domain.integer_places:
+        about["integers"] = np.array(domain.integer_places, dtype=np.int32)
+    if domain.groups:
+        about["group"] = np.zeros(n, dtype=np.int32)
+        for k, places in enumerate(domain.groups, start=1):
+            about["group"][places] = k
+    if domain.rows is not None:
+        about["domain_A"], about["domain_b"] = domain.rows
+    return about
+
+
+def around_valid(arrays):
+    """Return a claim whose box is cut to what points that are valid reach, rounded outwards."""
+    center = arrays["center"]
+    sides = np.broadcast_to(arrays["epsilon"], (2, len(center)))
+    low, high = (
+        np.where(side > 0, np.nextafter(center + sign * side, sign * np.inf), center)
+        for sign, side in zip((-1, 1), sides, strict=True)
+    )
+    ends = {"lower": np.maximum(arrays["lower"], low), "upper": np.minimum(arrays["upper"], high)}
+    return arrays | ends
 
 
 def claimed_rows(graph, ball, conclusion, is_proof):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skrobust.evidence import _checker, _rows, _rules
+from skrobust.evidence import _ball_rules, _checker, _rows
 
 __all__ = ["completed"]
 
@@ -33,7 +33,7 @@ def completed(arrays, network, pieces=None):
     """
     with np.errstate(all="ignore"):
         norm = _checker.read_json(arrays["claim"], "its claim").get("norm")
-        ball = _rules.Ball(arrays, norm, network.sizes[0])
+        ball = _ball_rules.Ball(arrays, norm, network.sizes[0])
         claim = _Claim(network, _rows.Rows(arrays, network.sizes[-1]), ball)
         if pieces is None:
             pieces = claim.whole()

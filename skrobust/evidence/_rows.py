@@ -319,7 +319,6 @@ def slope_nodes(nodes, region, center):
         elif isinstance(node, Distance):
             node = node.slopes()
         else:
-            need(node.chords is not None, f"{type(node).__name__} has no rule for slopes")
             j = node.inputs[0]
             ends = (region.lows[j][0], region.highs[j][0], center.lows[j][0], center.highs[j][0])
             node = Chord(*node.chords(*ends), node.inputs)

@@ -1,4 +1,4 @@
-"""What the checker of evidence knows of files, numbers, nodes and balls; it needs NumPy alone.
+"""What the checker of evidence knows of files, numbers and nodes; it needs NumPy alone.
 
 Affine nodes are pulled back by their weights; other ones by lines below and above them, on an
 interval of their input. Intervals and lines are floats, rounded outwards where they are made.
@@ -333,67 +333,3 @@ class Pool:
 
 
 KINDS = {"affine": Affine, "relu": Relu, "clamp": Clamp, "maxpool": Pool}
-
-
-class Ball:
-    """Points of a box with norm((x - center) / epsilon) <= 1."""
-
-    def __init__(self, arrays, norm, n):
-        need(norm in ("linf", "l2"), f"the norm {norm!r} is unknown")
-        self.norm, names = norm, ("center", "epsilon", "lower", "upper")
-        c, e, self.lower, self.upper = (numbers(arrays, name, (n,)) for name in names)
-        low, high = (numbers(arrays, f"domain_{k}", (n,), finite=False) for k in ("low", "high"))
-        self.center, self.epsilon, self.domain = c, e, (np.minimum(low, c), np.maximum(high, c))
-        # The float beside a rounded sum lies outside of the exact one.
-        least, most = (np.where(e > 0, np.nextafter(c + s * e, s * np.inf), c) for s in (-1, 1))
-        fits = self.lower <= np.minimum(np.maximum(least, low), c)
-        fits &= self.upper >= np.maximum(np.minimum(most, high), c)
-        need((e >= 0).all() and fits.all(), "the box leaves out points of the ball")
-        # For a smaller one the minimizer in `_cut`, whose parts have epsilon^2, underflows.
-        need(norm == "linf" or ((e == 0) | (e >= 1e-80)).all(), "an epsilon is below 1e-80")
-
-    def holds(self, x):
-        """Return whether a point lies in ball, box and domain, in exact arithmetic."""
-        moved = np.flatnonzero(x != self.center)
-        steps = [abs(Fraction(x[i]) - Fraction(self.center[i])) for i in moved]
-        radii = [Fraction(self.epsilon[i]) for i in moved]
-        low, high = np.maximum(self.lower, self.domain[0]), np.minimum(self.upper, self.domain[1])
-        if ((x < low) | (x > high)).any() or not all(radii):
-            return False
-        shares = [step / radius for step, radius in zip(steps, radii, strict=True)]
-        return (max(shares, default=0) if self.norm == "linf" else sum(s * s for s in shares)) <= 1
-
-    def minimum(self, rows, low, high, lift):
-        """Return lower bounds of rows over boxes, cut with the ball, and what they err by."""
-        here, k = rows
-        if lift is integers:
-            ends, i = lift(np.stack([low, high]))
-            return (np.where(here > 0, here * ends[0], here * ends[1]).sum(axis=1), k + i), 0.0
-        largest, size = np.maximum(-low, high), np.abs(here)
-        least = (here * (low / 2 + high / 2)).sum(axis=1) - (size * (high / 2 - low / 2)).sum(
-            axis=1
-        )
-        if self.norm == "l2":
-            # Of a row of zeros the multiplier underflows: NaN bounds nothing.
-            least = np.fmax(least, self._cut(here, low - self.center, high - self.center))
-        # Two sums of n products, whose factors are rounded, of sizes up to size * largest: 2 (n +
-        # 3) roundings, times 4.
-        slack = 8 * UNIT * (here.shape[1] + 8) * (size * (largest + TINY)).sum(axis=1)
-        return (least, 0), slack
-
-    def _cut(self, rows, down, up):
-        """Minimize rows . v + t |v / epsilon|^2 - t: for any t >= 0 no more than the ball has."""
-        moves = self.epsilon > 0
-        scaled = rows * self.epsilon
-        # Any t > 0 will do. The best is at most |scaled| / 2; 1e-280 keeps t above 0.
-        high = np.sqrt((scaled**2).sum(axis=1, keepdims=True)) / 2 + 1e-280
-        low, epsilon = high * 1e-3, np.where(moves, self.epsilon, 1.0)
-        for step in range(21):
-            t = high if step == 20 else np.sqrt(low * high)
-            v = np.clip(-scaled * epsilon / (2 * t), down, up)
-            length = (np.where(moves, v / epsilon, 0.0) ** 2).sum(axis=1, keepdims=True)
-            low, high = np.where(length > 1, t, low), np.where(length > 1, high, t)
-        # Sums of n rounded products, twice; v is off by few roundings, which count squared.
-        value = (rows * (self.center + v)).sum(axis=1) + (t * length - t)[:, 0]
-        size = (np.abs(rows) * (np.abs(self.center) + np.abs(v))).sum(axis=1)
-        return value - 16 * UNIT * (rows.shape[1] + 8) * (size + (t * length + t)[:, 0])

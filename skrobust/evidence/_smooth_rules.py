@@ -37,7 +37,7 @@ _BENT = 1e-9  # what lines could gain where a unit is no more bent
 class Smooth(Relu):
     """A function of each entry; two points of a proof for each choose the lines."""
 
-    n_free, chords = 2, None  # they have no rule for slopes of chords
+    n_free = 2
     parameters, bends, convex_first = (), (), True
     growth = 1.0  # f lies between -+ growth (1 + |z|), and its slope between -+ growth
     range = -np.inf, np.inf
@@ -129,6 +129,17 @@ class Smooth(Relu):
             rest = sign * self.rest(sign, level, low, high, points)
             sides.append(np.clip(rest, *self.range))
         return *sides, 8 * self.growth * (1 + largest)
+
+    def chords(self, low, high, at_low, at_high):
+        """Return between which the slopes of chords to the center lie; see `Relu.chords`.
+
+        Each is the slope of f itself at a point between (the mean value theorem), and that is
+        least and largest at ends or where convexity changes.
+        """
+        left, right = np.minimum(low, at_low), np.maximum(high, at_high)
+        points = np.stack([left, right, *(np.clip(bend, left, right) for bend in self.bends)])
+        _, least, most = self.enclosed(1.0, points)
+        return least.min(axis=0), most.max(axis=0)
 
     def wanted(self, low, high):
         ends = [self.slope(low), self.slope(high)]
@@ -298,6 +309,14 @@ class Softplus(Smooth):
         ends = (sign - slope) * np.stack([low, high])
         linear = (ends - 8 * UNIT * (1 + self.growth) * np.abs([low, high])).min(axis=0) - TINY
         return np.where(self.beta * low > self.threshold * (1 + 1e-14), linear, least)
+
+    def chords(self, low, high, at_low, at_high):
+        left, right = self.beta * np.minimum(low, at_low), self.beta * np.maximum(high, at_high)
+        is_linear = left > self.threshold * (1 + 1e-14)
+        # Where it jumps down, chords are as steep as one likes.
+        jumps = ~is_linear & (right > self.threshold * (1 - 1e-14))
+        need(not jumps.any(), "softplus jumps at its threshold: slopes of chords have no bound")
+        return [np.where(is_linear, 1.0, s) for s in super().chords(low, high, at_low, at_high)]
 
     def drop(self, high):
         jump = math.log1p(math.exp(-self.threshold)) / self.beta * (1 + 1e-14)

@@ -26,8 +26,10 @@ from fractions import Fraction
 import numpy as np
 
 if __package__:
+    from skrobust.evidence._ball_rules import Valid, sides_of
     from skrobust.evidence._rules import UNIT, floats, integers, need, numbers, read_json
 else:  # run as a file
+    from _ball_rules import Valid, sides_of
     from _rules import UNIT, floats, integers, need, numbers, read_json
 
 _AT_ONCE = 2**22  # numbers in the largest array of a pass
@@ -152,20 +154,24 @@ class Ensemble:
 class PointBall:
     """The float64 points x of a domain with norm((x - center) / epsilon) <= 1.
 
-    They lie in the box from `lower` to `upper`; for "linf" these are all of its points.
+    They lie in the box from `lower` to `upper`; for "linf" these are all of its points. Where the
+    sides of a center differ, epsilon is the larger one of each feature.
     """
 
     def __init__(self, arrays, norm, n):
         need(norm in ("linf", "l2"), f"the norm {norm!r} is unknown")
-        self.norm = norm
-        self.center, self.epsilon = (numbers(arrays, k, (n,)) for k in ("center", "epsilon"))
-        need((self.epsilon >= 0).all(), "an epsilon is below 0")
+        self.norm, self.center = norm, numbers(arrays, "center", (n,))
+        c, (down, up) = self.center, sides_of(arrays, n)
+        self.epsilon, self.valid = np.maximum(down, up), Valid(arrays, c)
         low, high = (numbers(arrays, f"domain_{k}", (n,), finite=False) for k in ("low", "high"))
-        c, e = self.center, self.epsilon
-        self.lower = np.minimum(np.maximum(-_largest_sums(-c, e), low), c)
-        self.upper = np.maximum(np.minimum(_largest_sums(c, e), high), c)
+        self.lower = np.minimum(np.maximum(-_largest_sums(-c, down), low), c)
+        self.upper = np.maximum(np.minimum(_largest_sums(c, up), high), c)
 
     def holds(self, x):
+        """Return whether a point lies in the ball, and is valid: in exact arithmetic."""
+        return self.is_near(x) and self.valid.holds(x)
+
+    def is_near(self, x):
         """Return whether a point lies in the ball, in exact arithmetic."""
         if ((x < self.lower) | (x > self.upper)).any():
             return False
@@ -186,7 +192,7 @@ class PointBall:
             length = np.sqrt((steps**2).sum(axis=1))
         misses = length > 1 + _NEAR  # rounding is less, with up to 2^25 features
         for k in np.flatnonzero(np.abs(length - 1) <= _NEAR):
-            misses[k] = not self.holds(nearest[k])
+            misses[k] = not self.is_near(nearest[k])
         return misses
 
 

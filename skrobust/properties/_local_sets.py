@@ -51,13 +51,23 @@ class LocalSet:
             first.
         """
         choices = []
-        low, high = (np.broadcast_to(side, len(x)) for side in self.domain.box)
         for place in self.domain.integer_places:
-            first = max(x[place] - np.floor(self.down[place]), np.ceil(low[place]))
-            last = min(x[place] + np.floor(self.up[place]), np.floor(high[place]))
-            steps = np.arange(min(first, x[place]), max(last, x[place]) + 1)
+            first, last = self._whole_ends(x, place)
+            steps = np.arange(first, last + 1)
             steps = steps[np.argsort(np.abs(steps - x[place]), kind="stable")]
             choices.append(([place], steps[:, None]))
+        return choices + self._codes(x)
+
+    def _whole_ends(self, x, place):
+        """Return the least and the largest whole number that a feature may be."""
+        low, high = (np.broadcast_to(side, len(x))[place] for side in self.domain.box)
+        first = max(x[place] - np.floor(self.down[place]), np.ceil(low))
+        last = min(x[place] + np.floor(self.up[place]), np.floor(high))
+        return min(first, x[place]), max(last, x[place])
+
+    def _codes(self, x):
+        """Return what `values` does, of the one-hot groups alone."""
+        choices = []
         for group in self.domain.groups:
             at = int(x[group].argmax())
             others = [
@@ -67,6 +77,27 @@ class LocalSet:
             ]
             choices.append((group, np.eye(len(group))[[at, *others]]))
         return choices
+
+    def reach(self, x):
+        """Return how far features may fall and rise at most, constraints aside.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n_features,)
+            Valid.
+
+        Returns
+        -------
+        down, up : ndarray of shape (n_features,)
+        """
+        down, up = (np.array(side, dtype=np.float64) for side in (self.down, self.up))
+        for place in self.domain.integer_places:
+            first, last = self._whole_ends(x, place)
+            down[place], up[place] = x[place] - first, last - x[place]
+        for places, values in self._codes(x):
+            down[places] = x[places] - values.min(axis=0)
+            up[places] = values.max(axis=0) - x[places]
+        return down, up
 
     def count(self, x):
         """Return the number of assignments of the discrete features near one point."""

@@ -12,6 +12,7 @@ from skrobust.evidence import (
     Rejected,
     Writer,
     about_point,
+    around_valid,
     claim_bytes,
     claimed_rows,
     completed,
@@ -19,7 +20,6 @@ from skrobust.evidence import (
     network_arrays,
     opened,
     why_rejected,
-    why_uncovered,
 )
 from skrobust.exceptions import MissingEvidenceWarning
 from skrobust.graphs import read_graph
@@ -28,9 +28,13 @@ from skrobust.verification._recording import Piece
 from skrobust.verification._result import Reason, Verdict
 from skrobust.verification._steps import Encoding
 
-__all__ = ["REQUIRED", "Recorder", "check_evidence", "make_recorder"]
+__all__ = ["BEYOND_BOX", "REQUIRED", "Recorder", "check_evidence", "make_recorder"]
 
 REQUIRED = "required"
+BEYOND_BOX = (
+    "single values and constraints are decided one by one, which files do not say, and over the "
+    "box that holds them all "
+)
 _CHECKED = "checked"
 
 
@@ -200,17 +204,19 @@ class Recorder:
 
         Bounds alone need no numbers of a proof: the checker computes them.
         """
-        reasons = []
-        for pieces in ([absolute_pieces(proof, parts)] if proof else []) + [None]:
+        tried, reasons = [(arrays, absolute_pieces(proof, parts))] if proof else [], []
+        only_some = self.encoding.property.local_set(len(arrays["center"])) is not None
+        tried.append((around_valid(arrays) if only_some else arrays, None))
+        for claim, pieces in tried:
             try:
-                found = completed(arrays, self._network, pieces)
+                found = completed(claim, self._network, pieces)
             except Rejected as error:  # a claim or a network for which the checker has no rule
                 reasons.append(str(error))
                 continue
-            reasons.append(why_rejected(arrays | found, self._network, self._digest))
+            reasons.append(why_rejected(claim | found, self._network, self._digest))
             if reasons[-1] is None:
-                return arrays | found, None
-        return arrays, reasons[0]
+                return claim | found, None
+        return arrays, f"{BEYOND_BOX}{reasons[0]}" if only_some else reasons[0]
 
     def _stored(self, arrays):
         """Return the name of the file, and why there is none."""
@@ -233,9 +239,6 @@ class Recorder:
         """Return what is claimed of one point as arrays, or why it cannot be; and its parts."""
         property, ball = self.encoding.property, query.ball
         is_proof = verdict == Verdict.VERIFIED
-        why = why_uncovered(property, ball.center.shape[1])
-        if why is not None:
-            return why, []
         rows = claimed_rows(self.encoding.graph, ball, query.conclusion, is_proof)
         if len(rows[0]["b"]) == 0:
             return "the property has no linear rows that it implies", []

@@ -10,11 +10,10 @@ from skrobust.evidence import (
     claim_bytes,
     ensemble_arrays,
     why_rejected,
-    why_uncovered,
 )
 from skrobust.properties import Monotonicity
 from skrobust.trees import read_trees
-from skrobust.verification._evidence import Recorder
+from skrobust.verification._evidence import BEYOND_BOX, Recorder
 from skrobust.verification._result import Verdict
 from skrobust.verification._steps import Encoding
 
@@ -54,7 +53,7 @@ class TreeRecorder(Recorder):
         x, property = x.double(), self.encoding.property
         logits = self.encoding.target(x, labels).reference_logits
         classes = property.reference_labels(logits, labels).tolist()
-        uncovered = why_uncovered(property, x.shape[1])
+        only_some, uncovered = property.local_set(x.shape[1]) is not None, None
         if isinstance(property, Monotonicity):
             uncovered = "how scores rise with a feature is not covered by this version"
         for i in index:
@@ -67,6 +66,8 @@ class TreeRecorder(Recorder):
             else:
                 arrays |= proofs[i] or {}
             why = why_rejected(arrays, self._network, self._digest)
+            if why is not None and only_some and answer.verdicts[i] == Verdict.VERIFIED:
+                why = f"{BEYOND_BOX}{why}"
             if why is None:
                 evidence[i], why = self._stored(arrays)
             if why is not None:

@@ -45,7 +45,7 @@ def change(rng, arrays):
             key = ("lower", "upper")[name == "high"]
             size = rng.choice([0.5, 1.0, 2.0])
             arrays[key] = arrays["center"] + size * (arrays[key] - arrays["center"])
-            reach = rng.choice([0.0, 0.5, 3.0]) * arrays["epsilon"]
+            reach = rng.choice([0.0, 0.5, 3.0]) * np.atleast_2d(arrays["epsilon"]).max(axis=0)
             arrays[f"domain_{name}"] = arrays["center"] + side * reach
     elif kind in ("distance", "limit", "radii"):
         for key in parts_of(arrays, kind):
@@ -68,7 +68,12 @@ def holds_at_samples(rng, arrays, norm, outputs, count=300):
     `outputs` is a function of points.
     """
     center, n = arrays["center"], len(arrays["center"])
-    low, high = arrays["lower"], arrays["upper"]
+    down, up = np.broadcast_to(arrays["epsilon"], (2, n))
+    epsilon = np.maximum(down, up)
+    low, high = (
+        np.maximum(arrays["lower"], center - down),
+        np.minimum(arrays["upper"], center + up),
+    )
     low = np.maximum(low, np.minimum(arrays["domain_low"], center))
     high = np.minimum(high, np.maximum(arrays["domain_high"], center))
     corners = np.where(rng.random((count, n)) < 0.5, low, high)
@@ -76,10 +81,10 @@ def holds_at_samples(rng, arrays, norm, outputs, count=300):
     near = center + scale * (np.clip(rng.uniform(low, high, (count, n)), low, high) - center)
     points = np.concatenate([rng.uniform(low, high, (count, n)), corners, near])
     move = points - center
-    share = np.where(arrays["epsilon"] > 0, move, 0.0) / np.maximum(arrays["epsilon"], 1e-300)
+    share = np.where(epsilon > 0, move, 0.0) / np.maximum(epsilon, 1e-300)
     order = np.inf if norm == "linf" else 2
     length = np.linalg.norm(share, ord=order, axis=1, keepdims=True)
-    points = center + np.where(arrays["epsilon"] > 0, move, 0.0) / np.maximum(length, 1.0)
+    points = center + np.where(epsilon > 0, move, 0.0) / np.maximum(length, 1.0)
     distance = np.linalg.norm(points - center, ord=order, axis=1)
     z, none = outputs(points), np.zeros(len(arrays["b"]))
     at_center = outputs(center[None])

@@ -301,8 +301,8 @@ def _one_row(arrays):
 PARTS = [
     f"_{name}.py"
     for name in (
-        "checker", "distance_rules", "enclosures", "relus", "rows", "rules", "smooth_rules",
-        "splits", "tree_rules",
+        "ball_rules", "checker", "distance_rules", "enclosures", "relus", "rows", "rules",
+        "smooth_rules", "splits", "tree_rules",
     )
 ]  # fmt: skip
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from skrobust.evidence import _checker, _rows, _rules, why_rejected
+from skrobust.evidence import _ball_rules, _checker, _rows, why_rejected
 from skrobust.evidence._rules import Relu, floats, integers
 from tests.evidence._examples import DIGEST, claim, network, network_of, outputs, ramp
 from tests.evidence.test_checker import BOTH, random_network, why
@@ -127,7 +127,9 @@ def test_rows_with_a_distance_lie_below_all_points(norm):
     for _ in range(60):
         n = int(rng.integers(1, 5))
         arrays = claim(np.ones((1, 1)), [0.0], n=n, norm=norm, center=rng.normal(size=n))
-        ball = _rows.shell(_rules.Ball(arrays, norm, n), float(rng.choice([0.0, 0.3])), np.inf)
+        ball = _rows.shell(
+            _ball_rules.Ball(arrays, norm, n), float(rng.choice([0.0, 0.3])), np.inf
+        )
         a, slope = rng.normal(size=(1, n)), rng.normal(size=1) * 2
         x = rng.uniform(ball.lower, ball.upper, (4000, n))
         order = np.inf if norm == "linf" else 2
@@ -225,6 +227,12 @@ def test_sums_with_a_distance_are_rounded_up():
     assert Fraction(moved[0]) > 64 + Fraction(2) ** -48
 
 
-def test_smooth_units_have_no_slopes():
+@BOTH
+def test_slopes_of_smooth_units_are_those_in_between(exact):
     smooth = network(([[1.0]], [0.0]), "tanh", ([[1.0]], [0.0]))
-    assert "no rule for slopes" in why(steep(2.0) | shells(2.0), smooth)
+    # At 1 the slope of tanh is 0.42, and from 0.5 on it is at most 0.79.
+    near = steep(0.80, center=[1.0], epsilon=0.5)
+    assert why(near | shells(1.0), smooth, exact) is None
+    assert why(steep(0.75, center=[1.0], epsilon=0.5) | shells(1.0), smooth, exact) is not None
+    assert why(steep(1.001) | shells(2.0), smooth, exact) is None
+    assert why(steep(0.999) | shells(2.0), smooth, exact) is not None  # false at 0

@@ -98,6 +98,41 @@ def test_lines_are_those_of_the_bounds_or_better(name, low, width):
         assert shift[0] >= free_shift.item()
 
 
+@ALL
+@BOTH
+@settings(max_examples=6, deadline=None)
+@given(
+    low=st.floats(-6, 6),
+    width=st.floats(0, 7) | st.just(0.0) | st.just(1e-9),
+    center=st.floats(-6, 6),
+)
+def test_slopes_of_chords_hold(name, lift, low, width, center):
+    unit, high = checked(name, lift), low + width
+    threshold = getattr(UNITS[name], "threshold", np.inf) / getattr(UNITS[name], "beta", 1.0)
+    ends = [np.array([[z]]) for z in (low, high, center, center)]
+    try:
+        least, most = unit.chords(*ends)
+    except Rejected as error:
+        assert "jumps" in str(error)
+        assert min(low, center) <= threshold * (1 + 1e-9)
+        assert max(high, center) >= threshold * (1 - 1e-9)
+        return
+    at_center = exact(name, center)
+    for z in np.linspace(low, high, 9):
+        if abs(z - center) > 1e-6:
+            slope = (exact(name, z) - at_center) / (mp.mpf(z) - mp.mpf(center))
+            # Functions of 40 digits, next to each other.
+            off = mp.mpf(1e-16) * (1 if isinstance(UNITS[name], Gelu) else 1e-4)
+            assert least[0, 0] - off <= slope <= most[0, 0] + off
+    # Both are slopes of the function somewhere between, but for rounding.
+    places = np.linspace(min(low, center), max(high, center), 400)
+    slopes = unit.slope(np.append(places, np.clip(unit.bends, places[0], places[-1])))
+    if places[0] > threshold:
+        slopes = np.ones(1)
+    assert slopes.min() - least[0, 0] < 0.02 * unit.growth
+    assert most[0, 0] - slopes.max() < 0.02 * unit.growth
+
+
 @pytest.mark.parametrize("name", ["gelu", "gelu by tanh", "silu", "tanh", "sigmoid", "erf"])
 def test_convexity_changes_where_it_is_said_to(name):
     unit, slope = checked(name), EXACT[type(UNITS[name])][1]

@@ -28,6 +28,17 @@ def test_values_by_hand():
     assert fixed.count(X) == 1
 
 
+def test_reach_is_that_of_all_values_without_counting_them():
+    near = local_set(([2.9, 1, 1, 1, 0.1], [9, 1, 1, 0.5, 0.1]))
+    down, up = near.reach(X)
+    assert down.tolist() == [2, 0, 1, 0, 0.1]
+    assert up.tolist() == [2, 1, 0, 0, 0.1]  # the bound of the age is 5
+    assert local_set(0.5).reach(X)[0].tolist() == [0, 0, 0, 0, 0.5]
+    many = Domain([0.0], [1e15], integers=[0])
+    down, up = ClassificationRobustness(1e14, bounds=many).local_set(1).reach(np.array([5e14]))
+    assert (down, up) == (1e14, 1e14)
+
+
 def test_repair_makes_points_valid_or_says_that_it_did_not():
     rng = np.random.default_rng(0)
     near = local_set(1.0, constraints=([[0.1, 0, 0, 0, 1]], [0.9]))

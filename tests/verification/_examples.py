@@ -51,6 +51,10 @@ HARD = {
     "concave": [
         StrongClassificationRobustness(v, eta=0.3, reference="prediction") for v in (0.1, 0.2)
     ],
+    "sides": [
+        ClassificationRobustness(sides, norm=norm, reference="prediction")
+        for sides, norm in (((0.05, 0.2), "linf"), ((0.2, 0.05), "linf"), ((0.1, 0.3), "l2"))
+    ],
     "mixtures": [
         ClassificationRobustness(v, reference="prediction") | StandardRobustness(v, delta=v + 0.1)
         for v in (0.1, 0.15, 0.25)

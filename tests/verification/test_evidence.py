@@ -82,21 +82,7 @@ def test_what_has_no_evidence_is_said(trained, tmp_path, monkeypatch):
     assert (required.reasons[verified] == Reason.WITHOUT_EVIDENCE).all()
 
 
-def test_slopes_of_smooth_units_have_no_evidence(tmp_path):
-    model, X = small("tanh")
-    property = PROPERTIES["distance, L2"]
-    plain = Bounds().verify(model, X, property=property)
-    verified = plain.verdicts == "verified"
-    assert verified.any()
-    with pytest.warns(MissingEvidenceWarning, match="no rule for slopes"):
-        result = Bounds().verify(model, X, property=property, evidence=tmp_path)
-    assert (result.verdicts == plain.verdicts).all()
-    assert set(result.evidence[verified]) == {""}
-    required = Bounds().verify(model, X, property=property, evidence="required")
-    assert set(required.reasons[verified]) == {Reason.WITHOUT_EVIDENCE}
-
-
-@pytest.mark.parametrize("kind", ["relu", "clamp", "pool"])
+@pytest.mark.parametrize("kind", ["relu", "clamp", "pool", "tanh"])
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_all_kinds_of_rows_and_units_leave_evidence(kind, name, tmp_path):
     model, X = small(kind)

@@ -6,10 +6,11 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from skrobust.evidence import check
 from skrobust.exceptions import MissingEvidenceWarning, UnsupportedPropertyError
 from skrobust.properties import ClassificationRobustness, Domain, StandardRobustness
 from skrobust.scorers import ConstraintAccuracy, ConstraintSatisfaction, ConstraintSecurity
-from skrobust.verification import Cascade, Exact, TreeVerifier, export_query
+from skrobust.verification import Cascade, Exact, Reason, TreeVerifier, export_query
 
 CODES = np.eye(3).tolist()
 EVERY = np.array([[a, *code, u] for a in range(6) for code in CODES for u in range(4)])
@@ -121,12 +122,53 @@ def test_too_many_values_end_as_a_limit_on_work():
     assert all("at most 4096 are tried" in note for note in result.notes[is_open])
 
 
-def test_evidence_and_queries_of_domains_are_refused_by_name(tmp_path):
+@pytest.mark.parametrize("kind", MODELS)
+def test_evidence_is_about_the_valid_points(kind, tmp_path):
+    """What the box proves has evidence, and what breaks the property is a valid point."""
+    model, domain = MODELS[kind], DOMAINS["constraints"]
+    rows, labels = X[domain.holds(X)][:8], Y[domain.holds(X)][:8]
+    property = ClassificationRobustness([2, 0.5, 0.5, 0.5, 1], bounds=domain)
+    plain = Cascade().verify(model, rows, labels, property=property, random_state=0)
+    result = Cascade().verify(
+        model, rows, labels, property=property, random_state=0, evidence=tmp_path
+    )
+    assert (result.verdicts == plain.verdicts).all()
+    assert set(result.verdicts) == {"verified", "falsified"}
+    assert (result.evidence != "").all(), result.notes
+    evidence = check(tmp_path, model, exact=True)
+    assert evidence.is_accepted
+    for name in set(result.evidence):
+        arrays = dict(np.load(tmp_path / name))
+        assert arrays["group"].tolist() == [0, 1, 1, 1, 0]
+        assert arrays["integers"].tolist() == [0, 4]
+        assert arrays["domain_b"].tolist() == [5]
+        # An epsilon below 1 keeps the category.
+        reach = np.broadcast_to(arrays["epsilon"], (2, 5))
+        assert (reach[:, 1:4] == 0).all()
+    if kind == "network":
+        assert check(tmp_path, model, rows, labels, property=property).is_accepted
+        box = ClassificationRobustness([2, 0.5, 0.5, 0.5, 1], bounds=(0, 5))
+        assert not check(tmp_path, model, rows, labels, property=box).accepted.any()
+
+
+@pytest.mark.parametrize("kind", ["network", "tree"])
+def test_what_single_values_decide_has_no_evidence_and_says_why(kind, tmp_path):
+    domain = DOMAINS["constraints"]
+    property = ClassificationRobustness(EPSILONS[2], bounds=domain)
+    args = MODELS[kind], X[domain.holds(X)][:8], Y[domain.holds(X)][:8]
+    options = {"property": property, "random_state": 0}
+    with pytest.warns(MissingEvidenceWarning, match="decided one by one"):
+        result = Cascade().verify(*args, evidence=tmp_path, **options)
+    verified = result.verdicts == "verified"
+    assert (result.evidence[verified] == "").any()
+    assert (result.evidence[~verified] != "").all()
+    required = Cascade().verify(*args, evidence="required", **options)
+    without = result.evidence == ""
+    assert set(required.verdicts[without]) == {"unknown"}
+    assert set(required.reasons[without]) == {Reason.WITHOUT_EVIDENCE}
+
+
+def test_queries_of_domains_are_refused_by_name(tmp_path):
     property = ClassificationRobustness(1.0, bounds=DOMAINS["groups"])
-    with pytest.warns(MissingEvidenceWarning, match="domains beyond a box"):
-        result = Exact().verify(
-            MODELS["network"], X, Y, property=property, evidence="required", random_state=0
-        )
-    assert "verified" not in result.verdicts
     with pytest.raises(UnsupportedPropertyError, match="a query is about a box"):
         export_query(MODELS["network"], property, X[0], 0, folder=tmp_path)

@@ -90,14 +90,15 @@ def test_other_trees_are_told_from_these(folder, forest):
     assert "3" in check(folder, tree).messages[0]
 
 
-def test_changed_files_are_rejected_or_true(folder, forest, tmp_path):
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_changed_files_are_rejected_or_true(folder, forest, tmp_path, count):
     """Claims that are accepted hold at random points of their ball, by the forest itself."""
     model, rng, n_rejected = forest[0], np.random.default_rng(0), 0
     shutil.copytree(folder, tmp_path / "copy")
     manifest = json.loads((folder / "manifest.json").read_text())
     writer = Writer(tmp_path / "copy", dict(np.load(folder / "network.npz")))
     files = [dict(np.load(folder / name)) for name in manifest["points"]]
-    for k in range(60):
+    for k in range(count):
         arrays = {name: part.copy() for name, part in files[k % len(files)].items()}
         kind = ("epsilon", "center", "label", "at", "feature", "leaf")[k % 6]
         if kind == "label":
@@ -126,7 +127,7 @@ def test_changed_files_are_rejected_or_true(folder, forest, tmp_path):
         points = arrays["center"] + arrays["epsilon"] * np.where(steps > 0.9, 1.0, steps)
         points = np.clip(points, arrays["domain_low"], arrays["domain_high"])
         assert (model.predict(points) == about["label"]).all()
-    assert n_rejected > 10
+    assert count / 6 < n_rejected < count
 
 
 def test_cuts_are_numbered_level_by_level():
@@ -166,24 +167,24 @@ def test_files_claim_the_points_that_the_property_is_about(tmp_path):
     X = [[0.1, 0.4]]
     # A pair is how far features fall and rise, not a radius for each of two of them.
     _, up = verified_with_evidence(ClassificationRobustness((0.0, 0.2)), X, tmp_path / "up")
-    np.testing.assert_allclose(up["epsilon"], 0.2)
-    np.testing.assert_array_equal(up["domain_low"], X[0])
+    np.testing.assert_array_equal(up["epsilon"], [[0.0, 0.0], [0.2, 0.2]])
     np.testing.assert_array_equal(up["domain_high"], 1.0)
+    _, uneven = verified_with_evidence(
+        ClassificationRobustness((0.1, 0.2), norm="l2"), X, tmp_path / "uneven"
+    )
+    np.testing.assert_array_equal(uneven["epsilon"], [[0.1, 0.1], [0.2, 0.2]])
+    whole = ClassificationRobustness(1.5, bounds=Domain([0, 0], [1, 3], integers=[1]))
+    _, domain = verified_with_evidence(whole, [[0.1, 1.0]], tmp_path / "domain")
+    assert domain["integers"].tolist() == [1]
+    np.testing.assert_array_equal(domain["epsilon"], [1.5, 1.0])
     _, fair = verified_with_evidence(IndividualFairness([1], epsilon=0.05), X, tmp_path / "fair")
     assert fair["epsilon"][0] == 0.05
     assert fair["epsilon"][1] >= 0.6  # the protected feature takes any value
 
 
-@pytest.mark.parametrize(
-    ("property", "why"),
-    [
-        (ClassificationRobustness((0.1, 0.2)), "differ on the two sides"),
-        (ClassificationRobustness(0.1, bounds=Domain(0.0, 1.0, integers=[1])), "beyond a box"),
-        (Monotonicity(0, output="probabilities"), "rise with a feature"),
-    ],
-    ids=repr,
-)
-def test_what_a_file_cannot_claim_has_none(property, why, tmp_path):
+def test_how_scores_rise_has_no_evidence(tmp_path):
+    property = Monotonicity(0, output="probabilities")
     result, arrays = verified_with_evidence(property, [[0.1, 1.0]], tmp_path)
     assert result.verdicts.tolist() == ["verified"]
-    assert arrays is None and why in result.notes[0]
+    assert arrays is None
+    assert "rise with a feature" in result.notes[0]
