@@ -155,7 +155,8 @@ METHODS = {
     "ViolationProbability": (16, scored(lambda q: ViolationProbability(q.property))),
     "ConstraintSatisfaction, Marabou(2 s)": (1, proved(Marabou(), timeout=2.0)),
 }
-FEW = {"ConstraintSatisfaction, Marabou(2 s)": 2}  # points at most, where one takes seconds
+FEW = {"ConstraintSatisfaction, Marabou(2 s)": 8}  # points at most, where one takes seconds
+FEWEST = 64  # points at least, where they are few that take long
 
 TREE_METHODS = {
     "predict": (1024, METHODS["predict"][1]),

@@ -2,13 +2,14 @@
 
 First the seconds of one core that each method takes for a point, in batches as users have them,
 against the width, the depth and the number of features of a network (trained for an epoch on
-synthetic classes), and for trees. The radius is the median distance to another label that an attack
-finds: about half of the points are falsified, and complete methods have work with the others. Then the cost of the driver itself: what one
-task more, and one point more, take in the process that asks, on joblib's processes and on Dask,
-whose scheduler runs in that process here. From both follows how long a million points take on N
-workers, and whether the workers or the driver set the pace. Last, the predictions are put to the
-test, by a tenth of the million (a cheap score), by ten times as many points as predict them (an
-expensive one), and by the tasks that Dask's scheduler has seen.
+synthetic classes), and for trees. The radius is the median distance to another label that an
+attack finds: about half of the points are falsified, and complete methods have work with the
+others. Then the cost of the driver itself: what one task more, and one point more, take in the
+process that asks, on joblib's processes and on Dask, whose scheduler runs in that process here.
+From both follows how long a million points take on N workers, and whether the workers or the
+driver set the pace. Last, the predictions are put to the test, by a tenth of the million (a cheap
+score), by ten times as many points as predict them (an expensive one), and by the tasks that
+Dask's scheduler has seen.
 
 Seconds are the processor's, of all threads and of child processes.
 """
@@ -26,6 +27,7 @@ import torch
 from _driver_costs import DaskTraffic, costs, dask_cluster, evaluate, on, seconds_here
 from _scale_methods import (
     FEW,
+    FEWEST,
     METHODS,
     TREE_METHODS,
     TREES,
@@ -43,6 +45,7 @@ BASE = {"features": 64, "width": 64, "depth": 2}
 GRID = {"features": (16, 256), "width": (16, 256), "depth": (1, 4)}
 MILLION = 1_000_000
 WORKERS = (1, 16, 256)
+_WAIT = 2.0  # seconds in which the driver does nothing
 
 
 def main(budget, most, only_base, n_tasks, check_points, hard_points):
@@ -75,10 +78,10 @@ def taken(method, question, n):
         return cpu_seconds() - start
 
 
-def cost(method, question, budget, most):
-    """Return the seconds a point, of a batch that takes about `budget` seconds."""
-    n = min(2, most)
-    taken(method, question, n)  # what happens once
+def cost(method, question, budget, most, chunk_size):
+    """Return the seconds a point, of one chunk or of as many as take about `budget` seconds."""
+    taken(method, question, min(2, most))  # what happens once
+    n = min(most, 256, max(chunk_size, FEWEST))
     while True:
         seconds = taken(method, question, n)
         if n >= most or seconds > budget / 3:
@@ -115,8 +118,8 @@ def point_costs(asked, methods, budget, most):
     """Print what each method takes of each question; return the seconds by name, a dict each."""
     columns = [
         {
-            name: cost(method, question, budget, min(most, FEW.get(name, most)))
-            for name, (_, method) in methods.items()
+            name: cost(method, question, budget, min(most, FEW.get(name, most)), chunk_size)
+            for name, (chunk_size, method) in methods.items()
         }
         for _, question in asked
     ]
@@ -141,15 +144,11 @@ def drivers(n_tasks):
         found["processes"] = costs(n_tasks, BASE["features"])
     with dask_cluster() as cluster, Client(cluster), on("dask"):
         found["Dask"] = costs(n_tasks, BASE["features"])
-    units = {"task": 1e3, "chunk": 1e3, "point": 1e6}
     start = import_seconds("import skrobust.scorers, skrobust.estimators")
     print(f"A worker imports for {start:.1f} s of its processor before its first task.\n")
+    units = {"task": 1e3, "chunk": 1e3, "point": 1e6}
     rows = [
-        [
-            name,
-            *(f"{1e3 * each[key]:.3g}" for key in ("task", "chunk")),
-            f"{1e6 * each['point']:.1f}",
-        ]
+        [name, *(f"{scale * each[key]:.3g}" for key, scale in units.items())]
         for name, each in found.items()
     ]
     table(["in the process that asks", "ms a task", "ms a quick chunk", "µs a point"], rows)
@@ -230,14 +229,19 @@ def check(base, driver, n_points, n_hard):
 
 
 def dask_runs(base, cheap, hard, n_points, n_hard, driver):
+    """Print the tasks of Dask's scheduler, and what the driver took beside what was predicted.
+
+    To each task and point comes what the process takes that only waits, and looks up in between.
+    """
     from distributed import Client
 
     rows = []
     with dask_cluster() as cluster, Client(cluster) as client, on("dask"):
         evaluate(8, BASE["features"], 1)
+        idle = seconds_here(lambda: time.sleep(_WAIT)) / _WAIT
         shared = np.zeros(1_000_000)  # 8 MB, such as a large network
         runs = {
-            "ConstraintAccuracy": (n_points, lambda: taken(cheap, base, n_points)),
+            "ConstraintAccuracy, 10 samples": (n_points, lambda: taken(cheap, base, n_points)),
             "Exact(50 domains)": (n_hard, lambda: taken(hard, base, n_hard)),
             "nothing, 8 MB shared": (
                 n_points,
@@ -246,14 +250,16 @@ def dask_runs(base, cheap, hard, n_points, n_hard, driver):
         }
         for name, (n, run) in runs.items():
             with DaskTraffic(client) as traffic:
+                start = time.perf_counter()
                 seconds = seconds_here(run)
+                waited = time.perf_counter() - start
             n_tasks = len(traffic.tasks)
-            predicted = n_tasks * driver["task"] + n * driver["point"]
+            predicted = n_tasks * driver["task"] + n * driver["point"] + idle * waited
             sent = f"{traffic.n_bytes / 1e6:.1f}", f"{traffic.n_bytes / n:,.0f}"
             rows.append([name, f"{n:,}", n_tasks, *sent, f"{seconds:.2f}", f"{predicted:.2f}"])
     print("On two workers of Dask: what its scheduler saw\n")
     table(
-        ["", "points", "tasks", "MB sent", "bytes a point", "driver, s", "predicted, s"],
+        ["", "points", "tasks", "MB sent", "bytes a point", "driver, CPU s", "predicted, s"],
         rows,
     )
 
@@ -281,7 +287,7 @@ if __name__ == "__main__":
     parser.add_argument("--only-base", action="store_true", help="no other sizes of networks")
     parser.add_argument("--tasks", type=int, default=400, help="tasks that measure the driver")
     parser.add_argument("--points", type=int, default=100_000, help="of the cheap check")
-    parser.add_argument("--hard-points", type=int, default=320, help="of the expensive check")
+    parser.add_argument("--hard-points", type=int, default=600, help="of the expensive check")
     arguments = parser.parse_args()
     main(
         arguments.budget,
