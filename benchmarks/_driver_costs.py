@@ -7,6 +7,7 @@ import joblib
 import numpy as np
 from joblib._parallel_backends import AutoBatchingMixin
 
+from skrobust import _evaluation
 from skrobust._evaluation import evaluate_in_chunks
 
 
@@ -35,13 +36,14 @@ def seconds_here(function):
 
 @contextmanager
 def one_chunk_a_task():
-    """Keep joblib from putting quick chunks into one task, as it does not with slow ones."""
-    kept = AutoBatchingMixin.compute_batch_size
+    """Put no quick chunks into one task: neither joblib nor the driver does it with slow ones."""
+    kept = AutoBatchingMixin.compute_batch_size, _evaluation._TASK_SECONDS
     AutoBatchingMixin.compute_batch_size = lambda self: 1
+    _evaluation._TASK_SECONDS = 0.0
     try:
         yield
     finally:
-        AutoBatchingMixin.compute_batch_size = kept
+        AutoBatchingMixin.compute_batch_size, _evaluation._TASK_SECONDS = kept
 
 
 def costs(n_tasks, n_features):

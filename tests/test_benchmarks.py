@@ -199,7 +199,7 @@ SMALLEST = {
     "bounds": "--train 200 --images 2 --epochs 1 --width 20 --repeats 1 --epsilons 0.01",
     "certified": "--train 240 --images 8 --epochs 2 --ramp-epochs 1 --lrs 1e-3 --timeout 5",
     "faults": "--rows 40 --rounds 2",
-    "grid_search": "--epochs 1 --repeats 1",
+    "grid_search": "--epochs 1 --repeats 1 --points 4",
     "closest": "--points 2 --train 240 --epochs 1",
     "large_networks": "--images 1 --epochs 1 --depths 2 --epsilons 0.03 --timeout 5 --queries 1 "
     "--output {folder}",
@@ -209,6 +209,7 @@ SMALLEST = {
     "sample_sizes": "--runs 10",
     "sampling": "--images 40 --samples 50 --repeats 1",
     "satisfaction": "--images 2 --epsilons 0.05 --timeout 1 --epochs 1",
+    "scale": "--budget 0.01 --most 2 --only-base --tasks 8 --points 200 --hard-points 4",
     "scores": "--images 40 --samples 50 --repeats 1",
     "security": "--images 40 --train 240 --repeats 1 --truth 4 --timeout 1 --epochs 1 "
     "--skip-autoattack",
@@ -219,9 +220,11 @@ SMALLEST = {
 NEEDS = {
     "bayesian": ["pyro"],
     "closest": ["adv_lib"],
+    "grid_search": ["psutil"],
     "pointwise": ["highspy", "cvxpy"],
     "sampling": ["psutil"],
     "satisfaction": ["maraboupy"],
+    "scale": ["distributed"],
     "scores": ["psutil"],
     "security": ["foolbox"],
 }

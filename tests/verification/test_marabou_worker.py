@@ -150,3 +150,15 @@ def is_alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_marabou_offers_no_limit_on_work():
+    """Seconds alone end a search; a limit on work would make its verdicts repeatable."""
+    core = pytest.importorskip("maraboupy.MarabouCore")
+    words = ("time", "split", "divide", "state", "limit", "max", "depth", "iteration")
+    found = {name for name in vars(core.Options) if any(word in name.lower() for word in words)}
+    seconds = {"_initialTimeout", "_timeoutInSeconds", "_timeoutFactor", "_milpSolverTimeout"}
+    # How to search, and into how many parts for several threads; the parts have no limit either.
+    ways = {"_splitThreshold", "_splittingStrategy", "_sncSplittingStrategy", "_restoreTreeStates",
+            "_initialDivides", "_onlineDivides", "_performLpTighteningAfterSplit"}  # fmt: skip
+    assert found == seconds | ways
