@@ -9,6 +9,7 @@ from skrobust import exceptions
 KINDS = {
     "AttackWarning": RuntimeWarning,
     "DivergedTrainingError": FloatingPointError,
+    "InfeasibleWarning": UserWarning,
     "LostWorkerWarning": RuntimeWarning,
     "MissingEvidenceWarning": RuntimeWarning,
     "ReferenceWarning": UserWarning,

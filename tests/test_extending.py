@@ -11,6 +11,7 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("extending*.rst"))
+GUIDE = ["user_guide.rst", *sorted(path.name for path in DOCS.glob("guide_*.rst"))]
 
 CODE = re.compile(
     r"^\.\. code-block:: python\n((?: {4}:.*\n)*)\n((?: {3,}.*\n|\n)+)", re.MULTILINE
@@ -48,12 +49,23 @@ def run(page, text):
     return len(pieces), "".join(report)
 
 
-@pytest.mark.parametrize("page", [*PAGES, "user_guide.rst"])
+@pytest.mark.parametrize("page", [*PAGES, *GUIDE])
 def test_examples_run(page):
     text = (DOCS / page).read_text(encoding="utf-8")
     n_blocks, report = run(page, text)
     assert report == ""
     assert n_blocks > 0 or page == "extending.rst"
+
+
+@pytest.mark.parametrize("page", GUIDE)
+def test_a_page_of_the_guide_is_no_book(page):
+    assert len((DOCS / page).read_text(encoding="utf-8").splitlines()) < 400
+
+
+def test_the_guide_lists_its_pages():
+    text = (DOCS / "user_guide.rst").read_text(encoding="utf-8")
+    listed = re.findall(r"^    (guide_\w+)$", text, re.MULTILINE)
+    assert sorted(f"{name}.rst" for name in listed) == GUIDE[1:]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "extending.rst"])

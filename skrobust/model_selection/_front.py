@@ -167,8 +167,8 @@ def pareto_front(results, scores, *, partial=False):
         ``cv_results_``, or a DataFrame of that. Of several, in a list or a dict by names, all
         candidates are compared with each other: they should have been scored on the same folds.
     scores : list of str
-        Names of two or more scores in the search's `scoring`; larger is better, as always in
-        scikit-learn. A search by a single metric calls its score "score".
+        Names of scores in the search's `scoring`; larger is better, as always in scikit-learn. A
+        search by a single metric calls its score "score"; of one score, the front are the best.
     partial : bool, default=False
         Whether candidates take part that were dropped on the way, in a halving search or in
         `RacingSearchCV`. Their means are of fewer samples, so that they may be ahead by luck.
