@@ -53,7 +53,8 @@ def main(n_train, repeats):
         compare_objectives(property, module, X, y, repeats)
 
 
-METHODS = ("ibp", "crown-ibp")
+METHODS = ("ibp", "crown-ibp", "sabr")
+SMALL, SABR_STEPS = 0.5, 8  # boxes of "sabr", relative to the radius; steps of its attack
 
 
 def compare_epochs(regime, loss, module, X, y, repeats):
@@ -105,24 +106,33 @@ def bare_loop(module, loss, X, y):
 
 
 def adversarial_loss(module, x, labels):
-    lower, upper = (x - EPSILON).clamp(min=0), (x + EPSILON).clamp(max=1)
+    return functional.cross_entropy(module(attack(module, x, labels, EPSILON, N_STEPS)), labels)
+
+
+def attack(module, x, labels, epsilon, n_steps):
+    lower, upper = (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1)
     module.eval()
     attacked = lower + torch.rand_like(x) * (upper - lower)
-    for i in range(N_STEPS):
+    for i in range(n_steps):
         attacked.requires_grad_()
         (gradient,) = torch.autograd.grad(
             functional.cross_entropy(module(attacked), labels), attacked
         )
-        step = gradient.sign() * (EPSILON / 2 * (1 - i / N_STEPS))
+        step = gradient.sign() * (epsilon / 2 * (1 - i / n_steps))
         attacked = torch.clamp(attacked.detach() + step, lower, upper)
     module.train()
-    return functional.cross_entropy(module(attacked), labels)
+    return attacked
 
 
 def certified_loss(method):
     def loss(module, x, labels):
         ramp = 1 / RAMP_EPOCHS
-        lower, upper = (x - EPSILON * ramp).clamp(min=0), (x + EPSILON * ramp).clamp(max=1)
+        epsilon = EPSILON * ramp
+        lower, upper = (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1)
+        if method == "sabr":
+            points = attack(module, x, labels, epsilon * (1 - SMALL), SABR_STEPS)
+            lower = torch.maximum(lower, points - SMALL * epsilon)
+            upper = torch.minimum(upper, points + SMALL * epsilon)
         first, _, last = module
         logits = module(x)
         rows = difference_rows(labels)
@@ -133,7 +143,7 @@ def certified_loss(method):
             worst = ramp * worst + (1 - ramp) * (
                 by_lines(first, inner, low, high, lower, upper) + rows @ last.bias
             )
-        weight = 1 - ramp / 2
+        weight = 1 - ramp if method == "sabr" else 1 - ramp / 2
         worst = torch.logsumexp(functional.pad(-worst, (1, 0)), dim=1).mean()
         return weight * functional.cross_entropy(logits, labels) + (1 - weight) * worst
 

@@ -199,7 +199,7 @@ class CertifiedTraining(PropertyRegime):
         weight = 1 - ramp * (1 - self._clean_weight())
         state = _State() if state is None else state  # for a step without a fit
         state.decay.apply(step)
-        wide = state.shrunk(property, ramp * self.radius_factor)
+        wide, reach = state.widened(property, ramp * self.radius_factor, step.x)
         graph, logits = read_live(step.module, step.x)
         labels = property.reference_labels(logits.detach(), step.labels)
         conclusion = property.conclusion(logits, labels)
@@ -210,7 +210,7 @@ class CertifiedTraining(PropertyRegime):
             return step.mean(torch.logsumexp(functional.pad(-gaps, (1, 0)), dim=1))
 
         points = self._points(step, wide)
-        ball = _box(wide, step.x)
+        ball = reach.around(step.x)
         if self.method == "sabr":
             ball = _small_boxes(ball, points, self.alpha)
         share = 1 - ramp if self.method == "crown-ibp" else 0.0
@@ -268,26 +268,42 @@ class _State:
 
     def __init__(self, decay=None):
         self.decay = RateDecay() if decay is None else decay
-        self._last = (None, None, None)
+        self._last = (None,) * 4
 
-    def shrunk(self, property, share):
-        """Return the property at a share of its radius; made anew when that has changed."""
+    def widened(self, property, share, x):
+        """Return the property at a share of its radius, and its `_Reach`.
+
+        Both are made anew only when the share changes.
+        """
         if self._last[:2] != (id(property), share):
-            self._last = (id(property), share, property.shrunk(share))
-        return self._last[2]
+            wide = property.shrunk(share)
+            self._last = (id(property), share, wide, _Reach(wide, x))
+        return self._last[2:]
 
 
-def _box(property, x):
-    """Return the balls around rows, without the care for the last digit that proofs take."""
-    like = {"dtype": x.dtype, "device": x.device}
-    down, up = (torch.as_tensor(side, **like) for side in property.sides(x.shape[1]))
-    lower, upper = x - down, x + up
-    valid = property.box(x.shape[1])
-    if valid is not None:
-        low, high = (torch.as_tensor(end, **like) for end in valid)
-        # A center may lie a little outside of the domain; see `Ball`.
-        lower, upper = torch.clamp(lower, low).minimum(x), torch.clamp(upper, max=high).maximum(x)
-    return Ball(x, torch.maximum(down, up), property.norm, lower, upper)
+class _Reach:
+    """How far the balls of a property go, without the care for last digits that proofs take."""
+
+    def __init__(self, property, x):
+        like = {"dtype": x.dtype, "device": x.device}
+        sides = [torch.as_tensor(side, **like) for side in property.sides(x.shape[1])]
+        self.epsilon, self.norm = torch.maximum(*sides), property.norm
+        self.down, self.up = map(_number, sides)
+        valid = property.box(x.shape[1])
+        ends = (None, None) if valid is None else [torch.as_tensor(end, **like) for end in valid]
+        self.low, self.high = map(_number, ends)
+
+    def around(self, x):
+        """Return the balls around rows."""
+        lower, upper = x - self.down, x + self.up
+        if self.low is not None:
+            lower, upper = lower.clamp_(min=self.low), upper.clamp_(max=self.high)
+        return Ball(x, self.epsilon, self.norm, lower, upper)
+
+
+def _number(value):
+    """Return a tensor of one number as that: it takes less time in sums."""
+    return value.item() if value is not None and value.ndim == 0 else value
 
 
 def _smoothly(time):
