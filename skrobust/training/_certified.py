@@ -11,7 +11,7 @@ from skrobust.attacks import PGD
 from skrobust.balls import Ball
 from skrobust.bounds import crown, interval_rows, relax
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.graphs import read_live
+from skrobust.graphs import LiveReader
 from skrobust.training._base import PropertyRegime
 from skrobust.training._decay import RateDecay, check_decay
 from skrobust.training._short_warmup import imbalance, initialize
@@ -200,7 +200,7 @@ class CertifiedTraining(PropertyRegime):
         state = _State() if state is None else state  # for a step without a fit
         state.decay.apply(step)
         wide, reach = state.widened(property, ramp * self.radius_factor, step.x)
-        graph, logits = read_live(step.module, step.x)
+        graph, logits = state.read(step.module, step.x)
         labels = property.reference_labels(logits.detach(), step.labels)
         conclusion = property.conclusion(logits, labels)
         rows = linear_rows(conclusion, property, self)
@@ -268,6 +268,7 @@ class _State:
 
     def __init__(self, decay=None):
         self.decay = RateDecay() if decay is None else decay
+        self.read = LiveReader()
         self._last = (None,) * 4
 
     def widened(self, property, share, x):
