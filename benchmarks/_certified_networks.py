@@ -10,7 +10,7 @@ from skrobust.networks import LinfDistanceNetwork
 from skrobust.properties import ClassificationRobustness
 from skrobust.training import CertifiedTraining, LinfDistanceTraining
 
-__all__ = ["AIMS", "CANDIDATES", "CONFIGURATIONS"]
+__all__ = ["AIMS", "CANDIDATES", "CONFIGURATIONS", "EPSILON", "LONG"]
 
 EPSILON = 0.1
 SIDE = 28
@@ -91,15 +91,16 @@ def distance_net(epochs, hidden=(256,), lr=0.03, **settings):
     return Configuration("fashion", distances(*hidden), regime, epochs, lr, others=DISTANCES)
 
 
+STEPS = {"lr": 0.003, "batch_size": 64}
 IMAGES = {"input_shape": (1, SIDE, SIDE)}
 DISTANCES = {"optimizer_params": {"betas": (0.9, 0.99), "eps": 1e-10}}
 
 CONFIGURATIONS = {
     "defaults": perceptron(),
-    "perceptron": perceptron(40, lr=0.003, batch_size=64),
+    "perceptron": perceptron(60, **STEPS),
     "cnn": cnn("fashion", 0.5),
-    "cnn-accurate": cnn("fashion", 0.9),
-    "mnist": cnn("mnist", 0.5),
+    "cnn-accurate": cnn("fashion", 0.9, epochs=24, ramp_epochs=8),
+    "mnist": cnn("mnist", 0.5, epochs=16, ramp_epochs=6),
     "distances": distance_net(30, p_end=64.0, final=0.2),
 }
 AIMS = {
@@ -110,4 +111,21 @@ AIMS = {
     "mnist": "96 % at 98.3 %",
     "distances": "70 % at 78 %",
 }
-CANDIDATES = {name: {"chosen": CONFIGURATIONS[name]} for name in CONFIGURATIONS}
+LONG = ("cnn", "distances")  # training takes about ten core-minutes and more
+OTHERS = {
+    "perceptron": {
+        "40 epochs": perceptron(40, **STEPS),
+        "initialization and regularization of Shi et al.": perceptron(
+            60, **STEPS, initialization="ibp", ramp_regularization=0.5
+        ),
+        "l1 of 1e-5": perceptron(60, **STEPS, l1=1e-5),
+    },
+    "distances": {
+        "128 neurons, p to 64": distance_net(16, (128,), p_end=64.0, final=0.2),
+        "the same, p to 128": distance_net(16, (128,), p_end=128.0),
+        "the same, lr 0.01": distance_net(16, (128,), 0.01, p_end=128.0),
+    },
+}
+CANDIDATES = {
+    name: {"chosen": chosen} | OTHERS.get(name, {}) for name, chosen in CONFIGURATIONS.items()
+}

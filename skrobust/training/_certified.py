@@ -269,17 +269,19 @@ class _State:
     def __init__(self, decay=None):
         self.decay = RateDecay() if decay is None else decay
         self.read = LiveReader()
-        self._last = (None,) * 4
+        self._last = (None,) * 5
 
     def widened(self, property, share, x):
         """Return the property at a share of its radius, and its `_Reach`.
 
-        Both are made anew only when the share changes.
+        Both are made anew only when the share or the radius changes.
         """
-        if self._last[:2] != (id(property), share):
+        before, radius, before_share, *widened = self._last
+        if before is not property or radius is not property.epsilon or share != before_share:
             wide = property.shrunk(share)
-            self._last = (id(property), share, wide, _Reach(wide, x))
-        return self._last[2:]
+            widened = wide, _Reach(wide, x)
+            self._last = (property, property.epsilon, share, *widened)
+        return widened
 
 
 class _Reach:
