@@ -199,7 +199,7 @@ class CertifiedTraining(PropertyRegime):
         weight = 1 - ramp * (1 - self._clean_weight())
         state = _State() if state is None else state  # for a step without a fit
         state.decay.apply(step)
-        wide, reach = state.widened(property, ramp * self.radius_factor, step.x)
+        wide = state.wide(property, ramp * self.radius_factor)
         graph, logits = state.read(step.module, step.x)
         labels = property.reference_labels(logits.detach(), step.labels)
         conclusion = property.conclusion(logits, labels)
@@ -209,8 +209,8 @@ class CertifiedTraining(PropertyRegime):
             gaps = conclusion.gaps(lower + rows.b)
             return step.mean(torch.logsumexp(functional.pad(-gaps, (1, 0)), dim=1))
 
-        points = self._points(step, wide)
-        ball = reach.around(step.x)
+        points = self._points(state, step, wide)
+        ball = state.reach(wide, step.x).around(step.x)
         if self.method == "sabr":
             ball = _small_boxes(ball, points, self.alpha)
         share = 1 - ramp if self.method == "crown-ibp" else 0.0
@@ -247,12 +247,12 @@ class CertifiedTraining(PropertyRegime):
         time = (step.epoch + (step.batch + 1) / step.n_steps) / self.ramp_epochs
         return _smoothly(min(time, 1.0))
 
-    def _points(self, step, property):
+    def _points(self, state, step, property):
         """Return the points that the attack ends at, or None where no loss asks for them."""
         if self.method not in _EXPRESSIVE:
             return None
         if self.method == "sabr":
-            property = property.shrunk(1 - self.alpha)
+            property = state.attacked(property, 1 - self.alpha)
         is_needed = self.alpha < 1
         return step.attack(self._part("attack"), property) if is_needed else step.x
 
@@ -268,20 +268,28 @@ class _State:
 
     def __init__(self, decay=None):
         self.decay = RateDecay() if decay is None else decay
-        self.read = LiveReader()
-        self._last = (None,) * 5
+        self.read, self.wide, self.attacked = LiveReader(), _Shrunk(), _Shrunk()
+        self._reach = (None, None)
 
-    def widened(self, property, share, x):
-        """Return the property at a share of its radius, and its `_Reach`.
+    def reach(self, property, x):
+        """Return the `_Reach` of a property, which is made once."""
+        if self._reach[0] is not property:
+            self._reach = (property, _Reach(property, x))
+        return self._reach[1]
 
-        Both are made anew only when the share or the radius changes.
-        """
-        before, radius, before_share, *widened = self._last
-        if before is not property or radius is not property.epsilon or share != before_share:
-            wide = property.shrunk(share)
-            widened = wide, _Reach(wide, x)
-            self._last = (property, property.epsilon, share, *widened)
-        return widened
+
+class _Shrunk:
+    """A property at a share of its radius, which is made anew when one of them has changed."""
+
+    def __init__(self):
+        self._property = self._epsilon = self._share = self._made = None
+
+    def __call__(self, property, share):
+        is_same = self._property is property and self._epsilon is property.epsilon
+        if not (is_same and self._share == share):
+            self._property, self._epsilon, self._share = property, property.epsilon, share
+            self._made = property.shrunk(share)
+        return self._made
 
 
 class _Reach:
