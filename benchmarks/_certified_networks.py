@@ -97,9 +97,9 @@ DISTANCES = {"optimizer_params": {"betas": (0.9, 0.99), "eps": 1e-10}}
 
 CONFIGURATIONS = {
     "defaults": perceptron(),
-    "perceptron": perceptron(60, **STEPS),
+    "perceptron": perceptron(40, **STEPS),
     "cnn": cnn("fashion", 0.5),
-    "cnn-accurate": cnn("fashion", 0.9, epochs=24, ramp_epochs=8),
+    "cnn-accurate": cnn("fashion", 0.9, epochs=16, ramp_epochs=6),
     "mnist": cnn("mnist", 0.5, epochs=16, ramp_epochs=6),
     "distances": distance_net(30, p_end=64.0, final=0.2),
 }
@@ -114,11 +114,10 @@ AIMS = {
 LONG = ("cnn", "distances")  # training takes about ten core-minutes and more
 OTHERS = {
     "perceptron": {
-        "40 epochs": perceptron(40, **STEPS),
+        "l1 of 1e-5": perceptron(40, **STEPS, l1=1e-5),
         "initialization and regularization of Shi et al.": perceptron(
-            60, **STEPS, initialization="ibp", ramp_regularization=0.5
+            40, **STEPS, initialization="ibp", ramp_regularization=0.5
         ),
-        "l1 of 1e-5": perceptron(60, **STEPS, l1=1e-5),
     },
     "distances": {
         "128 neurons, p to 64": distance_net(16, (128,), p_end=64.0, final=0.2),
