@@ -197,7 +197,7 @@ SMALLEST = {
     "bayesian": "--images 40 --samples 8 --proposals 2 --repeats 1 --posterior 5 --layers 20 "
     "--rows 3",
     "bounds": "--train 200 --images 2 --epochs 1 --width 20 --repeats 1 --epsilons 0.01",
-    "certified": "--train 240 --images 8 --epochs 2 --ramp-epochs 1 --lrs 1e-3 --timeout 5",
+    "certified": "--full --part 240 --images 8 --epochs 2 --timeout 1 --output {folder}",
     "faults": "--rows 40 --rounds 2",
     "grid_search": "--epochs 1 --repeats 1 --points 4",
     "closest": "--points 2 --train 240 --epochs 1",

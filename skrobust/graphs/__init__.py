@@ -3,6 +3,7 @@
 from skrobust.graphs import _readers, _smooth_readers, _view_readers  # noqa: F401  (register)
 from skrobust.graphs._distance import LinfDistance
 from skrobust.graphs._graph import Graph, pull_back
+from skrobust.graphs._live import LiveReader
 from skrobust.graphs._nodes import (
     Average,
     AveragePool,
@@ -39,6 +40,7 @@ __all__ = [
     "Input",
     "Linear",
     "LinfDistance",
+    "LiveReader",
     "MaxPool",
     "Node",
     "OnnxWriter",

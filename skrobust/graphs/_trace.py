@@ -212,17 +212,22 @@ def option(args, kwargs, func, name):
     """Return an option of a Python function, by name or place; None if it has none."""
     if name in kwargs:
         return kwargs[name]
+    place = _place(func, name)
+    return args[place] if place is not None and place < len(args) else None
+
+
+@functools.cache  # a module that trains is read at each step
+def _place(func, name):
+    """Return the place of a parameter among positional ones; None if it has none."""
     try:
-        bound = _signature(func).bind(*args, **kwargs)
+        parameters = inspect.signature(func).parameters.values()
     except (TypeError, ValueError):  # builtins have no signature
         return None
-    return bound.arguments.get(name)
+    names = [each.name for each in parameters if each.kind in _POSITIONAL]
+    return names.index(name) if name in names else None
 
 
-# Kept, since a module that trains is read at each step.
-_signature = functools.cache(inspect.signature)
-
-
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _METADATA = {
     "device", "dim", "dtype", "get_device", "grad_fn", "is_complex", "is_contiguous", "is_cuda",
     "is_floating_point", "is_leaf", "is_mkldnn", "is_nested", "is_sparse", "itemsize", "layout",

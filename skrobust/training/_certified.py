@@ -11,7 +11,7 @@ from skrobust.attacks import PGD
 from skrobust.balls import Ball
 from skrobust.bounds import crown, interval_rows, relax
 from skrobust.exceptions import UnsupportedModelError, UnsupportedPropertyError
-from skrobust.graphs import read_live
+from skrobust.graphs import LiveReader
 from skrobust.training._base import PropertyRegime
 from skrobust.training._decay import RateDecay, check_decay
 from skrobust.training._short_warmup import imbalance, initialize
@@ -199,8 +199,8 @@ class CertifiedTraining(PropertyRegime):
         weight = 1 - ramp * (1 - self._clean_weight())
         state = _State() if state is None else state  # for a step without a fit
         state.decay.apply(step)
-        wide = state.shrunk(property, ramp * self.radius_factor)
-        graph, logits = read_live(step.module, step.x)
+        wide = state.wide(property, ramp * self.radius_factor)
+        graph, logits = state.read(step.module, step.x)
         labels = property.reference_labels(logits.detach(), step.labels)
         conclusion = property.conclusion(logits, labels)
         rows = linear_rows(conclusion, property, self)
@@ -209,8 +209,8 @@ class CertifiedTraining(PropertyRegime):
             gaps = conclusion.gaps(lower + rows.b)
             return step.mean(torch.logsumexp(functional.pad(-gaps, (1, 0)), dim=1))
 
-        points = self._points(step, wide)
-        ball = _box(wide, step.x)
+        points = self._points(state, step, wide)
+        ball = state.reach(wide, step.x).around(step.x)
         if self.method == "sabr":
             ball = _small_boxes(ball, points, self.alpha)
         share = 1 - ramp if self.method == "crown-ibp" else 0.0
@@ -247,12 +247,12 @@ class CertifiedTraining(PropertyRegime):
         time = (step.epoch + (step.batch + 1) / step.n_steps) / self.ramp_epochs
         return _smoothly(min(time, 1.0))
 
-    def _points(self, step, property):
+    def _points(self, state, step, property):
         """Return the points that the attack ends at, or None where no loss asks for them."""
         if self.method not in _EXPRESSIVE:
             return None
         if self.method == "sabr":
-            property = property.shrunk(1 - self.alpha)
+            property = state.attacked(property, 1 - self.alpha)
         is_needed = self.alpha < 1
         return step.attack(self._part("attack"), property) if is_needed else step.x
 
@@ -268,26 +268,53 @@ class _State:
 
     def __init__(self, decay=None):
         self.decay = RateDecay() if decay is None else decay
-        self._last = (None, None, None)
+        self.read, self.wide, self.attacked = LiveReader(), _Shrunk(), _Shrunk()
+        self._reach = (None, None)
 
-    def shrunk(self, property, share):
-        """Return the property at a share of its radius; made anew when that has changed."""
-        if self._last[:2] != (id(property), share):
-            self._last = (id(property), share, property.shrunk(share))
-        return self._last[2]
+    def reach(self, property, x):
+        """Return the `_Reach` of a property, which is made once."""
+        if self._reach[0] is not property:
+            self._reach = (property, _Reach(property, x))
+        return self._reach[1]
 
 
-def _box(property, x):
-    """Return the balls around rows, without the care for the last digit that proofs take."""
-    like = {"dtype": x.dtype, "device": x.device}
-    down, up = (torch.as_tensor(side, **like) for side in property.sides(x.shape[1]))
-    lower, upper = x - down, x + up
-    valid = property.box(x.shape[1])
-    if valid is not None:
-        low, high = (torch.as_tensor(end, **like) for end in valid)
-        # A center may lie a little outside of the domain; see `Ball`.
-        lower, upper = torch.clamp(lower, low).minimum(x), torch.clamp(upper, max=high).maximum(x)
-    return Ball(x, torch.maximum(down, up), property.norm, lower, upper)
+class _Shrunk:
+    """A property at a share of its radius, which is made anew when one of them has changed."""
+
+    def __init__(self):
+        self._property = self._epsilon = self._share = self._made = None
+
+    def __call__(self, property, share):
+        is_same = self._property is property and self._epsilon is property.epsilon
+        if not (is_same and self._share == share):
+            self._property, self._epsilon, self._share = property, property.epsilon, share
+            self._made = property.shrunk(share)
+        return self._made
+
+
+class _Reach:
+    """How far the balls of a property go, without the care for last digits that proofs take."""
+
+    def __init__(self, property, x):
+        like = {"dtype": x.dtype, "device": x.device}
+        sides = [torch.as_tensor(side, **like) for side in property.sides(x.shape[1])]
+        self.epsilon, self.norm = torch.maximum(*sides), property.norm
+        self.down, self.up = map(_number, sides)
+        valid = property.box(x.shape[1])
+        ends = (None, None) if valid is None else [torch.as_tensor(end, **like) for end in valid]
+        self.low, self.high = map(_number, ends)
+
+    def around(self, x):
+        """Return the balls around rows."""
+        lower, upper = x - self.down, x + self.up
+        if self.low is not None:
+            lower, upper = lower.clamp_(min=self.low), upper.clamp_(max=self.high)
+        return Ball(x, self.epsilon, self.norm, lower, upper)
+
+
+def _number(value):
+    """Return a tensor of one number as that: it takes less time in sums."""
+    return value.item() if value is not None and value.ndim == 0 else value
 
 
 def _smoothly(time):

@@ -21,7 +21,7 @@ from skrobust.properties import (
     StrongClassificationRobustness,
 )
 from skrobust.training import CertifiedTraining, TrainingStep
-from skrobust.training._certified import _lower_rows, _relaxed, _small_boxes, _smoothly
+from skrobust.training._certified import _lower_rows, _relaxed, _small_boxes, _smoothly, _State
 from skrobust.verification import Bounds
 from tests.verification._tensors import decided
 
@@ -467,3 +467,21 @@ def test_a_search_reaches_the_attack():
     assert regime.get_params()["attack__n_steps"] == 8
     regime.set_params(attack__n_steps=3)
     assert regime.attack.n_steps == 3
+
+
+@pytest.mark.parametrize("method", ["ibp", "sabr"])
+def test_what_a_call_keeps_follows_the_radius_and_the_ramp(method):
+    module = nn.Sequential(
+        linear([[2.0, -1.0], [0.5, 3.0]], [0.1, -0.2]), nn.ReLU(), nn.Linear(2, 2)
+    )
+    regime, kept = CertifiedTraining(method, ramp_epochs=3, attack=PGD(2)), _State()
+    property = CR(0.1)
+    for epoch, epsilon in ((0, 0.1), (1, 0.1), (1, 0.1), (1, 0.2), (2, 0.2)):
+        property.set_params(epsilon=epsilon)
+        ours, alone = (
+            regime.loss(
+                state, step(module, property, epoch, generator=torch.Generator().manual_seed(0))
+            )[0]
+            for state in (kept, None)
+        )
+        torch.testing.assert_close(ours, alone)
