@@ -108,7 +108,7 @@ class PairedRace:
         # Where the rest cannot make up for a lead, the bet is certain, and without a bound.
         room = self.width - leads / left[:, None, None]
         least = _ROUNDING * self.width
-        gains = (differences - self.width + room) / np.maximum(room, least)
+        gains = (differences + self.width - room) / np.maximum(room, least)
         for capital, stake in zip(self._capital, _STAKES, strict=True):
             # What rounding takes below the least value would be more than the stake.
             gain = stake * np.maximum(gains, -1.0)

@@ -10,6 +10,7 @@ from skrobust.trees._boxes import (
     tree_distances,
 )
 from skrobust.trees._ensemble import Rivals, TreeEnsemble
+from skrobust.trees._half_spaces import HalfSpaces as HalfSpaces
 from skrobust.trees._readers import (
     check_tree_model,
     check_tree_property,

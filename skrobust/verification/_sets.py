@@ -51,7 +51,8 @@ class SetEncoding(Encoding):
     rows : int ndarray of shape (m,) or None
         Places of constraints between features that are not single values.
     constrained : Encoding or None
-        Of the network with these rows among its outputs.
+        Of the network with these rows among its outputs; None for trees, which take them as they
+        are.
     """
 
     inner: Encoding
@@ -83,8 +84,10 @@ class WithinSet:
         inner = self.verifier.encode(network, property, n_features)
         n_features = network.n_features if n_features is None else n_features
         open_rows = property.local_set(n_features).open_rows()
-        if len(open_rows) == 0 or not isinstance(network, Network):
+        if len(open_rows) == 0:
             return SetEncoding(network, property, None, inner)
+        if not isinstance(network, Network):
+            return SetEncoding(network, property, None, inner, open_rows)
         A, b = (part[open_rows] for part in property.bounds.rows)
         held = property.around(torch.zeros(n_features, dtype=torch.float64))
         wider = with_input_rows(network, A)
@@ -120,12 +123,18 @@ class _Search:
         # All steps speak of the points around this reference, whose single values are held.
         held = encoding.property.around(x[0])
         self.dtype = x.dtype
-        if encoding.constrained is not None:
+        if encoding.rows is not None:
             A, b = (part[encoding.rows] for part in encoding.property.bounds.rows)
             # Rounding may have taken the reference out of them.
             limits = np.maximum(b, A @ x[0].double().cpu().numpy())
-            held, self.dtype = UnderConstraints(held, limits), torch.float64
+            self.dtype = torch.float64
+            if encoding.constrained is not None:
+                held = UnderConstraints(held, limits)
         self.steps = [replace(s, encoding=replace(s.encoding, property=held)) for s in steps]
+        if encoding.rows is not None and encoding.constrained is None:
+            under = [s for s in self.steps if hasattr(s.encoding, "under")]
+            under = [replace(s, encoding=s.encoding.under(A, limits)) for s in under]
+            self.steps = under or self.steps
         self.local_set = encoding.property.local_set(x.shape[1])
         self.x = x[0].double().cpu().numpy()
 

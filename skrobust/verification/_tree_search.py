@@ -1,12 +1,12 @@
 """Branch and bound over the thresholds of an ensemble of trees, around one point."""
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from skrobust.trees import ExactBall, Rivals, rows_at_once
+from skrobust.trees import ExactBall, HalfSpaces, Rivals, rows_at_once
 from skrobust.verification._result import Reason
 
 __all__ = ["Question", "search"]
@@ -29,6 +29,11 @@ class Question:
     asks : bool, default=True
         Whether `predict` is asked about each point that may break the property; else only where
         rounding could hide what it says.
+    half_spaces : HalfSpaces or None, default=None
+        Constraints on the points of which is asked.
+    touching : list
+        Boxes without further thresholds of which the constraints leave a point or none: rounding
+        hides which. The search fills it.
     """
 
     rivals: Rivals
@@ -37,14 +42,17 @@ class Question:
     i: int
     rng: np.random.Generator
     asks: bool = True
+    half_spaces: HalfSpaces | None = None
+    touching: list = field(default_factory=list)
 
     @classmethod
-    def ask(cls, trees, target, ball, label, i, rng, asks=True):
+    def ask(cls, trees, target, ball, label, i, rng, asks=True, half_spaces=None):
         lower, upper = ball.lower[[i]], ball.upper[[i]]
         near = trees.within(lower[0], upper[0])
         rivals = near.rivals(label)
         leads, _, _ = rivals.leads(near.reach(lower, upper))
-        return cls(rivals.among(leads[0] >= rivals.limits), target, ball, i, rng, asks)
+        rivals = rivals.among(leads[0] >= rivals.limits)
+        return cls(rivals, target, ball, i, rng, asks, half_spaces)
 
     @property
     def trees(self):
@@ -91,13 +99,30 @@ class Question:
         leads = self.rivals.at(points)
         is_sure = self.rivals.surely_lead(leads) & (not self.asks)
         for k in np.flatnonzero(~self.rivals.beaten(leads)):
-            if self.ball.holds(self.i, points[k]):
+            if self.holds(points[k]):
                 if is_sure[k]:
                     return points[k]
                 point = torch.as_tensor(points[[k]])
                 if self.target[[self.i]].replay(point).broken[0]:
                     return points[k]
         return None
+
+    def holds(self, point):
+        """Return whether a point is one of those of which is asked."""
+        if self.half_spaces is not None and not self.half_spaces.hold(point[None])[0]:
+            return False
+        return self.ball.holds(self.i, point)
+
+    def valid_points(self, lower, upper):
+        """Return which boxes may hold a valid point, and one of each; NaN where none is known."""
+        points = np.full(lower.shape, np.nan)
+        may_hold = np.ones(len(lower), dtype=bool)
+        if self.half_spaces is not None:
+            for k in range(len(lower)):
+                point, is_empty = self.half_spaces.point_in(lower[k], upper[k])
+                may_hold[k] = not is_empty
+                points[k] = np.nan if point is None else point
+        return may_hold, points
 
     def touches(self, lower, upper):
         """Return which boxes may hold a point of the ball."""
@@ -143,7 +168,7 @@ def search(question, watch, max_boxes, cuts=None):
             return point
         seen += len(lower)
         if not queue:
-            return Reason.PROVED
+            return Reason.SPURIOUS if question.touching else Reason.PROVED
         if watch.left == 0:
             return Reason.TIME_OUT
         if max_boxes is not None and seen >= max_boxes:
@@ -182,16 +207,23 @@ def _queue_open_boxes(question, lower, upper, queue, numbers):
     reached = question.trees.reach(lower, upper)
     leads, most, least = rivals.leads(reached)
     is_open = ~rivals.beaten(leads)
-    parts = (lower, upper, reached, leads, numbers)
-    lower, upper, reached, leads, numbers = (part[is_open] for part in parts)
+    may_hold, inside = question.valid_points(lower[is_open], upper[is_open])
+    is_open[is_open] = may_hold
+    parts = (lower, upper, reached, leads, numbers, most - least)
+    lower, upper, reached, leads, numbers, spread = (part[is_open] for part in parts)
+    inside = inside[may_hold]
     if len(lower) == 0:
         return None
-    cuts = _cuts(question.trees, reached, leads, (most - least)[is_open])
+    cuts = _cuts(question.trees, reached, leads, spread)
     # Where nothing is left to cut, one point stands for all of the box.
     is_tried = cuts < 0
     is_tried[np.argsort(-leads.max(axis=1))[:_TRIED]] = True
     low, high = lower[is_tried], upper[is_tried]
-    tried = (question.nearest(low, high), low / 2 + high / 2, question.vertices(low, high))
+    tried = [question.nearest(low, high), low / 2 + high / 2, question.vertices(low, high)]
+    if question.half_spaces is not None:
+        is_known = ~np.isnan(inside).any(axis=1)
+        tried.append(inside[is_known])
+        question.touching.extend(lower[(cuts < 0) & ~is_known])
     point = question.breaking(np.concatenate(tried))
     if point is not None:
         return point

@@ -1,6 +1,6 @@
 """Verification of decision trees and of ensembles of trees."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from skrobust.exceptions import UnsupportedPropertyError
 from skrobust.properties import ClassificationRobustness, Monotonicity
 from skrobust.trees import (
     ExactBall,
+    HalfSpaces,
     LeafBoxes,
     check_tree_model,
     in_parts,
@@ -39,9 +40,16 @@ class TreeEncoding(Encoding):
     ----------
     boxes : LeafBoxes or None
         The leaves of a single tree, for the closed form.
+    half_spaces : HalfSpaces or None, default=None
+        Of which points are asked, in the search.
     """
 
     boxes: LeafBoxes | None
+    half_spaces: HalfSpaces | None = None
+
+    def under(self, A, b):
+        """Return the encoding of the points with A x <= b alone."""
+        return replace(self, half_spaces=HalfSpaces(A, b))
 
 
 class TreeVerifier(Verifier):
@@ -70,7 +78,9 @@ class TreeVerifier(Verifier):
 
     The property is broken where the estimator's `predict` returns another label; of tied scores
     the one it returns counts. Every counterexample is confirmed by `predict`. Points are float64
-    numbers, which scikit-learn and XGBoost round to float32.
+    numbers, which scikit-learn and XGBoost round to float32. Linear constraints between features,
+    of a `~skrobust.properties.Domain`, cut the boxes of branch and bound by linear programs; a box
+    is left out only where their multipliers prove that it holds no valid point.
 
     References
     ----------
@@ -111,7 +121,9 @@ class TreeVerifier(Verifier):
     def encode(self, network, property, n_features=None):
         encoding = super().encode(network, property, n_features)
         trees = encoding.graph
-        boxes = leaf_boxes(trees) if is_single_tree(network) else None
+        # Constraints leave a part of a leaf, of which the closed form says nothing.
+        is_plain = getattr(property.bounds, "rows", None) is None
+        boxes = leaf_boxes(trees) if is_plain and is_single_tree(network) else None
         return TreeEncoding(network, property, trees, boxes)
 
     def _graph(self, network, n_features):
@@ -145,7 +157,8 @@ class TreeVerifier(Verifier):
                 watch = Stopwatch(timeout)
                 args = (questions.target, questions.ball, int(questions.labels[i]), i, rng, asks)
                 cuts = Cuts() if encoding.keeps_proofs else None
-                answer = search(Question.ask(encoding.graph, *args), watch, max_boxes, cuts)
+                question = Question.ask(encoding.graph, *args, encoding.half_spaces)
+                answer = search(question, watch, max_boxes, cuts)
                 if isinstance(answer, np.ndarray):
                     points[i] = answer
                 elif answer is Reason.PROVED:

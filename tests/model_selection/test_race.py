@@ -63,7 +63,6 @@ def test_bets_against_what_holds_gain_nothing_in_the_mean(seed):
     """Over all orders of a few items, exactly: the supermartingale behind the guarantee."""
     items = np.random.default_rng(seed).integers(0, 2, size=(2, 4)).astype(float)
     items = items[items.sum(axis=1).argsort()]
-    means = []
     for n_seen in range(1, 4):
         capital = []
         for order in permutations(range(4), n_seen):
@@ -71,9 +70,26 @@ def test_bets_against_what_holds_gain_nothing_in_the_mean(seed):
             race.add(items[:, order])
             assert race.is_open[1]
             if race.is_open[0]:
-                capital.append(np.exp(race._capital[:, 0, 1]).mean())
-        means.append(np.mean(capital))
-    assert max(means) <= 1 + 1e-9
+                capital.append(np.exp(race._capital[:, 0, 1]))
+        means = np.mean(capital, axis=0)
+        assert (means <= 1 + 1e-9).all()
+        if np.ptp(items.sum(axis=1)) == 0:  # each bet is fair then, for each stake
+            np.testing.assert_allclose(means, 1.0)
+
+
+@pytest.mark.parametrize("first", [[1.0, 1.0], [-1.0, -1.0], [0.0, 1.0], [0.0, -1.0]])
+def test_each_bet_is_fair_where_the_totals_are_equal_whatever_came_before(first):
+    """The conditional mean is that of what is left: it falls as one side gets ahead."""
+    rest = np.r_[np.full(6, -sum(first) / 6), 0.25, -0.25]
+    gains = []
+    for last in rest:
+        race = PairedRace(2, 10, 1.0)
+        race.add(np.array([first, [0.0, 0.0]]))
+        before = race._capital[:, 0, 1].copy()
+        race.add(np.array([[last], [0.0]]))
+        gains.append(np.exp(race._capital[:, 0, 1] - before))
+    np.testing.assert_allclose(np.mean(gains, axis=0), 1.0)
+    assert np.ptp(gains, axis=0).min() > 0
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.02, 0.15])

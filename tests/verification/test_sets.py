@@ -1,7 +1,10 @@
 """Verdicts on discrete spaces: as by trying every valid point, for networks and for trees."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
@@ -58,6 +61,64 @@ def test_verdicts_are_those_of_all_points(kind, epsilon, domain):
             point = result.counterexamples[i]
             assert (near(rows[i], epsilon, domain) == point).all(axis=1).any()
             assert model.predict([point])[0] != labels[i]
+
+
+@pytest.mark.parametrize("kind", ["tree", "forest"])
+def test_trees_keep_to_constraints_between_continuous_features(kind):
+    """As by every cell in which the trees are constant, whose least sum is in closed form."""
+    rng = np.random.default_rng(2)
+    Z = rng.uniform(size=(150, 2))
+    labels = (Z[:, 0] * Z[:, 1] + 0.1 * rng.normal(size=150) > 0.3).astype(int)
+    model = clone(MODELS[kind]).fit(Z, labels)
+    trees = model.estimators_ if kind == "forest" else [model]
+    thresholds = [
+        np.unique(np.concatenate([t.tree_.threshold[t.tree_.feature == f] for t in trees]))
+        for f in range(2)
+    ]
+    domain = Domain(0, 1, constraints=([[1, 2]], [1.6]))
+    property = ClassificationRobustness(0.12, bounds=domain, reference="prediction")
+    rows = Z[domain.holds(Z)][:40]
+    wanted = []
+    for x in rows:
+        low, high = np.maximum(x - 0.12, 0), np.minimum(x + 0.12, 1)
+        sides = [
+            np.r_[lo, t[(t > lo) & (t < hi)], hi]
+            for t, lo, hi in zip(thresholds, low, high, strict=True)
+        ]
+        cells = [
+            np.array([(u + v) / 2, (w + z) / 2])
+            for u, v in pairwise(sides[0])
+            for w, z in pairwise(sides[1])
+            if u + 2 * w < 1.6
+        ]
+        is_kept = (model.predict(np.array(cells)) == model.predict([x])).all()
+        wanted.append("verified" if is_kept else "falsified")
+    result = TreeVerifier().verify(model, rows, property=property)
+    assert result.verdicts.tolist() == wanted
+    whole = ClassificationRobustness(0.12, bounds=domain.box, reference="prediction")
+    box = TreeVerifier().verify(model, rows, property=whole)
+    assert (box.verdicts == "verified").sum() <= wanted.count("verified") < len(wanted)
+    found = result.verdicts == "falsified"
+    assert domain.holds(result.counterexamples[found]).all()
+    assert (model.predict(result.counterexamples[found]) != model.predict(rows[found])).all()
+    cascade = ConstraintSatisfaction(property, random_state=0).evaluate(model, rows)
+    assert cascade.verdicts.tolist() == wanted
+
+
+def test_constraints_that_only_together_leave_no_point_are_a_proof_for_trees():
+    tree = DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 0.0]], [0, 1])  # cut at 1/2
+    rows = [[0.2, 0.2], [0.2, 0.45]]
+    # Above 1/2, one of them asks for less than 0.3 of the other feature, and one for more.
+    domain = Domain(0, 1, constraints=([[1, 1], [1, -1]], [0.8, 0.1]))
+    property = ClassificationRobustness(0.4, bounds=domain, reference="prediction")
+    assert (
+        TreeVerifier().verify(tree, rows, property=property).verdicts.tolist() == ["verified"] * 2
+    )
+    for limit in (0.9, 1.0):
+        wider = Domain(0, 1, constraints=([[1, 1], [1, -1]], [limit, 0.2]))
+        property = ClassificationRobustness(0.4, bounds=wider, reference="prediction")
+        result = TreeVerifier().verify(tree, rows, property=property)
+        assert result.verdicts.tolist() == ["falsified"] * 2
 
 
 def test_scorers_agree_with_all_points():
