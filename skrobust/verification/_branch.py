@@ -292,6 +292,7 @@ def _batch_size(problem, n_bytes):
     """Return how many domains can be bounded in so much memory, at most `_BATCH`."""
     nodes = problem.root.graph.nodes
     numbers = sum(node.size * (1 + _SMOOTH * isinstance(node, Smooth)) for node in nodes)
+    numbers += 0 if problem.root.envelope is None else problem.root.envelope.size
     return int(max(1, min(_BATCH, n_bytes / (8 * _COPIES * numbers * problem.rows.shape[1]))))
 
 
@@ -311,6 +312,8 @@ def _first(problem):
     zeros = {j: torch.zeros_like(lows[j]) for j in lows}
     sample = torch.zeros(count, dtype=torch.long, device=problem.rows.device)
     alphas = initial_slopes(root, problem.rows.shape[:2], sample)
+    if root.envelope is not None:
+        alphas |= root.envelope.start(_pulled(root, problem.rows, sample, alphas))
     return Domains(
         torch.arange(count, device=problem.rows.device),
         lows,
@@ -326,6 +329,12 @@ def _first(problem):
         torch.full_like(sample, -1),
         sample.new_zeros(count, 3),
     )
+
+
+def _pulled(root, rows, sample, alphas):
+    """Return rows of the output as rows of the input."""
+    with torch.no_grad():
+        return backward(root, len(root.graph.nodes) - 1, rows, sample, alphas)[0]
 
 
 def relaxation_of(problem, domains):

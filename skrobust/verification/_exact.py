@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from skrobust._validation import check_integer, check_real
-from skrobust.bounds import reduce, relax
+from skrobust.bounds import envelope_of, reduce, relax
 from skrobust.graphs import LinfDistance, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
 from skrobust.verification._bounds import Bounds
@@ -308,9 +308,12 @@ class _Search(PointSearch):
 
     def _by_branching(self, query, root, lower, watch):
         reduction, lower = reduce(root), self._own(lower)
-        problem, open_rows = self._problem(query, reduction.relaxation, lower)
+        small = reduction.relaxation
+        if not self.encoding.keeps_proofs:  # the checker of evidence does not know such lines
+            small = replace(small, envelope=envelope_of(small))
+        problem, open_rows = self._problem(query, small, lower)
 
-        recording = self._recording(problem, root, reduction.places, reduction.relaxation)
+        recording = self._recording(problem, root, reduction.places, small)
 
         def leaf(domains, k):
             domain = domains[k : k + 1]
