@@ -164,6 +164,11 @@ def optimized(relaxation, rows, start=None, *, sample=None, shift=None, slope=No
     Tensor of shape (P, m)
     """
     alphas = initial_slopes(relaxation, rows.shape[:2], sample)
+    last = len(relaxation.graph.nodes) - 1 if start is None else start
+    if relaxation.envelope is not None and last > relaxation.envelope.node:
+        with torch.no_grad():
+            pulled = backward(relaxation, last, rows, sample, alphas)[0]
+        alphas |= relaxation.envelope.start(pulled)
     options = {"sample": sample, "shift": shift, "slope": slope, "nearest": nearest}
     if not alphas:
         return crown(relaxation, rows, start, **options)

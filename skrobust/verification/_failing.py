@@ -96,7 +96,8 @@ def tighten_failing(built, rows, shift, alphas, *, known=None, n_steps=_N_STEPS,
     n_steps : int
         Gradient steps for each interval.
     watch : Stopwatch, default=None
-        Units that come after its time is up stay as they are.
+        Units that come after its time is up stay as they are. Each end of an interval counts as
+        a domain, which takes as much work.
 
     Returns
     -------
@@ -118,6 +119,8 @@ def tighten_failing(built, rows, shift, alphas, *, known=None, n_steps=_N_STEPS,
 def _tighten_node(built, j, samples, entries, rows, shift, alphas, size, known, n_steps, watch):
     low, high = built.lows[j].flatten(1).clone(), built.highs[j].flatten(1).clone()
     step, parts = max(1, NUMBERS_AT_ONCE // (2 * max(n.size for n in built.graph.nodes))), []
+    if watch is not None:  # so that a limit on work is not exceeded by more than one
+        step = int(min(step, max(1, watch.domains_left / 2)))
     for sample, unit in zip(samples.split(step), entries.split(step), strict=True):
         if len(sample) == 0 or (watch is not None and watch.left == 0):
             parts = []
@@ -136,6 +139,8 @@ def _tighten_node(built, j, samples, entries, rows, shift, alphas, size, known, 
         terms = (rows[sample], shift[sample], sample, scale, slopes, times / scale)
         bound, slopes, weights = _bound_units(built, j, unit, *terms, n_steps, watch)
         parts.append((keys, slopes, weights * scale))
+        if watch is not None:
+            watch.count(2 * len(sample))
         low[sample, unit] = torch.fmax(low[sample, unit], bound[:, 0])
         high[sample, unit] = torch.fmin(high[sample, unit], -bound[:, 1])
     intersect(built, j, low.view_as(built.lows[j]), high.view_as(built.highs[j]))

@@ -111,21 +111,21 @@ def test_rounding_is_accounted_for_in_exact_arithmetic(seed):
         slopes = initial_slopes(relaxation, (1, 1)) | envelope.start(signs)
         slopes[envelope.keys[0]].fill_(1.0)
         lower = Fraction(crown(relaxation, ROW, alphas=slopes).item())
-        ends = [[Fraction(side[0, k].item()) for side in (ball.lower, ball.upper)] for k in range(3)]
+        ends = torch.cat([ball.lower, ball.upper]).T.tolist()
         for point in product(*ends):
             assert lower <= exact_value(first, last, point)
 
 
 def exact_value(first, last, point):
-    units = [
-        max(Fraction(0), Fraction(b) + sum(Fraction(w) * x for w, x in zip(row, point, strict=True)))
-        for row, b in zip(first.weight.tolist(), first.bias.tolist(), strict=True)
-    ]
-    outputs = [
-        Fraction(b) + sum(Fraction(w) * y for w, y in zip(row, units, strict=True))
-        for row, b in zip(last.weight.tolist(), last.bias.tolist(), strict=True)
-    ]
+    outputs = exact_layer(last, [max(Fraction(0), z) for z in exact_layer(first, point)])
     return outputs[0] - outputs[1]
+
+
+def exact_layer(layer, values):
+    return [
+        Fraction(b) + sum(Fraction(w) * Fraction(x) for w, x in zip(row, values, strict=True))
+        for row, b in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
+    ]
 
 
 def test_there_is_none_where_its_claims_would_not_hold():
