@@ -9,6 +9,8 @@ functions that ask what a kind of node does are `image`, `lines_of`, `worth_tigh
 from skrobust.bounds import _distance, _smooth  # noqa: F401  (register themselves)
 from skrobust.bounds._backward import backward, crown, initial_slopes
 from skrobust.bounds._climb import Climb
+from skrobust.bounds._envelope import Envelope as Envelope
+from skrobust.bounds._envelope import envelope_of as envelope_of
 from skrobust.bounds._forward_error import carried_error, forward_error, roundings
 from skrobust.bounds._input import farthest, minimum
 from skrobust.bounds._intervals import interval_rows, relax

@@ -31,7 +31,7 @@ def backward(relaxation, start, rows, sample=None, alphas=None, betas=None, trac
     sample : int Tensor of shape (P,), default=None
         The ball of each; the balls in order if None.
     alphas : dict of int to Tensor of shape (P, 1 or m, *shape), default=None
-        Free slopes of piecewise nodes, in [0, 1].
+        Free slopes of piecewise nodes, in [0, 1]; and what `Envelope.keys` name.
     betas : dict of int to Tensor of shape (P, 1 or m, *shape), default=None
         Added to the rows of nodes. The caller sees to it that what is added is not above 0.
     trace : dict, default=None
@@ -45,12 +45,13 @@ def backward(relaxation, start, rows, sample=None, alphas=None, betas=None, trac
     """
     graph, last = relaxation.graph, {start: rows}
     constant, error = rows.new_zeros(rows.shape[:2]), rows.new_zeros(rows.shape[:2])
-    alphas, betas, pulled = alphas or {}, betas or {}, None
+    alphas, betas, pulled, more = alphas or {}, betas or {}, None, 0.0
+    envelope = relaxation.envelope
 
     def visit(i, node, here):
-        nonlocal constant, error, pulled
+        nonlocal constant, error, pulled, more
         if i == 0:
-            pulled = here.flatten(2)
+            pulled = here.flatten(2) + more
             return ()
         if i in betas:
             here = here + betas[i]
@@ -61,6 +62,11 @@ def backward(relaxation, start, rows, sample=None, alphas=None, betas=None, trac
             with torch.no_grad():
                 weight = _at(relaxation.weights[i], sample) * gamma(graph, i)
                 error = error + dot(here.abs(), weight)
+        if envelope is not None and i == envelope.node and envelope.keys[0] in alphas:
+            lines = _at(relaxation.lines[i], sample)
+            part, more, shift, lost = envelope.pull(lines, here, alphas)
+            constant, error = constant + shift, error + lost
+            return (part,)
         if not node.is_affine:
             part, shift = _at(relaxation.lines[i], sample).pull(here, alphas.get(i))
             constant = constant + shift
@@ -158,6 +164,11 @@ def optimized(relaxation, rows, start=None, *, sample=None, shift=None, slope=No
     Tensor of shape (P, m)
     """
     alphas = initial_slopes(relaxation, rows.shape[:2], sample)
+    last = len(relaxation.graph.nodes) - 1 if start is None else start
+    if relaxation.envelope is not None and last > relaxation.envelope.node:
+        with torch.no_grad():
+            pulled = backward(relaxation, last, rows, sample, alphas)[0]
+        alphas |= relaxation.envelope.start(pulled)
     options = {"sample": sample, "shift": shift, "slope": slope, "nearest": nearest}
     if not alphas:
         return crown(relaxation, rows, start, **options)

@@ -33,6 +33,9 @@ class Relaxation:
     floors : list of Tensor of shape (B,) or None, default=()
         For each node what numbers that are too small for the dtype can cost a bound; empty
         where that is not accounted for, as in float64.
+    envelope : Envelope or None, default=None
+        Other lines above the units of a first layer; used where rows come with free numbers
+        for them.
     """
 
     graph: object
@@ -45,6 +48,7 @@ class Relaxation:
     empty: torch.Tensor
     rounding: bool = True
     floors: list = field(default_factory=list)
+    envelope: object = None
 
     def __len__(self):
         return len(self.ball.center)
@@ -67,6 +71,7 @@ class Relaxation:
             self.empty[index],
             self.rounding,
             [at(part) for part in self.floors],
+            self.envelope,
         )
 
     @property

@@ -20,7 +20,7 @@ Wang et al., "Beta-CROWN: efficient bound propagation with per-neuron split cons
 neural network robustness verification", NeurIPS 2021.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -29,25 +29,21 @@ from skrobust.bounds import (
     UNIT,
     Climb,
     Relaxation,
-    Units,
     backward,
     crown,
     initial_slopes,
-    lines_of,
-    tighten,
 )
 from skrobust.graphs import Smooth
 from skrobust.verification._choice import costliest, is_decided
 from skrobust.verification._domains import Domains, Stack, split
 from skrobust.verification._failing import patience, tighten_failing
+from skrobust.verification._intervals import relaxation_of, retightened, sharpened
 
-__all__ = ["Problem", "branch", "options_of", "relaxation_of"]
+__all__ = ["Problem", "branch", "options_of"]
 
 _RATE_ALPHA = 0.2
 _RATE_BETA = 4.0  # relative to the size of the rows at the node
 _DECAY = 0.9
-_SHARE = 1 / 32  # of the domains of a batch that are tightened
-_TIGHTEN = 4  # decisions after which a domain may be tightened again
 _WAITING = 0.5  # of the memory, for domains that wait
 _BOUNDED = 0.25  # for those that are bounded
 _KNOWN = 0.25  # for what sweeps go on from
@@ -176,6 +172,7 @@ class _Search:
     visit: object
     leaf: object
     recording: object = None
+    known: dict = field(default_factory=dict)
 
     def grow(self, roots, watch, due_at=float("inf")):
         """Search the trees below some domains, many domains at a time.
@@ -191,7 +188,7 @@ class _Search:
                 return "limit", [*stack.parts, *stuck]
             domains = stack.take(min(self.batch_size, watch.domains_left))
             counts = counts + domains.problem.bincount(minlength=len(counts))
-            domains = _tightened(problem, domains, watch, recording)
+            domains = retightened(problem, domains, watch, recording)
             domains, points = _bound(problem, domains, self.n_steps, watch, recording)
             watch.count(len(domains))
             index = (domains.lower < 0).nonzero().squeeze(1)
@@ -236,7 +233,7 @@ class _Search:
         spent on a tree below the domain without it, which may do, before the domain is split.
         """
         problem = self.problem
-        waiting, stuck = [(root, {})], []
+        waiting, stuck = [(self._sharpened(root, watch), {})], []
         while waiting:
             domain, known = waiting.pop()
             rest = [*(part for part, _ in waiting), *stuck]
@@ -262,6 +259,15 @@ class _Search:
                 halves = split(domain, 0)
                 waiting += [(halves[k : k + 1], known if is_small else {}) for k in range(2)]
         return "stuck" if stuck else "proved", stuck
+
+    def _sharpened(self, domain, watch):
+        """Return a domain with better intervals of the whole ball, which are found once."""
+        if "ball" not in self.known:
+            self.known["ball"] = sharpened(self.problem.root, watch)
+        ball = self.known["ball"]
+        lows = {j: torch.maximum(low, ball.lows[j]) for j, low in domain.lows.items()}
+        highs = {j: torch.minimum(high, ball.highs[j]) for j, high in domain.highs.items()}
+        return replace(domain, lows=lows, highs=highs)
 
     def _swept(self, domain, known, points, watch):
         """Tighten the intervals of a domain while that pays.
@@ -292,6 +298,7 @@ def _batch_size(problem, n_bytes):
     """Return how many domains can be bounded in so much memory, at most `_BATCH`."""
     nodes = problem.root.graph.nodes
     numbers = sum(node.size * (1 + _SMOOTH * isinstance(node, Smooth)) for node in nodes)
+    numbers += 0 if problem.root.envelope is None else problem.root.envelope.size
     return int(max(1, min(_BATCH, n_bytes / (8 * _COPIES * numbers * problem.rows.shape[1]))))
 
 
@@ -311,6 +318,8 @@ def _first(problem):
     zeros = {j: torch.zeros_like(lows[j]) for j in lows}
     sample = torch.zeros(count, dtype=torch.long, device=problem.rows.device)
     alphas = initial_slopes(root, problem.rows.shape[:2], sample)
+    if root.envelope is not None:
+        alphas |= root.envelope.start(_pulled(root, problem.rows, sample, alphas))
     return Domains(
         torch.arange(count, device=problem.rows.device),
         lows,
@@ -328,20 +337,10 @@ def _first(problem):
     )
 
 
-def relaxation_of(problem, domains):
-    """Return the relaxation over domains: the root's, but for what was decided since.
-
-    The ball is that of the root, which holds them all, and is not repeated.
-    """
-    root = problem.root
-    lows, highs, lines = list(root.lows), list(root.highs), {}
-    for i in root.graph.piecewise:
-        node = root.graph.nodes[i]
-        j = node.inputs[0]
-        lows[j], highs[j] = domains.lows[j], domains.highs[j]
-        lines[i] = lines_of(node, lows[j], highs[j])
-    empty = root.empty.expand(len(domains)).clone()
-    return replace(root, lows=lows, highs=highs, lines=lines, empty=empty)
+def _pulled(root, rows, sample, alphas):
+    """Return rows of the output as rows of the input."""
+    with torch.no_grad():
+        return backward(root, len(root.graph.nodes) - 1, rows, sample, alphas)[0]
 
 
 def _bound(problem, domains, n_steps, watch, recording=None):
@@ -384,50 +383,6 @@ def _bound(problem, domains, n_steps, watch, recording=None):
         points = torch.where(trace[0][:, 0] > 0, relaxation.ball.lower, relaxation.ball.upper)
     learned = {"alphas": alphas, "betas": betas, "branch": branch, "cut": cut}
     return replace(domains, lower=best, **learned), points
-
-
-def _tightened(problem, domains, watch, recording=None):
-    """Return domains with the intervals behind decided units tightened, where it is time."""
-    due = (domains.depth >= _TIGHTEN).nonzero().squeeze(1)
-    # The lowest have the most domains below them.
-    due = due[domains.lower[due].argsort()[: int(len(domains) * _SHARE)]]
-    later = [j for j in problem.root.sources if _is_behind(problem.root.graph, j)]
-    if len(due) == 0 or not later:
-        return domains
-    part = domains[due]
-    built = relaxation_of(problem, part)
-    graph, units = built.graph, Units()
-    with torch.no_grad():
-        for i in graph.piecewise:
-            j = graph.nodes[i].inputs[0]
-            if j in later:
-                is_open = units.needed(i, graph.nodes[i], built.lows[j], built.highs[j])
-                at = is_open.flatten(1).nonzero(as_tuple=True)
-                tighten(built, j, *at, watch=watch)
-                built.lines[i] = units.lines(i, graph.nodes[i], built.lows[j], built.highs[j])
-    lows, highs = ({**side} for side in (domains.lows, domains.highs))
-    for j in later:
-        lows[j], highs[j] = lows[j].clone(), highs[j].clone()
-        lows[j][due], highs[j][due] = built.lows[j], built.highs[j]
-    lower, depth = domains.lower.clone(), domains.depth.clone()
-    # Where intervals contradict each other, no point is left, and any claim is proved.
-    lower[due] = torch.where(built.empty, torch.inf, lower[due])
-    depth[due] = 0
-    if recording is not None:
-        recording.tighten(part)
-        recording.close(part[built.empty], torch.zeros_like(due)[built.empty])
-    return replace(domains, lows=lows, highs=highs, lower=lower, depth=depth)
-
-
-def _is_behind(graph, j):
-    """Return whether a node depends on a piecewise one."""
-    pending = {j}
-    while pending:
-        i = pending.pop()
-        if not graph.nodes[i].is_affine and i > 0:
-            return True
-        pending.update(graph.nodes[i].inputs)
-    return False
 
 
 def options_of(problem, domains):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from skrobust._validation import check_integer, check_real
-from skrobust.bounds import reduce, relax
+from skrobust.bounds import envelope_of, reduce, relax
 from skrobust.graphs import LinfDistance, Smooth
 from skrobust.verification._base import Stopwatch, decide_by_attack
 from skrobust.verification._bounds import Bounds
@@ -50,6 +50,8 @@ class Exact(CompleteVerifier):
     are decided are bounded in batches, with slopes and multipliers chosen by gradient steps
     (beta-CROWN), until every domain is proved, or a point is found that breaks the property.
     Where that takes long, intervals of units are tightened to the points at which a row fails.
+    In L-infinity balls, units of a first dense layer have lines above them that are functions of
+    the input, too: parts of their concave envelopes, which are tight at corners of the ball.
     Where few units are undecided over the ball, and that takes more than 4,000 domains, each gets
     a 0-1 variable, and HiGHS solves the program, row by row. The search can be stopped at any
     time: the smallest row has a proved lower bound then. Units that are zero over the whole ball
@@ -72,9 +74,11 @@ class Exact(CompleteVerifier):
     n_steps : int, default=3
         Gradient steps for each domain.
     max_domains : int or None, default=None
-        Limit on the work for a point: domains that are bounded, and nodes of the trees of HiGHS.
-        No limit if None. With it, and without a `timeout`, verdicts do not depend on how fast
-        the machine is.
+        Limit on the work for a point: domains that are bounded, ends of intervals that are
+        tightened with gradient steps (four without steps count as one, and one with 8 as two),
+        and nodes of the trees of HiGHS. No limit if None. What is done once for each point
+        before the search, by bounds and by the attack, does not count. With it, and without a
+        `timeout`, verdicts do not depend on how fast the machine is.
     memory_limit : float, default=1 GiB
         Bytes, for the domains of branch and bound: a quarter for those that are bounded
         together, a quarter for how their intervals were found, the rest for those that wait.
@@ -107,7 +111,8 @@ class Exact(CompleteVerifier):
     References
     ----------
     Tjeng et al., "Evaluating robustness of neural networks with mixed integer programming",
-    ICLR 2019. Wang et al., "Beta-CROWN", NeurIPS 2021.
+    ICLR 2019. Wang et al., "Beta-CROWN", NeurIPS 2021. Tjandraatmadja et al., "The convex
+    relaxation barrier, revisited", NeurIPS 2020 (envelopes).
 
     Examples
     --------
@@ -308,9 +313,12 @@ class _Search(PointSearch):
 
     def _by_branching(self, query, root, lower, watch):
         reduction, lower = reduce(root), self._own(lower)
-        problem, open_rows = self._problem(query, reduction.relaxation, lower)
+        small = reduction.relaxation
+        if not self.encoding.keeps_proofs:  # the checker of evidence does not know such lines
+            small = replace(small, envelope=envelope_of(small))
+        problem, open_rows = self._problem(query, small, lower)
 
-        recording = self._recording(problem, root, reduction.places, reduction.relaxation)
+        recording = self._recording(problem, root, reduction.places, small)
 
         def leaf(domains, k):
             domain = domains[k : k + 1]

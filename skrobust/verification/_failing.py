@@ -13,7 +13,16 @@ from dataclasses import dataclass
 
 import torch
 
-from skrobust.bounds import NUMBERS_AT_ONCE, UNIT, Climb, Units, crown, dot, intersect
+from skrobust.bounds import (
+    NUMBERS_AT_ONCE,
+    UNIT,
+    Climb,
+    Units,
+    backward,
+    crown,
+    dot,
+    intersect,
+)
 
 __all__ = ["patience", "tighten_failing"]
 
@@ -87,7 +96,8 @@ def tighten_failing(built, rows, shift, alphas, *, known=None, n_steps=_N_STEPS,
     n_steps : int
         Gradient steps for each interval.
     watch : Stopwatch, default=None
-        Units that come after its time is up stay as they are.
+        Units that come after its time is up stay as they are. Each end of an interval counts as
+        a domain, which takes as much work.
 
     Returns
     -------
@@ -109,6 +119,8 @@ def tighten_failing(built, rows, shift, alphas, *, known=None, n_steps=_N_STEPS,
 def _tighten_node(built, j, samples, entries, rows, shift, alphas, size, known, n_steps, watch):
     low, high = built.lows[j].flatten(1).clone(), built.highs[j].flatten(1).clone()
     step, parts = max(1, NUMBERS_AT_ONCE // (2 * max(n.size for n in built.graph.nodes))), []
+    if watch is not None:  # so that a limit on work is not exceeded by more than one
+        step = int(min(step, max(1, watch.domains_left / 2)))
     for sample, unit in zip(samples.split(step), entries.split(step), strict=True):
         if len(sample) == 0 or (watch is not None and watch.left == 0):
             parts = []
@@ -122,9 +134,13 @@ def _tighten_node(built, j, samples, entries, rows, shift, alphas, size, known, 
             times = _FIRST_ROW * scale
         else:
             slopes, times = found
+        if found is None and built.envelope is not None:
+            slopes |= _corner(built, j, unit, rows[sample], sample, times, slopes)
         terms = (rows[sample], shift[sample], sample, scale, slopes, times / scale)
         bound, slopes, weights = _bound_units(built, j, unit, *terms, n_steps, watch)
         parts.append((keys, slopes, weights * scale))
+        if watch is not None:
+            watch.count(2 * len(sample))
         low[sample, unit] = torch.fmax(low[sample, unit], bound[:, 0])
         high[sample, unit] = torch.fmin(high[sample, unit], -bound[:, 1])
     intersect(built, j, low.view_as(built.lows[j]), high.view_as(built.highs[j]))
@@ -149,13 +165,27 @@ def _reach(built, rows, alphas):
         return dot(trace[0].abs(), half) + 1e-12
 
 
-def _bound_units(built, j, unit, rows, shift, sample, scale, alphas, weights, n_steps, watch):
-    """Return lower bounds of z and of -z for units of node j, (K, 2), and what gave them."""
-    count, node = len(unit), built.graph.nodes[j]
+def _signs(node, unit, rows):
+    """Return z and -z of each unit as rows of its node, (K, 2, *shape)."""
+    count = len(unit)
     signs = rows.new_zeros(count, 2, node.size)
     places = torch.arange(count, device=unit.device)
     signs[places, 0, unit], signs[places, 1, unit] = 1.0, -1.0
-    signs = signs.view(count, 2, *node.shape)
+    return signs.view(count, 2, *node.shape)
+
+
+def _corner(built, j, unit, rows, sample, times, slopes):
+    """Return free numbers of the envelope, for the corners where z and -z are least."""
+    graph, keys = built.graph, built.envelope.keys
+    betas = {j: _signs(graph.nodes[j], unit, rows)}
+    slopes = {i: part for i, part in slopes.items() if i not in keys}
+    pulled = backward(built, len(graph.nodes) - 1, times @ rows, sample, slopes, betas)[0]
+    return built.envelope.start(pulled)
+
+
+def _bound_units(built, j, unit, rows, shift, sample, scale, alphas, weights, n_steps, watch):
+    """Return lower bounds of z and of -z for units of node j, (K, 2), and what gave them."""
+    signs = _signs(built.graph.nodes[j], unit, rows)
     ends = torch.maximum(built.lows[-1].abs(), built.highs[-1].abs()).flatten(1)
     ends = ends if len(ends) == 1 else ends[sample]
     reach = dot(rows.abs(), ends) + shift.abs()
@@ -164,7 +194,7 @@ def _bound_units(built, j, unit, rows, shift, sample, scale, alphas, weights, n_
     climb = Climb(
         [(alphas.values(), _RATE_ALPHA, 1.0), ((weights,), _RATE_ROW, torch.inf)], _DECAY
     )
-    best = rows.new_full((count, 2), -torch.inf)
+    best = rows.new_full((len(unit), 2), -torch.inf)
     for step in range(n_steps + 1):
         is_last = step == n_steps or (watch is not None and watch.left == 0)
         with torch.set_grad_enabled(not is_last):

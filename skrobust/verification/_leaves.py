@@ -6,7 +6,8 @@ from scipy import sparse
 from scipy.optimize import linprog
 
 from skrobust.bounds import backward, crown, farthest
-from skrobust.verification._branch import options_of, relaxation_of
+from skrobust.verification._branch import options_of
+from skrobust.verification._intervals import relaxation_of
 
 __all__ = ["close_leaf"]
 

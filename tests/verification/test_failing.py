@@ -1,10 +1,13 @@
 """Intervals of units where rows fail: they hold all such points, and are tighter."""
 
+import itertools
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from skrobust.bounds import relax
+from skrobust.bounds import envelope_of, relax
 from skrobust.graphs import read_graph
 from skrobust.properties import ClassificationRobustness
 from skrobust.verification import _branch, _failing
@@ -16,7 +19,7 @@ from tests.verification._nets import grid_of
 ROW = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
 
 
-def root_of(seed, sizes=(8, 8), epsilon=0.3):
+def root_of(seed, sizes=(8, 8), epsilon=0.3, envelope=False):
     generator, layers, n = torch.Generator().manual_seed(seed), [], 2
     for size in (*sizes, 2):
         layer = nn.Linear(n, size).requires_grad_(False)
@@ -25,10 +28,11 @@ def root_of(seed, sizes=(8, 8), epsilon=0.3):
         layers, n = [*layers, layer, nn.ReLU()], size
     graph = read_graph(nn.Sequential(*layers[:-1]).double(), 2)
     x = torch.tensor([[0.4, 0.6]], dtype=torch.float64)
-    return relax(graph, ClassificationRobustness(epsilon, bounds=None).outer_ball(x))
+    root = relax(graph, ClassificationRobustness(epsilon, bounds=None).outer_ball(x))
+    return replace(root, envelope=envelope_of(root)) if envelope else root
 
 
-def tightened(root, shift, n_steps=3, rows=ROW[None], n_sweeps=1):
+def tightened(root, shift, n_steps=3, rows=ROW[None], n_sweeps=1, watch=None):
     """Tighten a copy of the root, sweep by sweep; the rows are those plus the shift."""
     built = root[torch.zeros(1, dtype=torch.long)]
     shift = torch.full(rows.shape[:2], shift, dtype=torch.float64)
@@ -37,7 +41,7 @@ def tightened(root, shift, n_steps=3, rows=ROW[None], n_sweeps=1):
     with torch.no_grad():
         for _ in range(n_sweeps):
             known = _failing.tighten_failing(
-                built, rows, shift, alphas, known=known, n_steps=n_steps
+                built, rows, shift, alphas, known=known, n_steps=n_steps, watch=watch
             )
     return built
 
@@ -61,9 +65,10 @@ def test_points_at_which_the_row_fails_stay_inside(seed, n_steps):
     assert n_tighter > 0
 
 
+@pytest.mark.parametrize("envelope", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_sweeps_that_go_on_from_one_another_hold_all_points_and_are_tighter(seed):
-    root = root_of(seed)
+def test_sweeps_that_go_on_from_one_another_hold_all_points_and_are_tighter(seed, envelope):
+    root = root_of(seed, envelope=envelope)
     values = root.graph.values(grid_of(root.ball, 101))
     row = (values[-1] @ ROW[0]).squeeze()
     shift = -row.quantile(0.05).item()
@@ -76,6 +81,21 @@ def test_sweeps_that_go_on_from_one_another_hold_all_points_and_are_tighter(seed
     for j in root.sources:
         assert (values[j][fails] >= many.lows[j] - 1e-12).all()
         assert (values[j][fails] <= many.highs[j] + 1e-12).all()
+
+
+def test_ends_of_intervals_count_as_work_and_end_with_it():
+    root = root_of(1, sizes=(8, 8, 8))
+    n_open = [int(lines.open.sum()) for lines in root.lines.values()]
+    watch = Stopwatch(None, 1000)
+    tightened(root, 0.0, watch=watch)
+    assert 0 < watch.n_domains <= 2 * sum(n_open)
+    # What comes after the limit is left as it is: here all but the units of the last node.
+    watch, last = Stopwatch(None, 2 * n_open[-1]), max(root.sources)
+    built = tightened(root, 0.0, watch=watch)
+    assert watch.n_domains == 2 * n_open[-1]
+    for j in root.sources:
+        is_same = torch.equal(built.lows[j], root.lows[j])
+        assert is_same == (j != last)
 
 
 def test_free_numbers_are_found_by_unit():
@@ -108,13 +128,9 @@ def test_a_row_that_fails_nowhere_may_leave_no_point():
     assert tightened(root, 100.0, 6).empty.all()
 
 
-@pytest.mark.parametrize("margin", [0.05, -0.05])
-@pytest.mark.parametrize("patience", [1, 3])
-@pytest.mark.parametrize("seed", range(2))
-def test_the_search_says_the_same_with_them(seed, patience, margin, monkeypatch):
-    monkeypatch.setattr(_branch, "patience", lambda root: patience)
-    root = root_of(seed, epsilon=0.6)
-    row = (root.graph(grid_of(root.ball, 201)) @ ROW[0]).min().item()
+def searched(root, margin, watch):
+    """Search for a row whose least value on a grid is that margin; return its end, and leaves."""
+    row, leaves = (root.graph(grid_of(root.ball, 201)) @ ROW[0]).min().item(), []
     shift = torch.full((1, 1), margin - row, dtype=torch.float64)
     problem = Problem(root, ROW[None], shift, None, None, lambda lower, problem: lower[:, 0])
 
@@ -122,18 +138,36 @@ def test_the_search_says_the_same_with_them(seed, patience, margin, monkeypatch)
         return bool((root.graph(points) @ ROW[0] + shift.item() < 0).any())
 
     def leaf(domains, k):
+        leaves.append(domains.place[k].item())
         return "proved" if close_leaf(problem, domains[k : k + 1]) else "stuck"
 
-    watch = Stopwatch(None, 4000)
-    word, lower = branch(
-        problem,
-        batch_size=2,
-        memory_limit=2**30,
-        n_steps=2,
-        watch=watch,
-        visit=visit,
-        leaf=leaf,
-    )
+    options = {"batch_size": 2, "memory_limit": 2**30, "n_steps": 2}
+    word, lower = branch(problem, watch=watch, visit=visit, leaf=leaf, **options)
+    return word, lower, leaves
+
+
+@pytest.mark.parametrize("limit", [10, 60, 150, 400])
+def test_under_a_limit_on_work_the_clock_changes_nothing(limit, monkeypatch):
+    monkeypatch.setattr(_branch, "patience", lambda root: 8)
+    root, ends = root_of(1, sizes=(8, 8, 8), epsilon=0.6, envelope=True), []
+    for seconds in (0.0, 1e6):  # each look at the clock takes so long
+        clock = itertools.count(0.0, seconds)
+        monkeypatch.setattr("skrobust.verification._base.time.perf_counter", clock.__next__)
+        watch = Stopwatch(None, limit)
+        word, lower, leaves = searched(root, 0.05, watch)
+        # Two domains at once, or both ends of an interval.
+        assert watch.n_domains <= limit + 2
+        ends.append((word, lower.item(), leaves, watch.n_domains))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("margin", [0.05, -0.05])
+@pytest.mark.parametrize("patience", [1, 3])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_search_says_the_same_with_them(seed, patience, margin, monkeypatch):
+    monkeypatch.setattr(_branch, "patience", lambda root: patience)
+    root = root_of(seed, epsilon=0.6, envelope=patience == 1)
+    word, lower, _ = searched(root, margin, Stopwatch(None, 4000))
     if margin < 0:
         assert word in ("end", "stuck")
         assert lower.item() <= margin + 1e-9
