@@ -23,7 +23,7 @@ def small(kind, n=6, scale=1.0):
         "pool": [nn.Linear(n, 9), nn.Unflatten(1, (1, 3, 3)), nn.MaxPool2d(2, 1), nn.Flatten(),
                  nn.Linear(4, 6), nn.ReLU()],
         "tanh": [nn.Linear(n, 10), nn.Tanh(), nn.Linear(10, 6), nn.Tanh()],
-        "linf distance": [LinfDistanceLayer(n, 10), LinfDistanceLayer(10, 6)],
+        "linf distance": distances(n),
     }[kind]  # fmt: skip
     module = nn.Sequential(*middle, nn.Linear(6, 3))
     with torch.no_grad():
@@ -32,6 +32,12 @@ def small(kind, n=6, scale=1.0):
                 layer.weight.mul_(scale)
     model = TorchClassifier(module, [0, 1, 2])
     return model, np.random.default_rng(0).random((4, n))
+
+
+def distances(n):
+    """Return layers of distances, and leave the random numbers of other layers as they are."""
+    with torch.random.fork_rng():
+        return [LinfDistanceLayer(n, 10), LinfDistanceLayer(10, 6)]
 
 
 CR = ClassificationRobustness(0.15, reference="prediction")
