@@ -30,6 +30,8 @@ def small(kind, n=6, scale=1.0):
         for layer in module:
             if isinstance(layer, nn.Linear):
                 layer.weight.mul_(scale)
+        if kind == "linf distance":  # their outputs are as steep as the last layer
+            module[-1].weight.div_(2)
     model = TorchClassifier(module, [0, 1, 2])
     return model, np.random.default_rng(0).random((4, n))
 
@@ -59,7 +61,7 @@ HARD = {
     ],
     "sides": [
         ClassificationRobustness(sides, norm=norm, reference="prediction")
-        for sides, norm in (((0.05, 0.2), "linf"), ((0.2, 0.05), "linf"), ((0.1, 0.3), "l2"))
+        for sides, norm in (((0.01, 0.03), "linf"), ((0.1, 0.05), "linf"), ((0.1, 0.3), "l2"))
     ],
     "mixtures": [
         ClassificationRobustness(v, reference="prediction") | StandardRobustness(v, delta=v + 0.1)
