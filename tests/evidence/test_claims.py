@@ -54,3 +54,14 @@ def test_files_are_held_against_a_property(model, tmp_path):
     assert "none of the points" in elsewhere.messages[0]
     with pytest.raises(ValueError, match="property"):
         check(tmp_path, model, property=property)
+
+
+def test_sides_of_a_property_are_held_against_files(model, tmp_path):
+    down_more, up_more = (ClassificationRobustness(e) for e in ((0.06, 0.03), (0.03, 0.06)))
+    result = Bounds().verify(model, X, Y, property=down_more, evidence=tmp_path)
+    assert (result.verdicts == "verified").sum() >= 2
+    assert check(tmp_path, model, X, Y, property=down_more).is_accepted
+    turned = check(tmp_path, model, X, Y, property=up_more)
+    assert not turned.accepted.any()
+    wider = check(tmp_path, model, X, Y, property=ClassificationRobustness(0.06))
+    assert "not about the property" in wider.messages[0]

@@ -23,15 +23,23 @@ def small(kind, n=6, scale=1.0):
         "pool": [nn.Linear(n, 9), nn.Unflatten(1, (1, 3, 3)), nn.MaxPool2d(2, 1), nn.Flatten(),
                  nn.Linear(4, 6), nn.ReLU()],
         "tanh": [nn.Linear(n, 10), nn.Tanh(), nn.Linear(10, 6), nn.Tanh()],
-        "linf distance": [LinfDistanceLayer(n, 10), LinfDistanceLayer(10, 6)],
+        "linf distance": distances(n),
     }[kind]  # fmt: skip
     module = nn.Sequential(*middle, nn.Linear(6, 3))
     with torch.no_grad():
         for layer in module:
             if isinstance(layer, nn.Linear):
                 layer.weight.mul_(scale)
+        if kind == "linf distance":  # their outputs are as steep as the last layer
+            module[-1].weight.div_(2)
     model = TorchClassifier(module, [0, 1, 2])
     return model, np.random.default_rng(0).random((4, n))
+
+
+def distances(n):
+    """Return layers of distances, and leave the random numbers of other layers as they are."""
+    with torch.random.fork_rng():
+        return [LinfDistanceLayer(n, 10), LinfDistanceLayer(10, 6)]
 
 
 CR = ClassificationRobustness(0.15, reference="prediction")
@@ -53,7 +61,7 @@ HARD = {
     ],
     "sides": [
         ClassificationRobustness(sides, norm=norm, reference="prediction")
-        for sides, norm in (((0.05, 0.2), "linf"), ((0.2, 0.05), "linf"), ((0.1, 0.3), "l2"))
+        for sides, norm in (((0.01, 0.03), "linf"), ((0.1, 0.05), "linf"), ((0.1, 0.3), "l2"))
     ],
     "mixtures": [
         ClassificationRobustness(v, reference="prediction") | StandardRobustness(v, delta=v + 0.1)
