@@ -81,7 +81,7 @@ def taken(method, question, n):
 def cost(method, question, budget, most, chunk_size):
     """Return the seconds a point, of one chunk or of as many as take about `budget` seconds."""
     taken(method, question, min(2, most))  # what happens once
-    n = min(most, 256, max(chunk_size, FEWEST))
+    n = min(most, 256, FEWEST if chunk_size == 1 else chunk_size)
     while True:
         seconds = taken(method, question, n)
         if n >= most or seconds > budget / 3:
