@@ -173,7 +173,7 @@ def duration(n_points, n_workers, point, chunk_size, driver):
     """
     n_chunks = math.ceil(n_points / chunk_size)
     chunk = point * min(chunk_size, n_points)
-    together = max(1, min(_TASK_SECONDS * n_workers / chunk, n_chunks / (2 * n_workers)))
+    together = max(1, min(_TASK_SECONDS * n_workers / chunk, n_chunks / (2 * n_workers + 64)))
     if n_workers == 1:
         return n_points * point, 0.0
     driving = n_chunks / together * driver["task"] + n_points * driver["point"]
