@@ -156,7 +156,7 @@ METHODS = {
     "ConstraintSatisfaction, Marabou(2 s)": (1, proved(Marabou(), timeout=2.0)),
 }
 FEW = {"ConstraintSatisfaction, Marabou(2 s)": 8}  # points at most, where one takes seconds
-FEWEST = 64  # points at least, where they are few that take long
+FEWEST = 32  # points at least of methods that take them one by one, where few take long
 
 TREE_METHODS = {
     "predict": (1024, METHODS["predict"][1]),

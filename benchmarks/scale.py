@@ -37,7 +37,7 @@ from _scale_methods import (
     scored,
 )
 
-from skrobust._evaluation import _TASK_SECONDS
+from skrobust._evaluation import _LEFT_TASKS, _TASK_BYTES, _TASK_SECONDS
 from skrobust.scorers import ConstraintAccuracy
 from skrobust.verification import Exact
 
@@ -81,7 +81,7 @@ def taken(method, question, n):
 def cost(method, question, budget, most, chunk_size):
     """Return the seconds a point, of one chunk or of as many as take about `budget` seconds."""
     taken(method, question, min(2, most))  # what happens once
-    n = min(most, 256, max(chunk_size, FEWEST))
+    n = min(most, 256, FEWEST if chunk_size == 1 else chunk_size)
     while True:
         seconds = taken(method, question, n)
         if n >= most or seconds > budget / 3:
@@ -173,7 +173,9 @@ def duration(n_points, n_workers, point, chunk_size, driver):
     """
     n_chunks = math.ceil(n_points / chunk_size)
     chunk = point * min(chunk_size, n_points)
-    together = max(1, min(_TASK_SECONDS * n_workers / chunk, n_chunks / (2 * n_workers)))
+    enough, fair = _TASK_SECONDS * n_workers / chunk, n_chunks / (2 * n_workers + _LEFT_TASKS)
+    most = _TASK_BYTES // (8 * BASE["features"] * chunk_size)
+    together = max(1, int(min(enough, fair, most)))
     if n_workers == 1:
         return n_points * point, 0.0
     driving = n_chunks / together * driver["task"] + n_points * driver["point"]
@@ -220,12 +222,21 @@ def check(base, driver, n_points, n_hard):
         n_small = min(n_small, n)
         taken(method, base, min(8, n_small))
         predicted = n * taken(method, base, n_small) / n_small
+        doubt = uncertainty(method, base, n_small)
         real = taken(method, base, n)
-        rows.append([name, f"{n_small:,}", f"{n:,}", f"{predicted:.1f}", f"{real:.1f}",
-                     f"{real / predicted:.2f}"])  # fmt: skip
+        seconds = f"{predicted:.1f}", doubt, f"{real:.1f}", f"{real / predicted:.2f}"
+        rows.append([name, f"{n_small:,}", f"{n:,}", *seconds])
     print("Predicted from few points, and measured\n")
-    table(["", "from points", "points", "predicted, s", "measured, s", "ratio"], rows)
+    table(["", "from points", "points", "predicted, s", "±", "measured, s", "ratio"], rows)
     dask_runs(base, cheap, hard, n_points, n_hard, driver["Dask"])
+
+
+def uncertainty(method, question, n):
+    """Return two standard errors of the mean seconds a point, relative, where points have them."""
+    result = method(question, question.X[:n], question.y[:n])
+    if not hasattr(result, "seconds"):
+        return "-"
+    return f"{2 * result.seconds.std() / result.seconds.mean() / math.sqrt(n):.0%}"
 
 
 def dask_runs(base, cheap, hard, n_points, n_hard, driver):

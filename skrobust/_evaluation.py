@@ -23,6 +23,7 @@ _MOST_LOSSES = 3  # in a row, without a chunk that ends in between
 # How long a task should take, for each worker that there is. On a cluster of Dask, the driver and
 # the scheduler have about 3 ms of work with a task, however small.
 _TASK_SECONDS = 0.02
+_LEFT_TASKS = 64  # that the rest is cut into besides two a worker: it may be slower than the start
 _TASK_BYTES = 2**20  # of the rows of a task with several chunks: tasks are messages, not files
 _MOST_PARTS = 256  # small results that wait to be joined
 
@@ -206,7 +207,7 @@ class _Tasks:
         if self.n_workers == 1 or self.n_ended == 0:
             return 1  # also after a loss: alone, a chunk that kills its worker harms no other
         enough = _TASK_SECONDS * self.n_workers * self.n_ended / max(self.seconds, 1e-9)
-        fair = (len(self.seeds) - self.n_handed) / (2 * self.n_workers)
+        fair = (len(self.seeds) - self.n_handed) / (2 * self.n_workers + _LEFT_TASKS)
         return max(1, int(min(enough, fair, self.most)))
 
 
@@ -287,7 +288,8 @@ def _measure_all(kept, question, place, chunks, size, seeds, key):
         kept(question, place, _chunk(*chunks, k * size, size), seed, key)
         for k, seed in enumerate(seeds)
     ]
-    return _joined(parts), len(parts), time.perf_counter() - start
+    whole = parts[0] if len(parts) == 1 else _joined(parts)
+    return whole, len(parts), time.perf_counter() - start
 
 
 def _measure(question, place, chunk, seed, key):
