@@ -33,7 +33,17 @@ def run(*command, cwd):
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("plot_*.py"))
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "plot_tradeoff.py"])
+# The first has a test of its own below; the second trains a dozen networks.
+APART = {"plot_tradeoff.py", "plot_proved_and_attacked.py"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in EXAMPLES if name not in APART),
+        pytest.param("plot_proved_and_attacked.py", marks=pytest.mark.slow),
+    ],
+)
 def test_gallery_script_runs(name, tmp_path, monkeypatch, capsys):
     # In this process: to start another and import torch takes as long as some scripts do.
     monkeypatch.chdir(tmp_path)
