@@ -100,7 +100,7 @@ CONFIGURATIONS = {
     "perceptron": perceptron(40, **STEPS),
     "cnn": cnn("fashion", 0.5),
     "cnn-accurate": cnn("fashion", 0.9, epochs=16, ramp_epochs=6),
-    "mnist": cnn("mnist", 0.5, epochs=16, ramp_epochs=6),
+    "mnist": cnn("mnist", 0.5, epochs=12, ramp_epochs=5),
     "distances": distance_net(30, p_end=64.0, final=0.2),
 }
 AIMS = {
