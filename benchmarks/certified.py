@@ -121,8 +121,8 @@ def test(name, options):
         options.header = False
         print(
             "| configuration | aim: proved at accuracy | accuracy | proved by intervals | "
-            "images | proved by the Cascade | survived its attack | undecided | training, core-minutes | "
-            "Cascade, core-minutes |\n|---|---|---|---|---|---|---|---|---|---|"
+            "images | proved by the Cascade | survived its attack | undecided | "
+            "training, core-minutes | Cascade, core-minutes |\n" + "|---" * 10 + "|"
         )
     configuration = CONFIGURATIONS[name]
     is_part = not configuration.refit
