@@ -105,7 +105,8 @@ class PairedRace:
         differences = values[:, :, None] - values[:, None, :]
         leads = self._leads + differences.cumsum(axis=0) - differences
         left = self.n_items - self.n_seen - np.arange(len(values))
-        # Where the rest cannot make up for a lead, the bet is certain, and without a bound.
+        # What is left has a mean of at most -leads / left, from which a difference is at most
+        # `room` down. Where the rest cannot make up for a lead, the bet is certain.
         room = self.width - leads / left[:, None, None]
         least = _ROUNDING * self.width
         gains = (differences + self.width - room) / np.maximum(room, least)

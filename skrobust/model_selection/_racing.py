@@ -63,7 +63,7 @@ class RacingSearchCV(GridSearchCV):
         The least and the largest number that a callable as `scoring` returns.
     batch_size : int, default=64
         Test samples, of all folds together, of the first batch.
-    growth : float, default=1.25
+    growth : float, default=1.1
         By what factor each batch is larger than the one before it.
     n_jobs : int or None, default=None
         Fits, and later scores of one candidate in one fold, at a time, by joblib.
@@ -164,7 +164,7 @@ class RacingSearchCV(GridSearchCV):
         confidence=0.95,
         value_range=(0.0, 1.0),
         batch_size=64,
-        growth=1.25,
+        growth=1.1,
         n_jobs=None,
         refit=True,
         cv=None,
