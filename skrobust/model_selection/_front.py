@@ -162,7 +162,7 @@ def pareto_front(results, scores, *, partial=False):
 
     Parameters
     ----------
-    results : search, cv_results_, DataFrame, or list or dict of such
+    results : search, dict, DataFrame, or list or dict of such
         A fitted search, as `~sklearn.model_selection.GridSearchCV` with several metrics, its
         ``cv_results_``, or a DataFrame of that. Of several, in a list or a dict by names, all
         candidates are compared with each other: they should have been scored on the same folds.
