@@ -101,7 +101,7 @@ CONFIGURATIONS = {
     "perceptron-long": perceptron(100, **STEPS, ramp_epochs=20, refit=False),
     "cnn": cnn("fashion", 0.5),
     "cnn-accurate": cnn("fashion", 0.9, epochs=16, ramp_epochs=6),
-    "mnist": cnn("mnist", 0.5, epochs=12, ramp_epochs=5),
+    "mnist": cnn("mnist", 0.5, epochs=20, ramp_epochs=10, ramp="smooth"),
     "distances": distance_net(30, p_end=64.0, final=0.2),
 }
 AIMS = {
@@ -121,6 +121,7 @@ OTHERS = {
             40, **STEPS, initialization="ibp", ramp_regularization=0.5
         ),
     },
+    "mnist": {"ramp of 5 of 12 epochs": cnn("mnist", 0.5, epochs=12, ramp_epochs=5)},
     "distances": {
         "128 neurons, p to 64": distance_net(16, (128,), p_end=64.0, final=0.2),
         "the same, p to 128": distance_net(16, (128,), p_end=128.0),
