@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from skrobust.exceptions import UnsupportedPropertyError
+
 __all__ = [
     "call_of_user",
     "check_bounds",
@@ -187,6 +189,12 @@ def check_bounds(bounds, n_features=None, name="bounds"):
         return None
     shape = "(n_features,)" if n_features is None else f"({n_features},)"
     expectation = f"None, or a pair (low, high) of floats or of arrays of shape {shape}"
+    if hasattr(bounds, "is_box"):  # a Domain
+        remedy = (
+            "What lies in a Domain is known to a property with these bounds, and to "
+            "ConstraintAccuracy, ConstraintSecurity and ConstraintSatisfaction"
+        )
+        raise UnsupportedPropertyError(expected(name, bounds, f"{expectation}. {remedy}"))
     try:
         low, high = (np.array(bound, dtype=np.float64) for bound in bounds)
     except (TypeError, ValueError, OverflowError):

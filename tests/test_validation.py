@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from skrobust._validation import (
     call_of_user,
@@ -27,6 +28,9 @@ from skrobust._validation import (
     sample_shape,
     shown,
 )
+from skrobust.exceptions import UnsupportedPropertyError
+from skrobust.properties import Domain
+from skrobust.scorers import AdversarialFrequency
 
 
 @pytest.mark.parametrize("epsilon", [0, 0.1, np.float32(0.5), np.int64(2)])
@@ -93,6 +97,16 @@ def test_bounds_refused(bounds):
 def test_reversed_bounds_refused(bounds):
     with pytest.raises(ValueError, match=r"^Got bounds=.*expected low <= high"):
         check_bounds(bounds)
+
+
+def test_a_domain_where_a_box_is_asked_for_names_what_takes_one():
+    domain = Domain(0.0, 9.0, integers=[0])
+    with pytest.raises(UnsupportedPropertyError, match=r"pair \(low, high\).*ConstraintSecurity"):
+        check_bounds(domain)
+    X, y = np.eye(2), np.arange(2)
+    scorer = AdversarialFrequency(0.5, bounds=domain)
+    with pytest.raises(UnsupportedPropertyError, match="ConstraintSecurity"):
+        scorer.evaluate(LogisticRegression().fit(X, y), X, y)
 
 
 def test_bounds_of_wrong_length_refused():
