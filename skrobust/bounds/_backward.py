@@ -180,7 +180,8 @@ def optimized(relaxation, rows, start=None, *, sample=None, shift=None, slope=No
             lower = crown(relaxation, rows, start, alphas=alphas, **options)
         best = torch.fmax(best, lower.detach())
         is_open = best < 0
-        if last or not is_open.any():
+        # Slopes of nodes that the rows do not depend on leave nothing to learn.
+        if last or not is_open.any() or not lower.requires_grad:
             break
         climb.step(torch.where(is_open, lower, 0.0).sum())
     return best

@@ -4,7 +4,7 @@ import torch
 
 from skrobust.bounds._rounding import UNIT, dot, floor_weight, unit
 
-__all__ = ["farthest", "minimum"]
+__all__ = ["farthest", "length", "minimum"]
 
 
 def farthest(ball):
@@ -23,7 +23,14 @@ def farthest(ball):
     if ball.norm == "linf":
         return offset.amax(dim=1) * (1 + 1e-15)
     reach = ball.epsilon.max() * (1 + 1e-12)
-    return torch.linalg.vector_norm(offset, dim=1).clamp(max=reach) * (1 + 1e-12)
+    return length(offset, 1).clamp(max=reach) * (1 + 1e-12)
+
+
+def length(values, dim):
+    """Return Euclidean lengths, of which no square that counts underflows or overflows."""
+    largest = values.detach().abs().amax(dim=dim, keepdim=True)
+    largest = torch.where(largest > 0, largest, 1.0)
+    return torch.linalg.vector_norm(values / largest, dim=dim) * largest.squeeze(dim)
 
 
 def minimum(ball, rows, slope=None, nearest=None, *, sample=None, rounding=True):
@@ -94,7 +101,7 @@ def _ball_minimum(ball, rows):
         down, up = (offset.unsqueeze(1) for offset in _offsets(ball))
         epsilon = torch.where(ball.epsilon > 0, ball.epsilon, 1.0) * (1 + 1e-12)
         scaled = rows * epsilon
-        high = torch.linalg.vector_norm(scaled, dim=2) / 2  # the multiplier without the box
+        high = length(scaled, 2) / 2  # the multiplier without the box
         low = high * 1e-3
         for _ in range(_DUAL_STEPS):
             t = (low * high).sqrt()
@@ -112,7 +119,9 @@ def _ball_minimum(ball, rows):
 
 def _dual_point(rows, epsilon, down, up, t):
     """Minimise a v + t (v / eps)^2 over the box, entry by entry."""
-    v = -rows * (epsilon**2) / (2 * t.clamp(min=1e-300)).unsqueeze(2)
+    # In units of epsilon, whose square may underflow or overflow: only at the minimizer itself is
+    # the value a lower bound.
+    v = epsilon * (-rows * epsilon / (2 * t.clamp(min=1e-300)).unsqueeze(2))
     return torch.minimum(torch.maximum(v, -down), up)
 
 
@@ -165,7 +174,7 @@ def _l2_with_distance(ball, rows, slope, near, far):
     r"""As for L-infinity, from two bounds: slope d - d \|a\|, and slope d + that of the ball."""
     down, up = (offset.unsqueeze(1) for offset in _offsets(ball))
     blocked = torch.where(rows > 0, down, up) <= 0
-    steep = torch.linalg.vector_norm(rows.masked_fill(blocked, 0.0), dim=2) * (1 + 1e-12)
+    steep = length(rows.masked_fill(blocked, 0.0), 2) * (1 + 1e-12)
     shift = dot(rows, ball.center)
     weight = dot(rows.abs(), torch.maximum(-ball.lower, ball.upper))
     error = 8 * UNIT * (rows.shape[2] + 8) * (weight + slope * far[:, None])

@@ -6,6 +6,7 @@ import torch
 
 from skrobust.bounds._backward import backward, crown, optimized
 from skrobust.bounds._entries import entry_rows
+from skrobust.bounds._input import length
 from skrobust.bounds._rounding import UNIT
 
 __all__ = ["intersect", "tighten", "tighten_before"]
@@ -48,7 +49,7 @@ def _euclidean_interval(built, j):
     rows, shift, error = rows[0], shift[0], error[0]
     center = ball.center @ rows.T + shift
     reach = ball.center.abs() @ rows.abs().T + shift.abs()
-    radius = torch.linalg.vector_norm(rows * ball.epsilon, dim=1) * (1 + 1e-12)
+    radius = length(rows * ball.epsilon, 1) * (1 + 1e-12)
     radius = radius + error + 2.02 * UNIT * (rows.shape[1] + 8) * reach
     shape = graph.nodes[j].shape
     return (center - radius).view(-1, *shape), (center + radius).view(-1, *shape)

@@ -63,3 +63,21 @@ def test_without_rounding_bounds_differ_by_rounding_alone():
     proved, plain = (crown(relax(graph, ball, rounding=flag), rows) for flag in (True, False))
     assert (proved < plain).all()
     torch.testing.assert_close(proved, plain, rtol=0, atol=1e-10)
+
+
+def test_rows_of_a_node_before_all_free_slopes():
+    """The first units are linear over the ball, and only later ones have slopes to choose."""
+    module = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        for layer in module[::2]:
+            layer.weight.copy_(torch.eye(2))
+            layer.bias.zero_()
+        module[0].bias.fill_(5.0)
+        module[2].bias.fill_(-5.0)
+    graph = read_graph(module.double(), 2)
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    relaxation = relax(graph, ClassificationRobustness(0.5, bounds=None).outer_ball(x))
+    second = graph.nodes[graph.piecewise[1]].inputs[0]
+    rows = torch.eye(2, dtype=torch.float64).unsqueeze(0)
+    lower = optimized(relaxation, rows, second)
+    assert torch.allclose(lower, torch.full_like(lower, -0.5), atol=1e-9)

@@ -50,3 +50,19 @@ def test_outer_ball_holds_the_ball_of_the_network():
         assert (outer.upper >= inner.upper.double()).all()
         fixed = (torch.as_tensor(property.epsilon) == 0).expand(16)
         assert torch.equal(outer.lower[:, fixed], outer.upper[:, fixed])
+
+
+@pytest.mark.parametrize("exponent", [-300, -208, -170, -150, 0, 150, 170, 203, 290])
+@pytest.mark.parametrize("slope", [None, 0.0, 0.3])
+def test_squares_neither_underflow_nor_overflow(exponent, slope):
+    """Of points of a ball of any size, none has a row below its bound."""
+    size = 10.0**exponent
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    ball = ClassificationRobustness(size, norm="l2", bounds=None).outer_ball(x)
+    rows = torch.tensor([[[3.0, 4.0]]], dtype=torch.float64) / size
+    assert farthest(ball).item() >= size
+    if slope is not None:
+        slope = torch.full((1, 1), slope / size, dtype=torch.float64)
+    lower = minimum(ball, rows, slope, None).item()
+    at_nearest = -5.0 if slope is None else -5.0 + slope.item() * size
+    assert at_nearest - 1e-6 <= lower <= at_nearest
