@@ -194,8 +194,9 @@ class _Tasks:
 
     def ended(self, n_chunks, seconds):
         """Note how long some chunks took."""
-        self.n_ended += n_chunks
+        # In this order, as joblib's threads ask for sizes meanwhile: never chunks of no time.
         self.seconds += seconds
+        self.n_ended += n_chunks
 
     def __iter__(self):
         """Yield the number of the first chunk of a task, and the seeds of its chunks."""
@@ -239,10 +240,11 @@ def _joined(parts):
 def _chunk(rows, labels, start, size):
     """Return the rows and labels of a chunk, in a tuple: what dask keeps with the task.
 
-    It would send arrays to one worker, ahead of the task, and lose them with that worker.
+    It would send arrays to one worker, ahead of the task, and lose them with that worker. To the
+    hash in the memory, a large array that joblib maps for its processes is no plain one.
     """
     at = slice(start, start + size)
-    return rows[at], None if labels is None else labels[at]
+    return np.asarray(rows[at]), None if labels is None else np.asarray(labels[at])
 
 
 def _packed(question, n_jobs):

@@ -8,6 +8,7 @@ from concurrent.futures import BrokenExecutor
 from functools import partial
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,14 @@ from joblib import parallel_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from skrobust import TorchClassifier, _keys
-from skrobust._evaluation import _MOST_PARTS, _Parts, _Tasks, evaluate_in_chunks, model_key
+from skrobust._evaluation import (
+    _MOST_PARTS,
+    _chunk,
+    _Parts,
+    _Tasks,
+    evaluate_in_chunks,
+    model_key,
+)
 from skrobust.attacks import PGD
 from skrobust.exceptions import LostWorkerWarning, UncachedWarning
 from skrobust.networks import as_network
@@ -193,6 +201,12 @@ def test_memory_repeats_no_work(tmp_path):
     second = evaluate(counted, file, memory=memory)
     assert file.read_text() == "xxx"
     np.testing.assert_array_equal(first["noise"], second["noise"])
+
+
+def test_chunks_that_joblib_maps_for_its_processes_have_the_same_key(tmp_path):
+    mapped = np.memmap(tmp_path / "rows", dtype=ROWS.dtype, mode="w+", shape=ROWS.shape)
+    mapped[:] = ROWS
+    assert joblib.hash(_chunk(mapped, mapped, 2, 3)) == joblib.hash(_chunk(ROWS, ROWS, 2, 3))
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ class RegimeNet(NamesOptimizer, NeuralNetClassifier):
         self.call = Call.seeded(replace(fit, previous=self._kept_state()), seed, known, origin)
         self.call.masked = bound(self.module_, self.masks)
         self.stopped_midway = True
+        rates = [group["lr"] for group in self.optimizer_.param_groups]
         try:
             self.partial_fit(self.call.fit.X, self.call.fit.y, epochs=fit.n_epochs)
             if not self.call.started:  # an interrupt came before
@@ -103,6 +104,11 @@ class RegimeNet(NamesOptimizer, NeuralNetClassifier):
                 companion = self.regime.finish(self.call.state)
             self.kept = (self.regime, self.call.state)
             return companion
+        except BaseException:
+            # Regimes may have been letting them fall; calls that follow learn at the full rate.
+            for group, rate in zip(self.optimizer_.param_groups, rates, strict=True):
+                group["lr"] = rate
+            raise
         finally:
             # Regimes and callbacks may have put other weights into the module.
             clear_weights(self.call.masked)

@@ -54,13 +54,16 @@ def _state(module, x):
     is_fixed = all(type(part) in _FIXED and not _is_changed(part) for part in parts)
     if not is_fixed or _has_any_global_hook():
         return None
-    # Options, such as the stride, are plain attributes.
+    # Options, such as the stride, are plain attributes. A part may run more than once.
     options = [
-        (id(part), [(k, _comparable(v)) for k, v in vars(part).items() if k[0] != "_"])
+        (
+            [id(child) for child in part._modules.values()],
+            [(k, _comparable(v)) for k, v in vars(part).items() if k[0] != "_"],
+        )
         for part in parts
     ]
     tensors = [(id(p), p.dtype, p.device, p.shape) for p in module.parameters()]
-    return options, tensors, x.shape[1:], x.dtype, x.device, torch.is_grad_enabled()
+    return id(module), options, tensors, x.shape[1:], x.dtype, x.device, torch.is_grad_enabled()
 
 
 def _comparable(value):

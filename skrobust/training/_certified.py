@@ -78,7 +78,8 @@ class CertifiedTraining(PropertyRegime):
         al.).
     decay : {"cosine", "none"}, default="cosine"
         How the classifier's learning rate falls to 0 in the epochs after the ramp. Where a
-        callback has a scheduler of torch, the rate is left to that.
+        callback has a scheduler of torch, the rate is left to that; where a callback sets the
+        rate on the way, as one with ReduceLROnPlateau does, from then on.
     property : RobustnessProperty or None, default=None
         What is proved, in the L-infinity norm; the classifier's own property if None. Rows that
         depend on the distance (Lipschitz robustness) have no bound of this kind.

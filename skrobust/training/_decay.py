@@ -15,7 +15,9 @@ def check_decay(decay):
 class RateDecay:
     """Learning rates that fall to 0 by the end of a training, step by step, or stay as they are.
 
-    Where a scheduler of torch holds the rates, as by skorch's LRScheduler, they are left to it.
+    Where a scheduler of torch holds the rates, as by skorch's LRScheduler, they are left to it;
+    and from the step on at which anything else sets a rate, as ReduceLROnPlateau does, it stays
+    as that left it.
     A call that starts after the last epoch of `fit`, as for fine-tuning, is a training of its
     own.
 
@@ -41,19 +43,26 @@ class RateDecay:
         if self.first >= self.last:
             return
         groups = fit.optimizer.param_groups
-        # Schedulers of torch note the rate that they started from.
+        # Schedulers of torch note the rate that they started from, except for ReduceLROnPlateau.
         self.rates = [(group, group["lr"]) for group in groups if "initial_lr" not in group]
+        self._share = 1.0
 
     def apply(self, step):
         """Set the rates of a step."""
+        self._leave()
         if not self.rates:
             return
         done = (step.epoch - self.first + step.batch / step.n_steps) / (self.last - self.first)
-        share = (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))) / 2
+        self._share = (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))) / 2
         for group, rate in self.rates:
-            group["lr"] = rate * share
+            group["lr"] = rate * self._share
 
     def finish(self):
         """Set the rates that were there before, for calls that follow."""
+        self._leave()
         for group, rate in self.rates:
             group["lr"] = rate
+
+    def _leave(self):
+        """Leave the rates that something else has set since the last step."""
+        self.rates = [(group, r) for group, r in self.rates if group["lr"] == r * self._share]

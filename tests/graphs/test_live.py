@@ -86,6 +86,14 @@ def test_an_option_that_is_set_is_read_anew():
     torch.testing.assert_close(graph(x), outputs)
 
 
+def test_a_layer_that_runs_once_more_is_read_anew():
+    module, x, read = nn.Sequential(nn.Linear(2, 2), nn.ReLU()), torch.rand(4, 2), LiveReader()
+    read(module, x)
+    module.append(module[0])
+    graph, outputs = read(module, x)
+    assert torch.allclose(graph(x), outputs)
+
+
 def test_a_module_with_a_memory_is_read_at_each_step():
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
     read = LiveReader()

@@ -80,6 +80,17 @@ def test_rates_that_a_scheduler_holds_are_left_to_it():
     assert rates(optimizer) == [0.1]
 
 
+def test_a_rate_that_is_set_on_the_way_stays():
+    fit, optimizer = made(rates=(0.1, 1.0))
+    decay = RateDecay("cosine", fit)
+    decay.apply(at(4))
+    optimizer.param_groups[0]["lr"] = 0.02
+    decay.apply(at(6))
+    assert rates(optimizer) == pytest.approx([0.02, (1 - math.sqrt(0.5)) / 2])
+    decay.finish()
+    assert rates(optimizer) == [0.02, 1.0]
+
+
 @pytest.mark.parametrize(
     ("call", "epoch", "share"),
     [
@@ -114,12 +125,12 @@ def data():
     return X, (X[:, 0] > 0.5).astype(int)
 
 
-def classifier(callbacks, **settings):
+def classifier(callbacks, max_epochs=2, **settings):
     return RobustClassifier(
         hidden_layer_sizes=(4,),
         property=ClassificationRobustness(0.01),
         training=CertifiedTraining(ramp_epochs=1, **settings),
-        max_epochs=2,
+        max_epochs=max_epochs,
         batch_size=16,
         lr=0.1,
         callbacks=callbacks,
@@ -141,11 +152,30 @@ def test_certified_training_decays_to_the_last_step_of_a_fit(data):
     assert any((a - b).abs().max() > 1e-3 for a, b in zip(after, before, strict=True))
 
 
+class Fails(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        raise ZeroDivisionError
+
+
+def test_calls_after_an_error_learn_at_the_full_rate(data):
+    watch = Rates()
+    model = classifier([watch]).fit(*data)
+    model.net_.callbacks_.append(("fails", Fails().initialize()))
+    with pytest.raises(ZeroDivisionError):
+        model.partial_fit(*data)
+    assert watch.seen[-1] < 0.1
+    assert rates(model.net_.optimizer_) == [0.1]
+
+
 def test_a_schedule_of_the_user_has_the_word(data):
     watch = Rates()
     schedule = LRScheduler("StepLR", step_size=1, gamma=0.1)
     classifier([watch, schedule]).fit(*data)
     assert watch.seen == pytest.approx([0.1] * 4 + [0.01] * 4)
+    plateau = LRScheduler("ReduceLROnPlateau", monitor="train_loss", threshold=9, patience=0)
+    classifier([watch, plateau], max_epochs=4).fit(*data)
+    # Its second epoch is no better.
+    assert watch.seen[8:] == pytest.approx([watch.seen[7] * 0.1] * 4 + [watch.seen[7] * 0.01] * 4)
     plain = Rates()
     classifier([plain], decay="none").fit(*data)
     assert plain.seen == [0.1] * 8
