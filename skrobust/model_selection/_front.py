@@ -13,6 +13,7 @@ from skrobust.model_selection._results import (
     parameters_of_candidates,
     standard_errors,
 )
+from skrobust.networks import import_pandas
 
 __all__ = ["DECIMALS", "ParetoFront", "pareto_front"]
 
@@ -130,7 +131,7 @@ class ParetoFront:
         error, and these by one for each parameter that is not the same for all. Of several
         searches, the first column is "search".
         """
-        import pandas as pd
+        pd = import_pandas("to_frame")
 
         columns = {"search": self.searches} if any(name != "" for name in self.searches) else {}
         for i, name in enumerate(self.scores):

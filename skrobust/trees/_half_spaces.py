@@ -83,4 +83,6 @@ class HalfSpaces:
         with np.errstate(invalid="ignore"):  # 0 of an endless side: NaN is no proof
             least = np.minimum(sums * lower, sums * upper).sum(axis=1)
             slack = _SLACK * (weights @ (np.abs(self.A) @ size + np.abs(self.b)))
+            # A product that underflows is off by a whole number of the least floats.
+            slack += self.A.size * np.finfo(np.float64).tiny
             return least - weights @ self.b > slack
