@@ -44,14 +44,20 @@ X, y = X[:600], y[:600]
 property = ClassificationRobustness(epsilon=0.1)
 model = RobustClassifier(property=property, max_epochs=12, batch_size=32, lr=0.01, random_state=0)
 attack = PGD(3)
+# Rates stay as they are: of few steps, none are to spare.
+mixed = CertifiedTraining("mtl-ibp", alpha=0.1, attack=attack, ramp_epochs=4, decay="none")
 grid = [
     {"training": [StandardTraining()]},
     {"training": [AdversarialTraining(attack)]},
-    {"training": [CertifiedTraining(ramp_epochs=4)], "training__clean_weight": [0.5, 0.0]},
-    {"training": [CertifiedTraining("mtl-ibp", alpha=0.1, attack=attack, ramp_epochs=4)]},
     {
-        "module": [LinfDistanceNetwork(64, 10, hidden_layer_sizes=64)],
+        "training": [CertifiedTraining(ramp_epochs=4, decay="none")],
+        "training__clean_weight": [0.5, 0.0],
+    },
+    {"training": [mixed]},
+    {
+        "module": [LinfDistanceNetwork(64, 10, hidden_layer_sizes=64, center=0.3, spread=0.37)],
         "training": [LinfDistanceTraining()],
+        "max_epochs": [40],
         "lr": [0.03],
     },
 ]
