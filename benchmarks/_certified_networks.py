@@ -120,6 +120,7 @@ OTHERS = {
         ),
     },
     "mnist": {
+        "44 epochs": cnn("mnist", 0.5, epochs=44, ramp_epochs=22, ramp="smooth"),
         "clean weight 0.4, lr 0.004": cnn(
             "mnist", 0.4, epochs=20, lr=0.004, ramp_epochs=10, ramp="smooth"
         ),
