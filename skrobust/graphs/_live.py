@@ -40,11 +40,11 @@ class LiveReader:
         """Return the graph of this step, and the outputs at the batch; see `read_live`."""
         state = _state(module, x)
         if state is not None and self._known is not None and self._known[0] == state:
-            # A graph of its own, since what it keeps has the history of the step.
-            return Graph(self._known[1].nodes), module(x)
+            return Graph(self._known[1]), module(x)
         graph, outputs = read_live(module, x)
-        # The parts themselves are kept, so that none is gone and hands its id on.
-        self._known = (state, graph, [*module.modules()]) if _is_leaf_only(graph) else None
+        # Nodes alone: what a graph keeps has the history of its step. The parts themselves are
+        # kept, so that none is gone and hands its id on.
+        self._known = (state, graph.nodes, [*module.modules()]) if _is_leaf_only(graph) else None
         return graph, outputs
 
 
